@@ -1,0 +1,16 @@
+"""CxGrad, Conv-4, 5-way 1-shot CIFAR-FS at its own 32x32.
+
+    python -m cxgrad_jax.main --config=configs/cifar_fs_1shot.py --workdir=runs/cifar_fs_1shot
+
+50,000 iterations of 4 tasks. Not in the paper. For comparison, MAML of Bertinetto et al. (2019), another width and
+protocol: 58.9 ± 1.9 %.
+"""
+
+from cxgrad_jax.configuration import apply_preset, base_config
+
+
+def get_config(preset=None):
+    config = base_config()
+    config.data.name = "cifar_fs"
+    config.data.image_size = 32
+    return apply_preset(config, preset)

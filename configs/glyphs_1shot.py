@@ -1,0 +1,10 @@
+"""CxGrad on the embedded glyphs, 5-way 1-shot: what runs without --config, minutes on a CPU.
+
+    python -m cxgrad_jax.main --config=configs/glyphs_1shot.py --workdir=runs/glyphs
+"""
+
+from cxgrad_jax.configuration import apply_preset, glyphs_config
+
+
+def get_config(preset=None):
+    return apply_preset(glyphs_config(), preset)

@@ -1,0 +1,12 @@
+"""MAML on the embedded glyphs, 5-way 1-shot, with the budget of the default.
+
+    python -m cxgrad_jax.main --config=configs/maml_glyphs_1shot.py --workdir=runs/maml_glyphs
+"""
+
+from cxgrad_jax.configuration import apply_preset, glyphs_config, learner_config
+
+
+def get_config(preset=None):
+    config = glyphs_config()
+    config.learner = learner_config("maml")
+    return apply_preset(config, preset)

@@ -1,0 +1,21 @@
+"""MAML, Conv-4, 5-way 5-shot, trained on miniImageNet and tested on CIFAR-FS at 84x84: a cell of Table 2.
+
+    python -m cxgrad_jax.main --config=configs/maml_mini_to_cifar_fs_5shot.py --workdir=runs/maml_mini_to_cifar_fs_5shot
+
+Or test a finished run of maml_mini_5shot.py, without training again:
+
+    python -m cxgrad_jax.main --mode=evaluate --config.evaluation.data=cifar_fs --workdir=runs/maml_mini_5shot
+
+50,000 iterations of 2 tasks. Published test accuracy: 55.82 ± 0.50 %.
+The official code normalises CIFAR-FS (and nothing else) by its mean and standard deviation; here images stay in [0, 1].
+"""
+
+from cxgrad_jax.configuration import apply_preset, base_config, five_shot, learner_config
+
+
+def get_config(preset=None):
+    config = base_config()
+    config.learner = learner_config("maml")
+    five_shot(config)
+    config.evaluation.data = "cifar_fs"
+    return apply_preset(config, preset)

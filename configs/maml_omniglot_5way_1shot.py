@@ -1,0 +1,18 @@
+"""MAML, Conv-4, 5-way 1-shot Omniglot at 28x28, Vinyals' split, turned characters as training classes of their own.
+
+    python -m cxgrad_jax.main --config=configs/maml_omniglot_5way_1shot.py --workdir=runs/maml_omniglot_5way_1shot
+
+50,000 iterations of 4 tasks. Not in the paper.
+"""
+
+from cxgrad_jax.configuration import apply_preset, base_config, learner_config
+
+
+def get_config(preset=None):
+    config = base_config()
+    config.learner = learner_config("maml")
+    config.data.name = "omniglot"
+    config.data.image_size = 28
+    config.data.rotated_classes = True
+    config.episode.way = 5
+    return apply_preset(config, preset)

@@ -1,0 +1,17 @@
+"""CxGrad and its relatives: few-shot meta-learning in JAX.
+
+    model = cxgrad_jax.models.Conv4(num_classes=5)
+    learner = cxgrad_jax.learners.cxgrad(model)
+    params = learner.init(jax.random.key(0), images)
+    task = learner.adapt(params, support_images, support_labels)
+    logits = learner.predict(params, task, query_images)
+"""
+
+from cxgrad_jax import data, interop, learners, models
+from cxgrad_jax.episodes import Episode
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners import MetaLearner
+
+__version__ = "0.1.0"
+
+__all__ = ["Episode", "MetaLearner", "UserError", "__version__", "data", "interop", "learners", "models"]

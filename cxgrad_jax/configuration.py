@@ -1,0 +1,294 @@
+"""The configuration of a run: its defaults, its parts, and what is refused before anything is computed."""
+
+import dataclasses
+import inspect
+import json
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+from ml_collections import ConfigDict
+
+from cxgrad_jax import data, learners, models
+from cxgrad_jax.data.store import ImageStore
+from cxgrad_jax.episodes import Shape
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners import MetaLearner
+
+LEARNERS = {"cxgrad": learners.cxgrad, "maml": learners.maml}
+MODELS = {"conv4": models.Conv4, "resnet12": models.ResNet12}
+
+
+def base_config() -> ConfigDict:
+    """The paper's protocol: CxGrad, Conv-4 with 48 filters, 5-way 1-shot miniImageNet, 50,000 iterations."""
+    config = ConfigDict()
+    config.seed = 0
+
+    config.learner = learner_config("cxgrad")
+    config.model = model_config("conv4")
+
+    config.data = ConfigDict()
+    config.data.name = "mini_imagenet"
+    config.data.image_size = 84
+    config.data.dir = ""  # where data sets are prepared; empty: $CXGRAD_DATA_DIR, else ~/.cache/cxgrad_jax
+    config.data.rotated_classes = False  # turned classes as classes of their own in training (Omniglot)
+    config.data.storage = "auto"  # training images on the "device" or the "host"; "auto": device where they fit
+
+    config.episode = ConfigDict()
+    config.episode.way = 5
+    config.episode.shot = 1
+    config.episode.query = 15  # images a class
+
+    config.train = ConfigDict()
+    config.train.iterations = 50_000
+    config.train.epoch_iterations = 500  # between two validations, each with a checkpoint
+    config.train.meta_batch = 4  # tasks an iteration
+    config.train.learning_rate = 1e-3  # of Adam
+    config.train.task_reduction = "mean"  # "sum" in the paper's text
+    config.train.iterations_per_dispatch = 0  # 0: 5 on a CPU, 50 on an accelerator, or the next divisor below
+    config.train.tensorboard = False
+
+    config.evaluation = ConfigDict()
+    config.evaluation.data = ""  # the data set to test on; empty: the one trained on
+    config.evaluation.episodes = 600  # of validation, and of the test
+    config.evaluation.ensemble = 5  # best checkpoints whose logits are averaged
+
+    config.parallel = ConfigDict()
+    config.parallel.num_devices = 0  # 0: all
+    config.parallel.tasks_per_chunk = 0  # tasks of a device vectorised at once; 0: 1 on a CPU, all on an accelerator
+    return config
+
+
+def glyphs_config() -> ConfigDict:
+    """The embedded default: a small CxGrad run on the glyphs that every machine can draw, minutes on a CPU."""
+    config = base_config()
+    config.model.features = 32
+    config.data.name = "glyphs"
+    config.data.image_size = 28
+    config.train.iterations = 500
+    config.train.epoch_iterations = 100
+    config.evaluation.episodes = 600
+    return config
+
+
+def learner_config(name: str, **changes: Any) -> ConfigDict:
+    """The hyper-parameters of a learner: the defaults of its factory with ``changes``."""
+    defaults = {
+        key: parameter.default
+        for key, parameter in inspect.signature(LEARNERS[name]).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and not callable(parameter.default)
+    }
+    return ConfigDict({"name": name, **defaults, **changes})
+
+
+def model_config(name: str, **changes: Any) -> ConfigDict:
+    """The fields of a model: its defaults with ``changes``; ``num_classes`` comes from the episodes' way."""
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(MODELS[name])
+        if field.name not in ("num_classes", "parent", "name")
+    }
+    return ConfigDict({"name": name, **defaults, **changes})
+
+
+def five_shot(config: ConfigDict) -> ConfigDict:
+    """The 5-shot setting of the paper: 5 support images a class and 2 tasks an iteration."""
+    config.episode.shot = 5
+    config.train.meta_batch = 2
+    return config
+
+
+def apply_preset(config: ConfigDict, preset: str | None) -> ConfigDict:
+    """Settles where the paper's text and the official code disagree.
+
+    ``"official"`` (or None) leaves the code's choices, which are the defaults. ``"paper"``: ReLU, the sum over tasks,
+    the first context step inside the outer gradient, and pooling in every block of ResNet-12.
+
+    Raises:
+      UserError: another preset.
+    """
+    if preset not in (None, "", "official", "paper"):
+        raise UserError(f"preset {preset!r} is unknown; write --config=FILE:official or --config=FILE:paper")
+    if preset == "paper":
+        config.model.negative_slope = 0.0
+        config.train.task_reduction = "sum"
+        if config.model.name == "resnet12":
+            config.model.pooling = "every_block"
+        if config.learner.name == "cxgrad":
+            config.learner.differentiate_first_context = True
+    return config
+
+
+def build_model(config: ConfigDict) -> nn.Module:
+    """The backbone with a head of ``episode.way`` outputs."""
+    fields = config.model.to_dict()
+    return MODELS[fields.pop("name")](num_classes=config.episode.way, **fields)
+
+
+def build_learner(config: ConfigDict) -> MetaLearner:
+    """The learner of a configuration."""
+    hyper_parameters = config.learner.to_dict()
+    return LEARNERS[hyper_parameters.pop("name")](build_model(config), **hyper_parameters)
+
+
+def episode_shape(config: ConfigDict) -> Shape:
+    """Way, shot and query of the episodes."""
+    return Shape(config.episode.way, config.episode.shot, config.episode.query)
+
+
+def load_stores(config: ConfigDict, splits: tuple[str, ...], dataset: str | None = None) -> dict[str, ImageStore]:
+    """The image stores of ``splits``, checked against the episodes that they must give.
+
+    Args:
+      config: of the run.
+      splits: of "train", "val", "test".
+      dataset: the data set, ``config.data.name`` if None.
+
+    Raises:
+      UserError: a data set that is unknown or not prepared, or too few classes or images.
+    """
+    stores = {}
+    for split in splits:
+        store = data.load(
+            dataset or config.data.name, split, data_dir=config.data.dir or None, image_size=config.data.image_size
+        )
+        if split == "train" and config.data.rotated_classes:
+            store = data.with_rotations(store)
+        check_store(config, store, f"{dataset or config.data.name}, split {split}")
+        stores[split] = store
+    return stores
+
+
+def check_store(config: ConfigDict, store: ImageStore, name: str) -> None:
+    """Refuses episodes that a store cannot give.
+
+    Raises:
+      UserError: way above the number of classes, or shot + query above the images of the smallest class.
+    """
+    way, shot, query = episode_shape(config)
+    if way > store.num_classes:
+        raise UserError(f"episode.way is {way}, but {name} has {store.num_classes} classes")
+    if shot + query > store.smallest_class:
+        raise UserError(
+            f"episode.shot + episode.query is {shot} + {query} = {shot + query}, but the smallest class of {name} has "
+            f"{store.smallest_class} images"
+        )
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses values and combinations that cannot run; needs no data.
+
+    Raises:
+      UserError: names the field, its value and what is expected.
+    """
+    for section, names in (("learner", LEARNERS), ("model", MODELS)):
+        if config[section].name not in names:
+            raise UserError(f"{section}.name is {config[section].name!r}; expected one of {', '.join(names)}")
+    _choice(config, "data.storage", ("auto", "device", "host"))
+    _choice(config, "train.task_reduction", ("mean", "sum"))
+    _choice(config, "model.norm", ("batch", "layer", "group"))
+    if config.model.name == "resnet12":
+        _choice(config, "model.pooling", ("alfa", "every_block"))
+    if config.learner.name == "cxgrad":
+        _choice(config, "learner.context_update", ("task", "step"))
+        _at_least(config, "learner.context_dim", 1)
+    for field in ("episode.way",):
+        _at_least(config, field, 2)
+    for field in (
+        "episode.shot", "episode.query", "learner.num_steps", "train.iterations", "train.epoch_iterations",
+        "train.meta_batch", "evaluation.episodes", "evaluation.ensemble",
+    ):  # fmt: skip
+        _at_least(config, field, 1)
+    for field in ("train.iterations_per_dispatch", "parallel.num_devices", "parallel.tasks_per_chunk"):
+        _at_least(config, field, 0)
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"seed is {config.seed}; expected 0 to 4294967295")
+    for field in ("train.learning_rate", "learner.inner_lr"):
+        if not config_value(config, field) > 0 or math.isinf(config_value(config, field)):
+            raise UserError(f"{field} is {config_value(config, field)}; expected a positive number")
+    if config.model.norm == "group" and config.model.get("features", 48) % 8:
+        raise UserError(f"model.features is {config.model.features}; group norm needs a multiple of its 8 groups")
+    poolings = 3 if config.model.name == "resnet12" and config.model.pooling == "alfa" else 4
+    if config.data.image_size < 2**poolings:
+        raise UserError(
+            f"data.image_size is {config.data.image_size}; {poolings} poolings of {config.model.name} need at least "
+            f"{2**poolings}"
+        )
+    _check_parallel(config)
+
+
+def _check_parallel(config: ConfigDict) -> None:
+    num_devices = config.parallel.num_devices or jax.device_count()
+    if num_devices > jax.device_count():
+        raise UserError(f"parallel.num_devices is {num_devices}, but {jax.device_count()} are visible; 0 takes all")
+    if config.train.meta_batch % num_devices:
+        raise UserError(
+            f"train.meta_batch is {config.train.meta_batch}, not a multiple of the {num_devices} devices; "
+            "set parallel.num_devices to a divisor of it"
+        )
+    tasks = config.train.meta_batch // num_devices
+    if config.parallel.tasks_per_chunk and tasks % config.parallel.tasks_per_chunk:
+        raise UserError(
+            f"parallel.tasks_per_chunk is {config.parallel.tasks_per_chunk}; expected a divisor of the {tasks} tasks "
+            "of a device"
+        )
+    per_dispatch = config.train.iterations_per_dispatch
+    if per_dispatch and (config.train.epoch_iterations % per_dispatch or config.train.iterations % per_dispatch):
+        raise UserError(
+            f"train.iterations_per_dispatch is {per_dispatch}; expected a divisor of train.epoch_iterations "
+            f"({config.train.epoch_iterations}) and train.iterations ({config.train.iterations})"
+        )
+
+
+def iterations_per_dispatch(config: ConfigDict) -> int:
+    """Iterations in one compiled call: as configured, else the largest divisor of an epoch up to the backend's best."""
+    if config.train.iterations_per_dispatch:
+        return config.train.iterations_per_dispatch
+    most = 5 if jax.default_backend() == "cpu" else 50
+    common = math.gcd(config.train.epoch_iterations, config.train.iterations)
+    return max(n for n in range(1, most + 1) if common % n == 0)
+
+
+def config_value(config: ConfigDict, path: str) -> Any:
+    """The value at a dotted path, such as ``"episode.way"``."""
+    for part in path.split("."):
+        config = config[part]
+    return config
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+    """A configuration as JSON stores it (tuples become lists)."""
+    return json.loads(config.to_json())
+
+
+def from_json(saved: dict[str, Any]) -> ConfigDict:
+    """The configuration of a ``config.json``: the inverse of ``to_json``."""
+    config = ConfigDict(saved)
+    if "channels" in config.model:
+        with config.unlocked():
+            del config.model.channels
+            config.model.channels = tuple(saved["model"]["channels"])
+    return config
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
+    """Fields in which two JSON configurations differ, each as ``"train.meta_batch: 4, not 2"`` (ours, not theirs)."""
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return [] if ours == theirs else [f"{path}: {ours!r}, not {theirs!r}"]
+    found = []
+    for key in sorted(ours.keys() | theirs.keys()):
+        found += differences(ours.get(key, "absent"), theirs.get(key, "absent"), f"{path}.{key}" if path else key)
+    return found
+
+
+def _choice(config: ConfigDict, field: str, choices: tuple[str, ...]) -> None:
+    value = config_value(config, field)
+    if value not in choices:
+        raise UserError(f"{field} is {value!r}; expected one of {', '.join(choices)}")
+
+
+def _at_least(config: ConfigDict, field: str, minimum: int) -> None:
+    value = config_value(config, field)
+    if value < minimum:
+        raise UserError(f"{field} is {value}; expected at least {minimum}")

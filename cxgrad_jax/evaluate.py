@@ -1,0 +1,144 @@
+"""Validation and test: fixed episodes, an ensemble of the best checkpoints, both confidence intervals."""
+
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from cxgrad_jax import configuration, parallel
+from cxgrad_jax.checkpoints import Checkpoints, abstract
+from cxgrad_jax.data.store import ImageStore
+from cxgrad_jax.episodes import HostDrawer, Shape
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.metrics import ci95_pooled, ci95_tasks, episode_accuracies, params_sha256, write_json
+from cxgrad_jax.state import TrainState, init_state, outer_optimiser
+
+EPISODES_AT_ONCE = 20  # drawn on the host and sent to the devices together
+
+
+def make_evaluator(
+    learner: MetaLearner, store: ImageStore, shape: Shape, seed: int, split: str, num_episodes: int, mesh: Mesh
+) -> Callable[[Any], np.ndarray]:
+    """Makes the function ``params -> query logits`` of the split's fixed episodes 0 .. num_episodes-1.
+
+    Returns:
+      ``params -> float [num_episodes, way*query, way]``, the rows grouped by class as ``Shape.labels`` tells.
+    """
+    drawer = HostDrawer(store, shape, seed, split)
+    at_once = -(-EPISODES_AT_ONCE // mesh.size) * mesh.size
+    chunk = parallel.default_chunk(at_once // mesh.size)
+
+    def logits_of(params, episodes):
+        params = parallel.vary(params)
+
+        def one(episode):
+            task = learner.adapt(params, episode.support_images, episode.support_labels)
+            return learner.predict(params, task, episode.query_images)
+
+        return parallel.map_tasks(one, episodes, chunk)
+
+    spec = P(parallel.TASK_AXIS)
+    compiled = jax.jit(jax.shard_map(logits_of, mesh=mesh, in_specs=(P(), spec), out_specs=spec))
+    per_process = at_once // jax.process_count()
+    first_here = jax.process_index() * per_process
+
+    def evaluator(params):
+        logits = []
+        for first in range(0, num_episodes, at_once):
+            # The last batch is filled up with further episodes, which are cut off below.
+            episodes = drawer(np.arange(first + first_here, first + first_here + per_process))
+            logits.append(compiled(params, parallel.put(mesh, episodes, spec)))
+        return np.concatenate([parallel.fetch(batch) for batch in logits])[:num_episodes]
+
+    return evaluator
+
+
+def test(
+    config: ConfigDict, learner: MetaLearner, store: ImageStore, mesh: Mesh, checkpoints: Checkpoints, state: TrainState
+) -> dict[str, Any]:
+    """The paper's test protocol: logits averaged over the checkpoints best in validation, on fixed test episodes.
+
+    Args:
+      config: of the run; ``config.evaluation`` says on what data and how.
+      learner: of the run.
+      store: the test images.
+      mesh: to evaluate on.
+      checkpoints: of the run.
+      state: the final state.
+
+    Returns:
+      The content of ``results.json``.
+
+    Raises:
+      UserError: no checkpoint was validated.
+    """
+    shape = configuration.episode_shape(config)
+    labels, num_episodes = shape.labels()[1], config.evaluation.episodes
+    evaluator = make_evaluator(learner, store, shape, config.seed, "test", num_episodes, mesh)
+    chosen = checkpoints.best()[: config.evaluation.ensemble]
+    if not chosen:
+        raise UserError(f"{checkpoints.directory} has no validated checkpoint; train for at least one epoch first")
+    logits = []
+    for iteration in tqdm(chosen, desc="test", unit="checkpoint", disable=jax.process_index() != 0):
+        logits.append(evaluator(checkpoints.restore(iteration, abstract(state)).params))
+    ensemble = episode_accuracies(np.mean(logits, axis=0), labels)
+    accuracy = float(ensemble.mean())
+    return {
+        "test_accuracy": accuracy,
+        "test_ci95_tasks": ci95_tasks(ensemble),
+        "test_ci95_pooled": ci95_pooled(accuracy, num_episodes * len(labels)),
+        "num_tasks": num_episodes,
+        "ensemble_size": len(chosen),
+        "ensemble_iterations": chosen,
+        "single_model_test_accuracy": float(episode_accuracies(logits[0], labels).mean()),
+        "test_data": config.evaluation.data or config.data.name,
+        "batch_norm": "statistics of the current batch, in training and test (query images jointly: transductive)"
+        if config.model.norm == "batch"
+        else f"none ({config.model.norm} norm, statistics of each image alone)",
+        "iterations": int(state.iteration),
+        "params_sha256": params_sha256(jax.device_get(state.params)),
+        "versions": {"jax": jax.__version__, "flax": flax.__version__, "cxgrad_jax": version("cxgrad_jax")},
+        "config": configuration.to_json(config),
+    }
+
+
+def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Tests a run with the checkpoints at hand and writes the results.
+
+    Args:
+      config: the run's own, except for ``config.evaluation``, ``config.parallel`` and where the data lies.
+      workdir: of the run. Receives ``results.json`` where the test data are those trained on, otherwise
+        ``results_DATASET.json``.
+
+    Returns:
+      The content of the file.
+
+    Raises:
+      UserError: no run there, data that cannot be used, or no validated checkpoint.
+    """
+    test_data = config.evaluation.data or config.data.name
+    store = configuration.load_stores(config, ("test",), test_data)["test"]
+    mesh = parallel.task_mesh(config.parallel.num_devices)
+    learner = configuration.build_learner(config)
+    checkpoints = Checkpoints(workdir, config.evaluation.ensemble)
+    latest = checkpoints.latest()
+    if latest is None:
+        raise UserError(f"{checkpoints.directory} has no checkpoint; train with --mode=train first")
+    optimiser = outer_optimiser(config.train.learning_rate)
+    like = parallel.put(mesh, init_state(learner, optimiser, config.seed, np.asarray(store.images[:2])))
+    state = checkpoints.restore(latest, abstract(like))
+    results = test(config, learner, store, mesh, checkpoints, state)
+    checkpoints.close()
+    if jax.process_index() == 0:
+        name = "results.json" if test_data == config.data.name else f"results_{test_data}.json"
+        write_json(workdir / name, results)
+    return results

@@ -1,0 +1,132 @@
+"""CxGrad: contextual gradient scaling (Lee, Lee and Song, WACV 2022), Algorithms 1 and 2.
+
+    gamma = softplus(W2 relu(W1 nu + b1) + b2)                        scaling factors of the context, Eq. 8
+    w_hat_l = gamma_l w_l / ||w_l||                                   implicit gradient scaling (IGS), Eq. 6
+    w <- w_hat - alpha dL/dw_hat,   psi <- psi - alpha dL/dpsi        one inner step on the support set
+    nu <- nu - beta dL/dnu                                            of the context, Eq. 7
+
+A convolution is followed by a normalisation, so scaling its kernel leaves the output unchanged and divides its gradient
+by gamma (Eq. 5). The loss would not depend on gamma, nor gamma on the task, but for the epsilon of the normalisation.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners.base import (
+    Fast,
+    Labels,
+    MetaLearner,
+    Task,
+    default_labels,
+    gradient_based,
+    merge,
+    split_by_label,
+)  # fmt: skip
+from cxgrad_jax.learners.inner_loop import scan_steps, sgd, support_gradients
+
+
+def cxgrad(
+    model: nn.Module,
+    *,
+    inner_lr: float = 0.01,
+    context_lr: float = 1.0,
+    num_steps: int = 5,
+    context_dim: int = 100,
+    first_order: bool = False,
+    context_update: str = "task",
+    differentiate_first_context: bool = False,
+    remat: bool = False,
+    labels: Labels = default_labels,
+) -> MetaLearner:
+    """CxGrad as the official code runs it.
+
+    Args:
+      model: a ``flax.linen`` classifier with normalisation behind its convolutions.
+      inner_lr: alpha, of the kernels and the head.
+      context_lr: beta, of the context.
+      num_steps: inner steps, after the first update of the context.
+      context_dim: size of the context and of the generator's hidden layer.
+      first_order: treat inner gradients as constants; the chain of scalings stays differentiated.
+      context_update: ``"task"``: the context accumulates over the steps (Algorithm 1); ``"step"``: it restarts from
+        zero before every step, by a pass of its own (the other row of Table 3).
+      differentiate_first_context: whether the outer gradient passes through the update from zero. The official code
+        says no (that update is a constant), the paper's text yes.
+      remat: recompute inner steps in the outer backward pass to save memory.
+      labels: which parameters are scaled, adapted, or meta-learned only, by path (``base.default_labels``).
+
+    Meta-parameters: ``{"model": ..., "generator": {"hidden": ..., "output": ...}}``. Trace: ``"support_loss" [steps]``,
+    ``"gamma" [steps, L]`` and ``"context" [steps, context_dim]`` as used to scale in each step, and
+    ``"first_loss" [steps]`` where ``context_update="step"``, ``[]`` otherwise: the loss of the context's own pass.
+    """
+    if context_update not in ("task", "step"):
+        raise UserError(f"context_update is {context_update!r}; expected 'task' or 'step'")
+
+    def adapt(params, support_images, support_labels):
+        weights, frozen, scaled_paths = split_by_label(params["model"], labels)
+        gradients_at = support_gradients(model, frozen, support_images, support_labels, first_order)
+        generator = params["generator"]
+
+        def scaled_gradients(weights, context):
+            """One forward and one backward pass for both kinds of parameters: (loss, w_hat, dL/dw_hat, dL/dnu)."""
+            gamma, gamma_vjp = jax.vjp(lambda nu: scaling_factors(generator, nu), context)
+            directions = {path: weights[path] / jnp.linalg.norm(weights[path].reshape(-1)) for path in scaled_paths}
+            scaled = {**weights, **{path: gamma[i] * directions[path] for i, path in enumerate(scaled_paths)}}
+            loss, gradients = gradients_at(scaled)
+            gamma_gradient = jnp.stack([jnp.vdot(gradients[path], directions[path]) for path in scaled_paths])
+            (context_gradient,) = gamma_vjp(gamma_gradient)
+            if first_order:
+                context_gradient = jax.lax.stop_gradient(context_gradient)
+            return loss, gamma, scaled, gradients, context_gradient
+
+        def first_context(weights):
+            """The context after its update from zero, and the loss there."""
+            loss, _, _, _, gradient = scaled_gradients(weights, jnp.zeros_like(generator["hidden"]["bias"]))
+            if not differentiate_first_context:
+                gradient = jax.lax.stop_gradient(gradient)
+            return -context_lr * gradient, loss
+
+        def step(state):
+            weights, context = state
+            trace = {}
+            if context_update == "step":
+                context, trace["first_loss"] = first_context(weights)
+            loss, gamma, scaled, gradients, context_gradient = scaled_gradients(weights, context)
+            trace |= {"support_loss": loss, "gamma": gamma, "context": context}
+            return (sgd(scaled, gradients, inner_lr), sgd(context, context_gradient, context_lr)), trace
+
+        context, first_loss = first_context(weights)
+        (weights, _), trace = scan_steps(step, (weights, context), num_steps, remat)
+        return Task(merge(weights, frozen), {"first_loss": first_loss, **trace})
+
+    def init_generator(key, model_params, dtype):
+        num_scaled = len(split_by_label(model_params, labels)[2])
+        if num_scaled == 0:
+            raise UserError("the model has no kernel to scale: labels() gave 'scaled' for no path")
+        return {"generator": init_scaling_factors(key, context_dim, num_scaled, dtype)}
+
+    return gradient_based(model, init_generator, adapt)
+
+
+def scaling_factors(generator: dict, context: jax.Array) -> jax.Array:
+    """gamma(nu), Eq. 8: one positive factor ``[L]`` a scaled kernel from ``context [context_dim]``."""
+    hidden = jax.nn.relu(_linear(generator["hidden"], context))
+    return jax.nn.softplus(_linear(generator["output"], hidden))
+
+
+def init_scaling_factors(key: jax.Array, context_dim: int, num_scaled: int, dtype: jnp.dtype) -> dict:
+    """Parameters of ``scaling_factors``: weights and biases uniform in ±1/sqrt(fan-in), PyTorch's default."""
+    bound = context_dim**-0.5
+
+    def linear(key, size):
+        kernel_key, bias_key = jax.random.split(key)
+        kernel = jax.random.uniform(kernel_key, (context_dim, size), dtype, -bound, bound)
+        return {"kernel": kernel, "bias": jax.random.uniform(bias_key, (size,), dtype, -bound, bound)}
+
+    hidden_key, output_key = jax.random.split(key)
+    return {"hidden": linear(hidden_key, context_dim), "output": linear(output_key, num_scaled)}
+
+
+def _linear(layer: Fast, x: jax.Array) -> jax.Array:
+    return jnp.matmul(x, layer["kernel"], precision="highest") + layer["bias"]

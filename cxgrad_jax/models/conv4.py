@@ -1,0 +1,59 @@
+"""Conv-4: the four-block convolutional network of few-shot learning."""
+
+import flax.linen as nn
+import jax
+from flax.linen import leaky_relu
+
+from cxgrad_jax.models.layers import Conv, Head, Norm, Precision, max_pool
+
+
+class Conv4(nn.Module):
+    """Four blocks of convolution 3x3 - normalisation - leaky ReLU - max-pooling 2x2, then a linear head.
+
+    ``[N, H, W, C] -> logits [N, num_classes]``; H and W at least 16. The defaults are the official CxGrad network:
+    48 filters, no convolution bias, batch statistics, slope 0.01. The paper's text says ReLU: ``negative_slope=0``.
+
+    Attributes:
+      num_classes: outputs of the head, the way of the episodes.
+      features: filters of every block.
+      norm: ``"batch"``, ``"layer"`` or ``"group"`` (see ``layers.Norm``).
+      use_bias: whether the convolutions have a bias.
+      negative_slope: of the leaky ReLU.
+      norm_epsilon: added to the variance. All task-conditioning of CxGrad flows through it (see ``learners.cxgrad``).
+      precision: of products on accelerators.
+    """
+
+    num_classes: int
+    features: int = 48
+    norm: str = "batch"
+    use_bias: bool = False
+    negative_slope: float = 0.01
+    norm_epsilon: float = 1e-5
+    precision: Precision = "highest"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(4):
+            x = Block(
+                self.features, self.norm, self.use_bias, self.negative_slope, self.norm_epsilon, self.precision,
+                name=f"block_{i}",
+            )(x)  # fmt: skip
+        return Head(self.num_classes, self.precision, name="head")(x.reshape(x.shape[0], -1))
+
+
+class Block(nn.Module):
+    """One block of Conv-4: ``[N, H, W, C] -> [N, H // 2, W // 2, features]``."""
+
+    features: int
+    norm: str
+    use_bias: bool
+    negative_slope: float
+    norm_epsilon: float
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = Conv(self.features, use_bias=self.use_bias, precision=self.precision, name="conv")(x)
+        x = Norm(self.norm, self.norm_epsilon, name="norm")(x)
+        # A monotone activation commutes with max-pooling; this order activates a quarter of the values.
+        return leaky_relu(max_pool(x), self.negative_slope)

@@ -1,0 +1,34 @@
+"""What an outer iteration changes."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cxgrad_jax.learners import MetaLearner
+
+
+class TrainState(NamedTuple):
+    """Everything that an outer iteration changes, and all that a checkpoint holds.
+
+    Attributes:
+      params: meta-parameters, the pytree of ``MetaLearner.init``.
+      opt_state: Adam's moments.
+      iteration: int32 scalar, outer iterations done.
+    """
+
+    params: Any
+    opt_state: optax.OptState
+    iteration: jax.Array
+
+
+def outer_optimiser(learning_rate: float) -> optax.GradientTransformation:
+    """Adam as the official code runs it: constant rate, betas 0.9 and 0.999, eps 1e-8, no weight decay."""
+    return optax.adam(learning_rate)
+
+
+def init_state(learner: MetaLearner, optimiser: optax.GradientTransformation, seed: int, images: Any) -> TrainState:
+    """The state before the first iteration: a pure function of the seed and of the shape of ``images [N, H, W, C]``."""
+    params = jax.jit(learner.init)(jax.random.key(seed, impl="threefry2x32"), images)
+    return TrainState(params, optimiser.init(params), jnp.zeros((), jnp.int32))
