@@ -51,7 +51,8 @@ def base_config() -> ConfigDict:
 
     config.evaluation = ConfigDict()
     config.evaluation.data = ""  # the data set to test on; empty: the one trained on
-    config.evaluation.episodes = 600  # of validation, and of the test
+    config.evaluation.episodes = 600  # of the test
+    config.evaluation.val_episodes = 600
     config.evaluation.ensemble = 5  # best checkpoints whose logits are averaged
 
     config.parallel = ConfigDict()
@@ -68,7 +69,7 @@ def glyphs_config() -> ConfigDict:
     config.data.image_size = 28
     config.train.iterations = 500
     config.train.epoch_iterations = 100
-    config.evaluation.episodes = 600
+    config.evaluation.val_episodes = 100
     return config
 
 
@@ -197,7 +198,7 @@ def check(config: ConfigDict) -> None:
         _at_least(config, field, 2)
     for field in (
         "episode.shot", "episode.query", "learner.num_steps", "train.iterations", "train.epoch_iterations",
-        "train.meta_batch", "evaluation.episodes", "evaluation.ensemble",
+        "train.meta_batch", "evaluation.episodes", "evaluation.val_episodes", "evaluation.ensemble",
     ):  # fmt: skip
         _at_least(config, field, 1)
     for field in ("train.iterations_per_dispatch", "parallel.num_devices", "parallel.tasks_per_chunk"):

@@ -178,7 +178,7 @@ def _train(config, workdir: Path, learner: MetaLearner, mesh: Mesh, stores, stop
     block = make_train_block(
         learner.loss, optimiser, draw, mesh, source_spec, per_dispatch, chunk, config.train.task_reduction
     )
-    validate = make_evaluator(learner, stores["val"], shape, seed, "val", config.evaluation.episodes, mesh)
+    validate = make_evaluator(learner, stores["val"], shape, seed, "val", config.evaluation.val_episodes, mesh)
     query_labels = shape.labels()[1]
 
     with tqdm(total=total, initial=iteration, unit="it", disable=not writer, dynamic_ncols=True) as bar:

@@ -1,0 +1,1 @@
+"""The command that prepares data sets: ``python -m data_prep --help``."""
