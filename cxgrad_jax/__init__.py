@@ -8,10 +8,13 @@
 """
 
 from cxgrad_jax import data, interop, learners, models
-from cxgrad_jax.episodes import Episode
+from cxgrad_jax.episodes import Episode, HostDrawer, Shape
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
 
 __version__ = "0.1.0"
 
-__all__ = ["Episode", "MetaLearner", "UserError", "__version__", "data", "interop", "learners", "models"]
+__all__ = [
+    "Episode", "HostDrawer", "MetaLearner", "Shape", "UserError", "__version__",
+    "data", "interop", "learners", "models",
+]  # fmt: skip
