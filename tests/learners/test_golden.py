@@ -1,0 +1,133 @@
+"""Trajectories of the official PyTorch codes, in ``tests/golden`` (float64 figures, no code).
+
+Parameters start from the stored ones and then run through this package's own outer loop: every iteration checks the
+losses, logits, factors, contexts and outer gradients, and the parameters after Adam's step, of the iterations before it.
+"""
+
+import functools
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import cxgrad_jax as cx
+from cxgrad_jax.state import outer_optimiser
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+FILES = {"cxgrad_1shot": "cxgrad", "cxgrad_first_order": "cxgrad", "maml_1shot": "maml", "resnet12_maml": "maml"}
+
+FLOAT64 = 1e-9  # of each tensor's maximum; 4e-11 is reached, by the context and what it feeds
+
+# In float32, of each tensor's maximum, about three times what was measured with jax 0.10.2 and 0.12.0 on a CPU. The
+# context lives on the normalisation's epsilon of 1e-5 (see learners.cxgrad), hence its large share of rounding.
+FLOAT32 = {"context": 1e-2, "generator.0.weight": 6e-3, "loss": 3e-5, "logits": 1.5e-4, "gamma": 1e-6, "gradient": 6e-4,
+           "parameter": 6e-4}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+def episodes_of(golden, iteration: str, dtype) -> cx.Episode:
+    def images(kind):
+        x = golden[f"{iteration}/{kind}_x"]
+        tasks, way, shot, *chw = x.shape
+        return (x.reshape(tasks, way * shot, *chw).transpose(0, 1, 3, 4, 2) / 255.0).astype(dtype)
+
+    def labels(kind):
+        return golden[f"{iteration}/{kind}_y"].reshape(len(golden[f"{iteration}/{kind}_y"]), -1)
+
+    return cx.Episode(images("support"), labels("support"), images("query"), labels("query"))
+
+
+def make_learner(name: str, settings: dict) -> cx.MetaLearner:
+    if name == "resnet12_maml":
+        model = cx.models.ResNet12(num_classes=5, channels=tuple(settings["filters"]))
+    else:
+        model = cx.models.Conv4(num_classes=5, features=settings["filters"])
+    common = {"num_steps": settings["inner_steps"], "inner_lr": settings["inner_lr"],
+              "first_order": not settings["second_order"]}  # fmt: skip
+    if FILES[name] == "maml":
+        return cx.learners.maml(model, **common)
+    context = {"context_dim": settings["context_params"], "context_lr": settings["context_lr"]}
+    return cx.learners.cxgrad(model, **common, **context)
+
+
+@functools.cache
+def deviations(name: str, dtype) -> dict[str, float]:
+    """The largest deviation from the golden file by quantity, relative to each tensor's maximum."""
+    golden, kind = np.load(GOLDEN / f"{name}.npz"), FILES[name]
+    settings = json.loads(str(golden["meta"]))
+    learner = make_learner(name, settings)
+    stored = {k.removeprefix("param/"): golden[k].astype(dtype) for k in golden.files if k.startswith("param/")}
+    params = cx.interop.from_official(stored, kind)
+    optimiser = outer_optimiser(settings["outer"]["lr"])
+    opt_state, found = optimiser.init(params), {}
+
+    def record(quantity, ours, expected):
+        error = np.max(np.abs(np.asarray(ours) - expected)) / max(np.max(np.abs(expected)), 1e-30)
+        found[quantity] = max(found.get(quantity, 0.0), float(error))
+
+    def mean_loss(params, episodes):
+        def one(episode):
+            task = learner.adapt(params, episode.support_images, episode.support_labels)
+            return learner.loss(params, episode)[0], (task, learner.predict(params, task, episode.query_images))
+
+        losses, rest = jax.vmap(one)(episodes)
+        return losses.mean(), (losses, *rest)
+
+    loss_and_gradient = jax.jit(jax.value_and_grad(mean_loss, has_aux=True))
+    for iteration in [*(f"iter{i}" for i in range(settings["iterations"])), "eval"]:
+        (loss, (losses, task, logits)), gradient = loss_and_gradient(params, episodes_of(golden, iteration, dtype))
+        record("loss", loss, golden[f"{iteration}/loss"])
+        record("logits", logits, golden[f"{iteration}/query_logits"])
+        support = task.trace["support_loss"]
+        if name == "resnet12_maml":
+            record("loss", support, golden[f"{iteration}/support_losses"])
+        else:
+            first = task.trace["first_loss"][:, None] if kind == "cxgrad" else support[:, :0]
+            expected = golden[f"{iteration}/losses_per_forward"]
+            record("loss", np.concatenate([first, support, losses[:, None]], axis=1), expected)
+        if kind == "cxgrad":
+            record("gamma", task.trace["gamma"], golden[f"{iteration}/gamma"])
+            record("context", task.trace["context"], golden[f"{iteration}/nu"])
+        _record_norms(record, golden, iteration, task.model)
+        if iteration == "eval":
+            break
+        for key, ours in cx.interop.to_official(gradient, kind).items():
+            quantity = "generator.0.weight" if "generator.0.weight" in key else "gradient"
+            record(quantity, ours, golden[f"{iteration}/grad/{key}"])
+        updates, opt_state = optimiser.update(gradient, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        for key, ours in cx.interop.to_official(params, kind).items():
+            record("parameter", ours, golden[f"{iteration}/param_after/{key}"])
+    return found
+
+
+def _record_norms(record, golden, iteration: str, adapted_model) -> None:
+    """Compares the norms of the adapted tensors after the last step, one task at a time."""
+    for task, norms in enumerate(golden[f"{iteration}/fast_norms"][:, -1]):
+        model = {"model": jax.tree.map(lambda x, task=task: x[task], adapted_model)}
+        ours = cx.interop.to_official(model, "maml")
+        names = ["classifier." + name.removeprefix("classifier.") for name in golden["fast_names"]]
+        record("logits", [np.linalg.norm(ours[name]) for name in names], norms)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_float64_agrees_with_the_official_code(name):
+    found = deviations(name, np.float64)
+    print(name, found)
+    assert max(found.values()) < FLOAT64, found
+
+
+@pytest.mark.parametrize("name", ["cxgrad_1shot", "maml_1shot"])
+def test_float32_agrees_within_its_rounding(name):
+    found = deviations(name, np.float32)
+    print(name, found)
+    assert all(error < FLOAT32[quantity] for quantity, error in found.items()), found
