@@ -5,6 +5,8 @@
     params = learner.init(jax.random.key(0), images)
     task = learner.adapt(params, support_images, support_labels)
     logits = learner.predict(params, task, query_images)
+
+Every function of a learner is pure and takes one episode: ``jax.vmap`` over a batch of them.
 """
 
 from cxgrad_jax import data, interop, learners, models

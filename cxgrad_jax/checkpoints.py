@@ -1,5 +1,12 @@
-"""Checkpoints of a run: the newest one, and the five best by validation accuracy (Orbax)."""
+"""Checkpoints of a run: the newest one, and the best by validation accuracy (Orbax)."""
 
+import json
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,37 +15,62 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.metrics import params_sha256
 
 # Metric of a checkpoint written between two validations (an interrupted run): it ranks below every validated one.
 NOT_VALIDATED = -1.0
+
+# Where a checkpoint is moved before it is removed: a kill in the removal leaves no half of one under its name.
+_DROPPED = "dropped"
 
 
 class Checkpoints:
     """The checkpoints of one run, by iteration, in ``workdir/checkpoints``.
 
-    A checkpoint appears under its final name only when it is complete; one that a kill cut short is never read.
+    A checkpoint appears under its final name only when it is complete; one that a kill cut short is never read, and
+    the next run removes it. Each keeps a digest of its content, so that damage of any kind is found.
+
+    Args:
+      workdir: of the run.
+      num_best: how many of the best are kept, beside the newest.
+      read_only: whether nothing may be made, saved or removed, since another process may be training.
+
+    Raises:
+      UserError: a checkpoint's record of its accuracy and digest is damaged.
     """
 
-    def __init__(self, workdir: Path, num_best: int):
+    def __init__(self, workdir: Path, num_best: int, read_only: bool = False):
+        self.directory = (workdir / "checkpoints").absolute()
+        for folder in self.directory.glob("[0-9]*"):
+            if folder.name.isdigit():
+                self._check_record(folder)
+
+        if not read_only:
+            self._remove_remains()
+
         def accuracy(metrics):
             return metrics["val_accuracy"]
 
         keep = [policies.LatestN(1), policies.BestN(get_metric_fn=accuracy, reverse=False, n=num_best)]
-        self.directory = (workdir / "checkpoints").absolute()
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy(keep),
                 best_fn=accuracy,
                 enable_async_checkpointing=False,
+                todelete_subdir=_DROPPED,
+                create=not read_only,
+                read_only=read_only,
             ),
         )
 
     def save(self, iteration: int, state: Any, val_accuracy: float = NOT_VALIDATED) -> None:
         """Saves ``state`` after ``iteration`` and drops what is neither newest nor among the best."""
-        metrics = {"val_accuracy": float(val_accuracy)}
+        sha256 = params_sha256(jax.device_get(state))
+        metrics = {"val_accuracy": float(val_accuracy), "shapes": _shapes(state), "sha256": sha256}
         self._manager.save(iteration, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
         self._manager.wait_until_finished()
+        self._remove_remains()
 
     def latest(self) -> int | None:
         """The iteration of the newest checkpoint, None if there is none."""
@@ -46,29 +78,84 @@ class Checkpoints:
 
     def best(self) -> list[int]:
         """Iterations of the validated checkpoints at hand that rank best, best first; the later one of a tie."""
-        scored = [(step, self._manager.metrics(step)["val_accuracy"]) for step in self._manager.all_steps()]
+        scored = [(step, self._record(step)["val_accuracy"]) for step in self._manager.all_steps()]
         scored = [(step, value) for step, value in scored if value != NOT_VALIDATED]
         return [step for step, _ in sorted(scored, key=lambda pair: (-pair[1], -pair[0]))]
 
     def restore(self, iteration: int, like: Any) -> Any:
-        """The state saved after ``iteration``, with the structure, shapes and placement of ``like``.
+        """The state saved after ``iteration``, bit for bit.
+
+        Args:
+          iteration: one of those at hand.
+          like: a ``jax.ShapeDtypeStruct`` with a sharding for every leaf.
 
         Raises:
-          UserError: the checkpoint is damaged or belongs to another model.
+          UserError: the checkpoint is damaged, or its shapes are others.
         """
-        try:
-            return self._manager.restore(iteration, args=ocp.args.StandardRestore(like))
-        except Exception as error:  # Orbax raises many kinds for a damaged file
-            reason = str(error).strip().split("\n")[0][:200]
-            raise UserError(
-                f"checkpoint {self.directory / str(iteration)} cannot be read ({reason}); "
-                "delete that folder to go on from the one before it"
-            ) from None
+        folder, record, expected = self.directory / str(iteration), self._record(iteration), _shapes(like)
+        for name in sorted(expected | record["shapes"]):
+            ours, theirs = expected.get(name), record["shapes"].get(name)
+            if ours != theirs:
+                raise UserError(
+                    f"{folder} has {name} {theirs}, not {ours}; are the images of the size and channels trained on?"
+                )
+        with _quiet():
+            try:
+                state = self._manager.restore(iteration, args=ocp.args.StandardRestore(like))
+            except Exception as error:  # Orbax raises many kinds for a damaged file
+                raise _damaged(folder, error) from None
+        if params_sha256(jax.device_get(state)) != record["sha256"]:
+            raise _damaged(folder, "its content is not what was saved")
+        return state
 
     def close(self) -> None:
         self._manager.close()
 
+    def _remove_remains(self) -> None:
+        """Removes what was dropped, and what a kill left unfinished."""
+        if jax.process_index() == 0:
+            for pattern in (_DROPPED, "*.orbax-checkpoint-tmp*"):
+                for folder in self.directory.glob(pattern):
+                    shutil.rmtree(folder, ignore_errors=True)
 
-def abstract(state: Any) -> Any:
-    """Shapes, dtypes and placements of a state, as ``Checkpoints.restore`` takes."""
-    return jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    def _record(self, iteration: int) -> dict[str, Any]:
+        record = self._manager.metrics(iteration)
+        assert record is not None
+        return record
+
+    @staticmethod
+    def _check_record(folder: Path) -> None:
+        try:
+            record = json.loads((folder / "metrics" / "metrics").read_text())
+            if not (isinstance(record["val_accuracy"], float) and record["shapes"] and record["sha256"]):
+                raise ValueError("its metrics are not those that were saved")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if folder.exists():  # the training that still goes on may just have dropped it
+                raise _damaged(folder, error) from None
+
+
+def _shapes(state: Any) -> dict[str, list[Any]]:
+    """Shape and dtype of every leaf by its path: ``{".params['model']…": [3, 3, 3, 48, "float32"]}``."""
+    return {jax.tree_util.keystr(path): [*x.shape, str(x.dtype)] for path, x in jax.tree.leaves_with_path(state)}
+
+
+def _damaged(folder: Path, reason: Exception | str) -> UserError:
+    line = str(reason).strip().split("\n")[0][:120]
+    return UserError(f"checkpoint {folder} is damaged ({line}); delete that folder to go on from the one before it")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps off stderr what Orbax's threads say of the other reads, after the exception for the one that failed."""
+    hooks = sys.excepthook, sys.unraisablehook
+    sys.excepthook = sys.unraisablehook = lambda *_: None
+    logger = logging.getLogger("asyncio")
+    logger.disabled = True
+    try:
+        yield
+    except Exception:
+        time.sleep(0.5)  # for the reads under way
+        raise
+    finally:
+        sys.excepthook, sys.unraisablehook = hooks
+        logger.disabled = False

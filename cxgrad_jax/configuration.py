@@ -1,20 +1,31 @@
 """The configuration of a run: its defaults, its parts, and what is refused before anything is computed."""
 
 import dataclasses
+import difflib
 import inspect
 import json
 import math
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
-from ml_collections import ConfigDict
+import ml_collections
 
 from cxgrad_jax import data, learners, models
 from cxgrad_jax.data.store import ImageStore
 from cxgrad_jax.episodes import Shape
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
+
+if TYPE_CHECKING:  # what a type checker should know of the fields: nothing
+
+    class ConfigDict(ml_collections.ConfigDict):
+        def __getattr__(self, name: str) -> Any: ...
+        def __getitem__(self, name: str) -> Any: ...
+        def get(self, name: str, default: Any = None) -> Any: ...
+else:
+    ConfigDict = ml_collections.ConfigDict
 
 LEARNERS = {"cxgrad": learners.cxgrad, "maml": learners.maml}
 MODELS = {"conv4": models.Conv4, "resnet12": models.ResNet12}
@@ -178,24 +189,24 @@ def check_store(config: ConfigDict, store: ImageStore, name: str) -> None:
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses values and combinations that cannot run; needs no data.
+    """Refuses fields, values and combinations that cannot run; needs no data.
 
     Raises:
       UserError: names the field, its value and what is expected.
     """
-    for section, names in (("learner", LEARNERS), ("model", MODELS)):
-        if config[section].name not in names:
-            raise UserError(f"{section}.name is {config[section].name!r}; expected one of {', '.join(names)}")
+    check_fields(config)
     _choice(config, "data.storage", ("auto", "device", "host"))
     _choice(config, "train.task_reduction", ("mean", "sum"))
     _choice(config, "model.norm", ("batch", "layer", "group"))
+    _choice(config, "model.precision", ("default", "high", "highest"))
     if config.model.name == "resnet12":
         _choice(config, "model.pooling", ("alfa", "every_block"))
+        if len(config.model.channels) != 4:
+            raise UserError(f"model.channels is {tuple(config.model.channels)}; expected 4 numbers, one a block")
     if config.learner.name == "cxgrad":
         _choice(config, "learner.context_update", ("task", "step"))
         _at_least(config, "learner.context_dim", 1)
-    for field in ("episode.way",):
-        _at_least(config, field, 2)
+    _at_least(config, "episode.way", 2)
     for field in (
         "episode.shot", "episode.query", "learner.num_steps", "train.iterations", "train.epoch_iterations",
         "train.meta_batch", "evaluation.episodes", "evaluation.val_episodes", "evaluation.ensemble",
@@ -205,24 +216,33 @@ def check(config: ConfigDict) -> None:
         _at_least(config, field, 0)
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed is {config.seed}; expected 0 to 4294967295")
-    for field in ("train.learning_rate", "learner.inner_lr"):
-        if not config_value(config, field) > 0 or math.isinf(config_value(config, field)):
+    for field in ("train.learning_rate", "learner.inner_lr", "model.norm_epsilon"):
+        if not config_value(config, field) > 0:
             raise UserError(f"{field} is {config_value(config, field)}; expected a positive number")
-    if config.model.norm == "group" and config.model.get("features", 48) % 8:
-        raise UserError(f"model.features is {config.model.features}; group norm needs a multiple of its 8 groups")
+    for channels in config.model.get("channels") or (config.model.features,):
+        groups = 8 if config.model.norm == "group" else 1
+        if channels < 1 or channels % groups:
+            field = "channels" if "channels" in config.model else "features"
+            raise UserError(f"model.{field} has {channels} filters; expected a positive multiple of {groups}")
     poolings = 3 if config.model.name == "resnet12" and config.model.pooling == "alfa" else 4
     if config.data.image_size < 2**poolings:
         raise UserError(
             f"data.image_size is {config.data.image_size}; {poolings} poolings of {config.model.name} need at least "
             f"{2**poolings}"
         )
-    _check_parallel(config)
 
 
-def _check_parallel(config: ConfigDict) -> None:
+def check_parallel(config: ConfigDict) -> None:
+    """Refuses a division of the training over devices, chunks and dispatches that leaves a rest.
+
+    Raises:
+      UserError: names the field, its value and what is expected.
+    """
     num_devices = config.parallel.num_devices or jax.device_count()
     if num_devices > jax.device_count():
         raise UserError(f"parallel.num_devices is {num_devices}, but {jax.device_count()} are visible; 0 takes all")
+    if jax.process_count() > 1 and num_devices != jax.device_count():
+        raise UserError(f"parallel.num_devices is {num_devices}; several processes use all of their devices, with 0")
     if config.train.meta_batch % num_devices:
         raise UserError(
             f"train.meta_batch is {config.train.meta_batch}, not a multiple of the {num_devices} devices; "
@@ -240,6 +260,56 @@ def _check_parallel(config: ConfigDict) -> None:
             f"train.iterations_per_dispatch is {per_dispatch}; expected a divisor of train.epoch_iterations "
             f"({config.train.epoch_iterations}) and train.iterations ({config.train.iterations})"
         )
+
+
+def check_fields(config: ConfigDict) -> None:
+    """Refuses a configuration whose fields are not those of ``base_config``, with its learner's and model's own.
+
+    Raises:
+      UserError: names a field that is missing, unknown or of another type.
+    """
+    expected = base_config()
+    for section, names, make in (("learner", LEARNERS, learner_config), ("model", MODELS, model_config)):
+        if not isinstance(config.get(section), ConfigDict):
+            raise UserError(f"{section} is missing; expected what configuration.{section}_config(NAME) gives")
+        if config[section].get("name") not in names:
+            raise UserError(f"{section}.name is {config[section].get('name')!r}; expected one of {', '.join(names)}")
+        expected[section] = make(config[section].name)
+    given, known = fields(config), fields(expected)
+    for field in known:
+        if field not in given:
+            raise UserError(f"{field} is missing in the configuration; expected {expected_type(known[field])}")
+    for field, value in given.items():
+        if field not in known:
+            section = field.split(".")[0]
+            of = f" of {config[section].name}" if section in ("learner", "model") else ""
+            close = difflib.get_close_matches(field, known, n=1, cutoff=0.8)
+            hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(expected.get(section, expected))}"
+            raise UserError(f"{field} is no field{of}; {hint}")
+        if not _is_like(value, known[field]):
+            raise UserError(f"{field} is {value!r}; expected {expected_type(known[field])}")
+
+
+def fields(config: ConfigDict, section: str = "") -> dict[str, Any]:
+    """All values by dotted path, such as ``"episode.way"``."""
+    found = {}
+    for name, value in config.items():
+        found |= fields(value, f"{section}{name}.") if isinstance(value, ConfigDict) else {f"{section}{name}": value}
+    return found
+
+
+def expected_type(value: Any) -> str:
+    """In words, the type that a field must have whose default is ``value``."""
+    kinds = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
+    return kinds.get(type(value), "whole numbers with commas between")
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    if isinstance(default, float):
+        return type(value) in (int, float) and math.isfinite(value)
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(type(number) is int for number in value)
+    return type(value) is type(default)
 
 
 def iterations_per_dispatch(config: ConfigDict) -> int:
@@ -263,24 +333,48 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json())
 
 
-def from_json(saved: dict[str, Any]) -> ConfigDict:
-    """The configuration of a ``config.json``: the inverse of ``to_json``."""
-    config = ConfigDict(saved)
-    if "channels" in config.model:
-        with config.unlocked():
-            del config.model.channels
-            config.model.channels = tuple(saved["model"]["channels"])
+def of_run(workdir: Path) -> ConfigDict:
+    """The configuration of the run in ``workdir``, from its ``config.json``.
+
+    Raises:
+      UserError: no run is there, or the file is damaged.
+    """
+    path = workdir / "config.json"
+    try:
+        saved = json.loads(path.read_text())
+        if "channels" in saved["model"]:
+            saved["model"]["channels"] = tuple(saved["model"]["channels"])
+        config = ConfigDict(saved)
+        check_fields(config)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path} does not exist; --workdir must be the folder of a run") from None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:  # among them what check_fields raises
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is damaged ({reason}); restore it or train the run again") from None
     return config
 
 
-def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
-    """Fields in which two JSON configurations differ, each as ``"train.meta_batch: 4, not 2"`` (ours, not theirs)."""
-    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
-        return [] if ours == theirs else [f"{path}: {ours!r}, not {theirs!r}"]
-    found = []
-    for key in sorted(ours.keys() | theirs.keys()):
-        found += differences(ours.get(key, "absent"), theirs.get(key, "absent"), f"{path}.{key}" if path else key)
-    return found
+def check_same_run(config: ConfigDict, workdir: Path, *may_differ: str) -> None:
+    """Refuses a configuration that is not that of the run in ``workdir``.
+
+    Args:
+      config: the configuration asked for.
+      workdir: of the run.
+      may_differ: fields and sections that do not matter. Where the data lie and TensorBoard never do.
+
+    Raises:
+      UserError: names the fields that differ.
+    """
+    ours, theirs = (fields(other) for other in (config, of_run(workdir)))
+    may_differ = ("data.dir", "data.storage", "train.tensorboard", *may_differ)
+    different = [
+        f"{field}: {ours.get(field, 'absent')!r}, not {theirs.get(field, 'absent')!r}"
+        for field in sorted(ours.keys() | theirs.keys())
+        if ours.get(field, "absent") != theirs.get(field, "absent") and not field.startswith(may_differ)
+    ]
+    if different:
+        shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if different[5:] else "")
+        raise UserError(f"{workdir} holds a run of another configuration ({shown}); choose another --workdir")
 
 
 def _choice(config: ConfigDict, field: str, choices: tuple[str, ...]) -> None:

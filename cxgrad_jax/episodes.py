@@ -1,6 +1,6 @@
 """Episodes, and how one is drawn: a pure function of (seed, split, index)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,10 @@ class Episode(NamedTuple):
     A batch of episodes is an ``Episode`` whose arrays have a leading task axis.
     """
 
-    support_images: jax.Array | np.ndarray
-    support_labels: jax.Array | np.ndarray
-    query_images: jax.Array | np.ndarray
-    query_labels: jax.Array | np.ndarray
+    support_images: Any
+    support_labels: Any
+    query_images: Any
+    query_labels: Any
 
 
 class Shape(NamedTuple):

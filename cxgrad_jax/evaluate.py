@@ -1,5 +1,6 @@
 """Validation and test: fixed episodes, an ensemble of the best checkpoints, both confidence intervals."""
 
+import functools
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -10,19 +11,36 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from cxgrad_jax import configuration, parallel
-from cxgrad_jax.checkpoints import Checkpoints, abstract
+from cxgrad_jax.checkpoints import Checkpoints
+from cxgrad_jax.configuration import ConfigDict
 from cxgrad_jax.data.store import ImageStore
-from cxgrad_jax.episodes import HostDrawer, Shape
+from cxgrad_jax.episodes import Episode, HostDrawer, Shape
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.metrics import ci95_pooled, ci95_tasks, episode_accuracies, params_sha256, write_json
-from cxgrad_jax.state import TrainState, init_state, outer_optimiser
+from cxgrad_jax.state import TrainState, abstract_state, outer_optimiser
 
 EPISODES_AT_ONCE = 20  # drawn on the host and sent to the devices together
+
+
+@functools.cache  # validation and test share one compiled program
+def compile_query_logits(learner: MetaLearner, mesh: Mesh) -> Callable[[Any, Episode], jax.Array]:
+    """Compiles ``(params, episodes) -> query logits`` for a batch of episodes that lies along the mesh's task axis."""
+
+    def logits_of(params, episodes):
+        params = parallel.vary(params)
+
+        def one(episode):
+            task = learner.adapt(params, episode.support_images, episode.support_labels)
+            return learner.predict(params, task, episode.query_images)
+
+        return parallel.map_tasks(one, episodes, parallel.default_chunk(len(episodes.query_labels)))
+
+    spec = P(parallel.TASK_AXIS)
+    return jax.jit(jax.shard_map(logits_of, mesh=mesh, in_specs=(P(), spec), out_specs=spec))
 
 
 def make_evaluator(
@@ -33,21 +51,8 @@ def make_evaluator(
     Returns:
       ``params -> float [num_episodes, way*query, way]``, the rows grouped by class as ``Shape.labels`` tells.
     """
-    drawer = HostDrawer(store, shape, seed, split)
+    drawer, query_logits = HostDrawer(store, shape, seed, split), compile_query_logits(learner, mesh)
     at_once = -(-EPISODES_AT_ONCE // mesh.size) * mesh.size
-    chunk = parallel.default_chunk(at_once // mesh.size)
-
-    def logits_of(params, episodes):
-        params = parallel.vary(params)
-
-        def one(episode):
-            task = learner.adapt(params, episode.support_images, episode.support_labels)
-            return learner.predict(params, task, episode.query_images)
-
-        return parallel.map_tasks(one, episodes, chunk)
-
-    spec = P(parallel.TASK_AXIS)
-    compiled = jax.jit(jax.shard_map(logits_of, mesh=mesh, in_specs=(P(), spec), out_specs=spec))
     per_process = at_once // jax.process_count()
     first_here = jax.process_index() * per_process
 
@@ -56,7 +61,7 @@ def make_evaluator(
         for first in range(0, num_episodes, at_once):
             # The last batch is filled up with further episodes, which are cut off below.
             episodes = drawer(np.arange(first + first_here, first + first_here + per_process))
-            logits.append(compiled(params, parallel.put(mesh, episodes, spec)))
+            logits.append(query_logits(params, parallel.put(mesh, episodes, P(parallel.TASK_AXIS))))
         return np.concatenate([parallel.fetch(batch) for batch in logits])[:num_episodes]
 
     return evaluator
@@ -87,9 +92,10 @@ def test(
     chosen = checkpoints.best()[: config.evaluation.ensemble]
     if not chosen:
         raise UserError(f"{checkpoints.directory} has no validated checkpoint; train for at least one epoch first")
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
     logits = []
     for iteration in tqdm(chosen, desc="test", unit="checkpoint", disable=jax.process_index() != 0):
-        logits.append(evaluator(checkpoints.restore(iteration, abstract(state)).params))
+        logits.append(evaluator(checkpoints.restore(iteration, like).params))
     ensemble = episode_accuracies(np.mean(logits, axis=0), labels)
     accuracy = float(ensemble.mean())
     return {
@@ -123,19 +129,20 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       The content of the file.
 
     Raises:
-      UserError: no run there, data that cannot be used, or no validated checkpoint.
+      UserError: no run there or one of another configuration, data that cannot be used, or no validated checkpoint.
     """
+    configuration.check_same_run(config, workdir, "evaluation.", "parallel.")
     test_data = config.evaluation.data or config.data.name
     store = configuration.load_stores(config, ("test",), test_data)["test"]
     mesh = parallel.task_mesh(config.parallel.num_devices)
     learner = configuration.build_learner(config)
-    checkpoints = Checkpoints(workdir, config.evaluation.ensemble)
+    checkpoints = Checkpoints(workdir, config.evaluation.ensemble, read_only=True)
     latest = checkpoints.latest()
     if latest is None:
         raise UserError(f"{checkpoints.directory} has no checkpoint; train with --mode=train first")
     optimiser = outer_optimiser(config.train.learning_rate)
-    like = parallel.put(mesh, init_state(learner, optimiser, config.seed, np.asarray(store.images[:2])))
-    state = checkpoints.restore(latest, abstract(like))
+    like = abstract_state(learner, optimiser, np.asarray(store.images[:2]), mesh)
+    state = checkpoints.restore(latest, like)
     results = test(config, learner, store, mesh, checkpoints, state)
     checkpoints.close()
     if jax.process_index() == 0:

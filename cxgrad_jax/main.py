@@ -4,88 +4,144 @@ Exit status: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted (c
 """
 
 import argparse
-import json
+import ast
+import difflib
+import runpy
+import signal
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import jax
-from absl import flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import logging
 
 from cxgrad_jax import configuration
+from cxgrad_jax.configuration import ConfigDict
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluate import evaluate
 from cxgrad_jax.train import Interrupted, train
 
 MODES = {"train": train, "evaluate": evaluate}
 
-flags.DEFINE_enum("mode", "train", list(MODES), "train (resumes, validates, tests at the end) or evaluate a run")
-flags.DEFINE_string("workdir", None, "folder of the run: configuration, metrics, checkpoints, results")
-flags.DEFINE_bool("distributed", False, "take part in a multi-process run: calls jax.distributed.initialize()")
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message.removeprefix("argument "))
 
 
-def parse(arguments: list[str]) -> tuple[ConfigDict, Path, str]:
-    """Reads the command line: (configuration, workdir, mode).
+def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
+    """Reads the command line: the configuration with its overrides, and the other flags.
 
     Without ``--config`` the configuration is the embedded default, or in ``--mode=evaluate`` the run's own.
 
     Raises:
       UserError: an unknown flag, field or file, or a value of the wrong type.
     """
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("config", "mode", "workdir"):
-        early.add_argument(f"--{name}")
-    given, _ = early.parse_known_args(arguments)
+    flags = _Parser(add_help=False, allow_abbrev=False)
+    flags.add_argument("--config", metavar="FILE[:PRESET]", help="configuration; without: glyphs, or the run's own")
+    flags.add_argument("--workdir", type=Path, help="folder of the run: configuration, metrics, checkpoints, results")
+    flags.add_argument("--mode", choices=list(MODES), default="train", help="train (or resume) and test; or test only")
+    flags.add_argument("--distributed", action="store_true", help="one of several processes, found on a cluster or by:")
+    flags.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, the same in all processes")
+    flags.add_argument("--num_processes", type=int, metavar="N")
+    flags.add_argument("--process_id", type=int, metavar="I", help="0 to N - 1")
+    given = flags.parse_known_args(arguments)[0]
     if given.config:
-        config_flags.DEFINE_config_file("config", lock_config=True)
+        config = load_config(given.config)
     elif given.mode == "evaluate" and given.workdir:
-        config_flags.DEFINE_config_dict("config", saved_config(Path(given.workdir)), lock_config=True)
+        config = configuration.of_run(given.workdir)
     else:
-        config_flags.DEFINE_config_dict("config", configuration.glyphs_config(), lock_config=True)
-    try:
-        rest = flags.FLAGS([sys.argv[0], *arguments])[1:]
-    except UserError:
-        raise
-    except Exception as error:  # a configuration file is the user's code and may raise anything
-        reason = " ".join(str(error).split())
-        raise UserError(f"{type(error).__name__}: {reason}; see --help and the file of --config") from None
-    if rest:
-        raise UserError(f"argument {rest[0]!r} is unknown; expected --config=FILE --workdir=DIR --mode=MODE")
-    if not flags.FLAGS.workdir:
+        config = configuration.glyphs_config()
+
+    fields = configuration.fields(config)
+    everything = _Parser(
+        usage="python -m cxgrad_jax.main --workdir=DIR [--config=FILE] [--mode=MODE] [--config.FIELD=VALUE ...]",
+        parents=[flags],
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=44),
+    )
+    group = everything.add_argument_group("fields of the configuration, and their values without the flag")
+    for path, value in fields.items():
+        optional: dict[str, Any] = {"nargs": "?", "const": True} if isinstance(value, bool) else {}
+        shown = repr(value).replace("%", "%%")
+        group.add_argument(f"--config.{path}", type=_reader(value), metavar="VALUE", help=shown, **optional)
+    given, unknown = everything.parse_known_args(arguments)
+    if unknown:
+        name = unknown[0].split("=")[0]
+        close = difflib.get_close_matches(name, everything._option_string_actions, n=1)
+        hint = f"did you mean {close[0]}?" if close else "--help lists what there is"
+        raise UserError(f"argument {name} is unknown; {hint}")
+    overrides = {path: vars(given)[f"config.{path}"] for path in fields}
+    config.update_from_flattened_dict({path: value for path, value in overrides.items() if value is not None})
+    if not given.workdir or not given.workdir.name:
         raise UserError("--workdir is missing; give the folder of the run, such as --workdir=runs/first")
-    return flags.FLAGS.config, Path(flags.FLAGS.workdir), flags.FLAGS.mode
+    return config, given
 
 
-def saved_config(workdir: Path) -> ConfigDict:
-    """The configuration of a run.
+def _reader(value: Any) -> Callable[[str], Any]:
+    """The function that turns a flag's text into a value of the type of ``value``."""
+    expected = configuration.expected_type(value)
+
+    def read(text: str) -> Any:
+        try:
+            if isinstance(value, bool):
+                return {"true": True, "false": False}[text.lower()]
+            if isinstance(value, tuple):
+                return tuple(ast.literal_eval(f"({text.strip('()[], ')},)"))
+            return text if value is None else type(value)(text)
+        except (ValueError, KeyError, SyntaxError):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}") from None
+
+    return read
+
+
+def load_config(spec: str) -> ConfigDict:
+    """The configuration of ``FILE`` or ``FILE:PRESET``: what its ``get_config()`` or ``get_config(preset)`` gives.
 
     Raises:
-      UserError: no run is there, or its ``config.json`` is damaged.
+      UserError: no such file, or it fails; the line names the file and the line in it.
     """
-    path = workdir / "config.json"
+    file, _, preset = spec.partition(":")
+    if not Path(file).is_file():
+        raise UserError(f"--config: {file} does not exist; expected a file such as configs/mini_1shot.py")
     try:
-        return configuration.from_json(json.loads(path.read_text()))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; --workdir must be the folder of a run") from None
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise UserError(f"{path} is damaged; restore it or train the run again") from None
+        get_config = runpy.run_path(file).get("get_config")
+        if get_config is None:
+            raise UserError(f"{file} defines no get_config(); see configs/mini_1shot.py")
+        config = get_config(preset) if preset else get_config()
+    except UserError:
+        raise
+    except Exception as error:  # the file is the user's code and may raise anything
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        line, reason = (lines or ["?"])[-1], " ".join(str(error).split())
+        if isinstance(error, SyntaxError):
+            line, reason = error.lineno, error.msg
+        raise UserError(f"{file}, line {line}: {type(error).__name__}: {reason}") from None
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{file}: get_config() returns a {type(config).__name__}; expected a ConfigDict")
+    configuration.check_fields(config)
+    return config
 
 
 def run(arguments: list[str]) -> int:
     """Runs the command line and returns the exit status."""
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file that it opens
+    logging.set_verbosity(logging.ERROR)  # Orbax tells of every file that it opens
     try:
-        config, workdir, mode = parse(arguments)
-        if flags.FLAGS.distributed:
-            jax.distributed.initialize()
+        config, given = parse(arguments)
+        if given.distributed or given.coordinator:
+            jax.distributed.initialize(given.coordinator, given.num_processes, given.process_id)
         configuration.check(config)
-        results = MODES[mode](config, workdir)
+        results = MODES[given.mode](config, given.workdir)
     except UserError as error:
         print(f"cxgrad_jax: {error}", file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt) as interruption:
-        print(f"cxgrad_jax: {interruption or 'interrupted'}", file=sys.stderr)
+        print(f"cxgrad_jax: {str(interruption) or 'interrupted'}", file=sys.stderr)
         return 130
+    if jax.process_index() != 0:
+        return 0
     print(
         f"test accuracy {100 * results['test_accuracy']:.2f} % ± {100 * results['test_ci95_tasks']:.2f} "
         f"({results['num_tasks']} tasks of {results['test_data']}, ensemble of {results['ensemble_size']})"
@@ -94,4 +150,5 @@ def run(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from cxgrad_jax.learners import MetaLearner
 
@@ -30,5 +32,16 @@ def outer_optimiser(learning_rate: float) -> optax.GradientTransformation:
 
 def init_state(learner: MetaLearner, optimiser: optax.GradientTransformation, seed: int, images: Any) -> TrainState:
     """The state before the first iteration: a pure function of the seed and of the shape of ``images [N, H, W, C]``."""
-    params = jax.jit(learner.init)(jax.random.key(seed, impl="threefry2x32"), images)
-    return TrainState(params, optimiser.init(params), jnp.zeros((), jnp.int32))
+
+    def init(images):
+        params = learner.init(jax.random.key(seed, impl="threefry2x32"), images)
+        return TrainState(params, optimiser.init(params), jnp.zeros((), jnp.int32))
+
+    return jax.jit(init)(images)
+
+
+def abstract_state(learner: MetaLearner, optimiser: optax.GradientTransformation, images: Any, mesh: Mesh) -> Any:
+    """Shapes, dtypes and place (a copy on every device) of ``init_state``: what ``Checkpoints.restore`` takes."""
+    everywhere = NamedSharding(mesh, P())
+    shapes = jax.eval_shape(lambda: init_state(learner, optimiser, 0, images))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)

@@ -1,12 +1,12 @@
 """Meta-training: the outer loop, several iterations a dispatch, resumed exactly where it stopped."""
 
 import fcntl
-import json
 import math
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from cxgrad_jax import configuration, parallel
-from cxgrad_jax.checkpoints import Checkpoints, abstract
+from cxgrad_jax.checkpoints import Checkpoints
+from cxgrad_jax.configuration import ConfigDict
 from cxgrad_jax.data.store import ImageStore
 from cxgrad_jax.episodes import Episode, HostDrawer, Shape, draw_on_device, largest_class
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluate import make_evaluator, test
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.metrics import MetricsFile, ci95_tasks, episode_accuracies, mean_cross_entropy, write_json
-from cxgrad_jax.state import TrainState, init_state, outer_optimiser
+from cxgrad_jax.state import TrainState, abstract_state, init_state, outer_optimiser
 
 
 class Interrupted(Exception):
@@ -73,9 +74,10 @@ def make_train_block(
         if task_reduction == "sum":
             tasks = jax.tree.leaves(episodes)[0].shape[0] * mesh.devices.size
             gradients = jax.tree.map(lambda g: g * tasks, gradients)
+        metrics = {"loss": value, **metrics, "gradient_norm": optax.tree.norm(gradients)}
         updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
         state = TrainState(optax.apply_updates(state.params, updates), opt_state, state.iteration + 1)
-        return state, {"loss": value, **metrics}
+        return state, metrics
 
     def block(state, source):
         return jax.lax.scan(lambda state, _: iterate(source, state, _), state, length=num_iterations)
@@ -148,29 +150,43 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       UserError: data that cannot be used, a workdir of another configuration or in use, or a loss that is not finite.
       Interrupted: SIGINT or SIGTERM came; the state was saved.
     """
-    test_set = config.evaluation.data or config.data.name
+    configuration.check_parallel(config)
+    if config.train.tensorboard and find_spec("tensorboardX") is None:
+        raise UserError("train.tensorboard needs tensorboardX: pip install 'cxgrad_jax[tensorboard]'")
     stores = configuration.load_stores(config, ("train", "val"))
-    stores |= configuration.load_stores(config, ("test",), test_set)
+    stores |= configuration.load_stores(config, ("test",), config.evaluation.data or config.data.name)
+    channels = {split: store.images.shape[-1] for split, store in stores.items()}
+    if len(set(channels.values())) > 1:
+        raise UserError(f"evaluation.data is {config.evaluation.data!r}, whose images have other channels: {channels}")
     mesh = parallel.task_mesh(config.parallel.num_devices)
     learner = configuration.build_learner(config)
-    with workdir_lock(workdir), stop_signals() as stop:
+    with workdir_lock(workdir):
         claim_workdir(config, workdir)
-        return _train(config, workdir, learner, mesh, stores, stop)
+        checkpoints = Checkpoints(workdir, config.evaluation.ensemble)
+        state = _train(config, workdir, learner, mesh, stores, checkpoints)
+        results = test(config, learner, stores["test"], mesh, checkpoints, state)
+        checkpoints.close()
+        if jax.process_index() == 0:
+            write_json(workdir / "results.json", results)
+    return results
 
 
-def _train(config, workdir: Path, learner: MetaLearner, mesh: Mesh, stores, stop: Callable[[], bool]) -> dict[str, Any]:
+def _train(
+    config: ConfigDict, workdir: Path, learner: MetaLearner, mesh: Mesh, stores: dict, checkpoints: Checkpoints
+) -> TrainState:
     shape, seed = configuration.episode_shape(config), config.seed
     optimiser = outer_optimiser(config.train.learning_rate)
-    checkpoints = Checkpoints(workdir, config.evaluation.ensemble)
-    state = parallel.put(mesh, init_state(learner, optimiser, seed, np.asarray(stores["train"].images[:2])))
+    images = np.asarray(stores["train"].images[:2])
     resumed = checkpoints.latest()
-    if resumed is not None:
-        state = checkpoints.restore(resumed, abstract(state))
+    if resumed is None:
+        state = parallel.put(mesh, init_state(learner, optimiser, seed, images))
+    else:
+        state = checkpoints.restore(resumed, abstract_state(learner, optimiser, images, mesh))
     iteration = resumed or 0
     logging.info("%s at iteration %d on %d device(s)", "resuming" if iteration else "starting", iteration, mesh.size)
     writer = jax.process_index() == 0
     metrics_file = MetricsFile(workdir / "metrics.jsonl", iteration) if writer else None
-    board = _tensorboard(config, workdir) if writer else None
+    board = _tensorboard(workdir) if writer and config.train.tensorboard else None
 
     total, per_dispatch = config.train.iterations, configuration.iterations_per_dispatch(config)
     chunk = config.parallel.tasks_per_chunk or parallel.default_chunk(config.train.meta_batch // mesh.size)
@@ -181,11 +197,12 @@ def _train(config, workdir: Path, learner: MetaLearner, mesh: Mesh, stores, stop
     validate = make_evaluator(learner, stores["val"], shape, seed, "val", config.evaluation.val_episodes, mesh)
     query_labels = shape.labels()[1]
 
-    with tqdm(total=total, initial=iteration, unit="it", disable=not writer, dynamic_ncols=True) as bar:
+    bar = tqdm(total=total, initial=iteration, unit="it", disable=not writer, dynamic_ncols=True)
+    with bar, stop_signals() as stop:
         while iteration < total:
             state, metrics = block(state, next(sources))
             metrics = jax.device_get(metrics)
-            _check_finite(metrics["loss"], iteration, checkpoints)
+            _check_finite(metrics, iteration, checkpoints)
             iteration += per_dispatch
             record = {name: float(np.mean(values)) for name, values in metrics.items()}
             bar.update(per_dispatch)
@@ -201,17 +218,16 @@ def _train(config, workdir: Path, learner: MetaLearner, mesh: Mesh, stores, stop
                     named = {f"val_{name}": value for name, value in record.items()}
                     metrics_file.write(iteration=iteration, **named, val_ci95_tasks=ci95_tasks(accuracies))
                 _write_board(board, iteration, "val", record)
-                tqdm.write(f"iteration {iteration}: validation accuracy {100 * record['accuracy']:.2f} %")
+                if writer:
+                    tqdm.write(f"iteration {iteration}: validation accuracy {100 * record['accuracy']:.2f} %")
                 checkpoints.save(iteration, state, record["accuracy"])
             if stop():
                 if checkpoints.latest() != iteration:
                     checkpoints.save(iteration, state)
                 raise Interrupted(f"stopped at iteration {iteration}, saved; run the same command to go on")
-    results = test(config, learner, stores["test"], mesh, checkpoints, state)
-    checkpoints.close()
-    if writer:
-        write_json(workdir / "results.json", results)
-    return results
+    if board is not None:
+        board.close()
+    return state
 
 
 def _source(config, store: ImageStore, shape: Shape, mesh: Mesh, iteration: int, per_dispatch: int):
@@ -225,13 +241,15 @@ def _source(config, store: ImageStore, shape: Shape, mesh: Mesh, iteration: int,
     return host_source(store, shape, config.seed, config.train.meta_batch, mesh, iteration, total, per_dispatch)
 
 
-def _check_finite(losses: np.ndarray, iteration: int, checkpoints: Checkpoints) -> None:
-    bad = np.flatnonzero(~np.isfinite(losses))
-    if bad.size:
-        latest = checkpoints.latest()
+def _check_finite(metrics: dict[str, np.ndarray], iteration: int, checkpoints: Checkpoints) -> None:
+    finite = np.isfinite(metrics["loss"]) & np.isfinite(metrics["gradient_norm"])
+    if not finite.all():
+        first, latest = int(np.argmin(finite)), checkpoints.latest()
+        name = "gradient_norm" if np.isfinite(metrics["loss"][first]) else "loss"
+        value = metrics[name][first]
         saved = f"the last good checkpoint is {checkpoints.directory / str(latest)}" if latest else "none was saved yet"
         raise UserError(
-            f"the loss became {losses[bad[0]]} at iteration {iteration + bad[0] + 1}; {saved}; "
+            f"the {name.replace('_', ' ')} became {value} at iteration {iteration + first + 1}; {saved}; "
             "lower train.learning_rate or learner.inner_lr"
         )
 
@@ -242,23 +260,14 @@ def claim_workdir(config: ConfigDict, workdir: Path) -> None:
     Raises:
       UserError: names the fields that differ.
     """
-    path, ours = workdir / "config.json", configuration.to_json(config)
-    if not path.exists():
-        if (workdir / "checkpoints").exists():
-            raise UserError(f"{workdir} has checkpoints but no config.json; expected a new folder or a run's own")
-        if jax.process_index() == 0:
-            write_json(path, ours)
+    if jax.process_index() != 0:
         return
-    try:
-        theirs = json.loads(path.read_text())
-    except json.JSONDecodeError:
-        raise UserError(f"{path} is no JSON; restore it, or choose another --workdir") from None
-    ours["data"].pop("dir"), theirs.get("data", {}).pop("dir", None)  # where the data lies does not change a run
-    different = configuration.differences(ours, theirs)
-    if different:
-        raise UserError(
-            f"{workdir} holds a run of another configuration ({'; '.join(different)}); choose another --workdir"
-        )
+    if (workdir / "config.json").exists():
+        configuration.check_same_run(config, workdir)
+    elif (workdir / "checkpoints").exists():
+        raise UserError(f"{workdir} has checkpoints but no config.json; expected a new folder or a run's own")
+    else:
+        write_json(workdir / "config.json", configuration.to_json(config))
 
 
 @contextmanager
@@ -286,28 +295,33 @@ def workdir_lock(workdir: Path) -> Iterator[None]:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turns the first SIGINT or SIGTERM into a flag, asked for after each dispatch; a second one ends at once."""
+    """Turns the first SIGINT or SIGTERM into a flag, asked for after each dispatch; a second one ends at once.
+
+    Of several processes all stop where one was asked to.
+    """
     received: list[int] = []
 
     def handle(number, _):
         received.append(number)
-        signal.signal(number, signal.SIG_DFL)
+        for number in previous:
+            signal.signal(number, signal.SIG_DFL)
+
+    def stop():
+        if jax.process_count() == 1:
+            return bool(received)
+        return bool(multihost_utils.process_allgather(np.asarray(len(received))).any())
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(received)
+        yield stop
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def _tensorboard(config: ConfigDict, workdir: Path):
-    if not config.train.tensorboard:
-        return None
-    try:
-        from tensorboardX import SummaryWriter
-    except ModuleNotFoundError:
-        raise UserError("train.tensorboard needs tensorboardX: pip install 'cxgrad_jax[tensorboard]'") from None
+def _tensorboard(workdir: Path):
+    from tensorboardX import SummaryWriter
+
     return SummaryWriter(str(workdir / "tensorboard"))
 
 

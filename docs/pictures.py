@@ -1,7 +1,7 @@
 """Draws the README's pictures.
 
-    python docs/pictures.py scheme                       docs/cxgrad.png: the inner loop of CxGrad
-    python docs/pictures.py curve FILE.png RUN [RUN …]   validation accuracy over iterations, from each RUN/metrics.jsonl
+python docs/pictures.py scheme                       docs/cxgrad.png: the inner loop of CxGrad
+python docs/pictures.py curve FILE.png RUN [RUN …]   validation accuracy over iterations, from each RUN/metrics.jsonl
 """
 
 import json
@@ -49,9 +49,19 @@ def scheme(path: Path) -> None:
         "context": (10, 27, "context $\\nu$\nstarts at 0, one a task", COLOURS[1]),
         "gamma": (36, 27, "$\\gamma = \\mathrm{softplus}(\\mathrm{MLP}(\\nu))$\none factor a convolution", COLOURS[1]),
         "kernel": (10, 8, "kernels $w_\\ell$\nmeta-learned start", COLOURS[0]),
-        "scaled": (36, 8, "$\\hat w_\\ell = \\gamma_\\ell\\, w_\\ell / \\|w_\\ell\\|$\nsame output after the norm", COLOURS[0]),
+        "scaled": (
+            36,
+            8,
+            "$\\hat w_\\ell = \\gamma_\\ell\\, w_\\ell / \\|w_\\ell\\|$\nsame output after the norm",
+            COLOURS[0],
+        ),
         "loss": (63, 17.5, "support loss\none backward pass", "#555555"),
-        "step": (89, 8, "$w \\leftarrow \\hat w - \\alpha\\, \\nabla_{\\hat w} L$\ngradient $\\propto 1/\\gamma$", COLOURS[0]),
+        "step": (
+            89,
+            8,
+            "$w \\leftarrow \\hat w - \\alpha\\, \\nabla_{\\hat w} L$\ngradient $\\propto 1/\\gamma$",
+            COLOURS[0],
+        ),
         "nu": (89, 27, "$\\nu \\leftarrow \\nu - \\beta\\, \\nabla_{\\nu} L$", COLOURS[1]),
     }
     for x, y, text, colour in boxes.values():

@@ -1,5 +1,51 @@
-"""Simulated devices and float64, set before the first array is made."""
+"""Simulated devices, a cache of compiled programs, a tiny data set and a run on it, for all tests."""
 
+import atexit
 import os
+import re
+import shutil
+import tempfile
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp()
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from PIL import Image  # noqa: E402
+from runs import flags, run  # noqa: E402
+
+from cxgrad_jax import data  # noqa: E402
+from cxgrad_jax.data import prepared  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """A data directory with "tiny" and "other" (RGB) and "omniglot" (grey): 16x16, 6 classes of 5 images a split."""
+    root, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for split in data.SPLITS:
+        for number in range(6):
+            folder = root / "images" / split / f"{split}_{number}"
+            folder.mkdir(parents=True)
+            colours = rng.integers(0, 256, (1, 4, 4, 3))
+            for i, pixels in enumerate(np.clip(colours + rng.integers(-40, 40, (5, 4, 4, 3)), 0, 255)):
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    for name in ("tiny", "other"):
+        folder = data.prepare("image_folder", source=root / "images", as_name=name, image_size=16, data_dir=root)
+    grey = prepared.prepared_dir("omniglot", 16, root)
+    grey.mkdir(parents=True)
+    for split in data.SPLITS:
+        np.save(prepared.array_path(grey, split), np.load(prepared.array_path(folder, split))[..., :1])
+    prepared.write_index(grey, prepared.read_index(folder)["class_sizes"], [])
+    return root
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_data, tmp_path_factory):
+    """A run that nothing ever stopped."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    done = run(*flags(tiny_data, workdir))
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"test accuracy .* \(6 tasks of tiny, ensemble of 2\)", done.stdout.strip().splitlines()[-1])
+    return workdir

@@ -173,4 +173,3 @@ def _font(face: str, size: int) -> ImageFont.FreeTypeFont:
 
 def _face_path(face: str) -> Path:
     return Path(matplotlib.get_data_path(), "fonts", "ttf", f"{face}.ttf")
-

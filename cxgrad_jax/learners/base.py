@@ -127,7 +127,7 @@ def split_by_label(model_params: Params, labels: Labels) -> tuple[Fast, Fast, li
 
     Paths are in natural order (``block_2`` before ``block_10``), which is the forward order of the models here.
     """
-    flat = flatten_dict(model_params, sep="/")
+    flat: dict[str, Any] = flatten_dict(model_params, sep="/")
     kinds = {path: labels(path, flat[path]) for path in sorted(flat, key=_natural)}
     unknown = {path: kind for path, kind in kinds.items() if kind not in (SCALED, ADAPTED, META)}
     if unknown:

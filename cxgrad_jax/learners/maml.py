@@ -1,6 +1,8 @@
 """MAML: model-agnostic meta-learning (Finn et al., ICML 2017), as CxGrad's official code runs its baseline.
 
     theta_0 = theta,   theta_{k+1} = theta_k - alpha * dL(theta_k; S)/dtheta_k,   meta loss L(theta_K; Q)
+
+with the support set S and the query set Q of a task.
 """
 
 import flax.linen as nn

@@ -1,7 +1,7 @@
 """Trajectories of the official PyTorch codes, in ``tests/golden`` (float64 figures, no code).
 
-Parameters start from the stored ones and then run through this package's own outer loop: every iteration checks the
-losses, logits, factors, contexts and outer gradients, and the parameters after Adam's step, of the iterations before it.
+Parameters start from the stored ones and then run through this package's own outer loop. Compared are in every iteration
+losses, logits, factors, contexts, outer gradients, and the parameters after Adam's step.
 """
 
 import functools

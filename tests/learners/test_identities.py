@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import cxgrad_jax as cx
 
@@ -43,7 +44,9 @@ def model(**changes):
 def make(factory, seed=0, model_changes=None, **hyper_parameters):
     if factory is cx.learners.cxgrad:
         hyper_parameters.setdefault("context_dim", 6)
-    learner = factory(model(**(model_changes or {})), num_steps=hyper_parameters.pop("num_steps", 2), **hyper_parameters)
+    learner = factory(
+        model(**(model_changes or {})), num_steps=hyper_parameters.pop("num_steps", 2), **hyper_parameters
+    )
     learner = cx.MetaLearner(*map(jax.jit, learner))
     return learner, learner.init(jax.random.key(seed), make_episode().support_images)
 
@@ -57,7 +60,11 @@ def kernels(params):
 
 
 def relative(a, b):
-    return max(jax.tree.leaves(jax.tree.map(lambda x, y: np.max(np.abs(x - y)) / max(np.max(np.abs(y)), np.finfo(np.float32).tiny), a, b)))
+    return max(
+        jax.tree.leaves(
+            jax.tree.map(lambda x, y: np.max(np.abs(x - y)) / max(np.max(np.abs(y)), np.finfo(np.float32).tiny), a, b)
+        )
+    )
 
 
 def test_cxgrad_whose_scaling_is_the_identity_is_maml(monkeypatch):
@@ -108,7 +115,7 @@ def test_scaling_a_kernel_divides_its_gradient(norm):
 
     @jax.jit
     def loss(p):
-        logits = network.apply({"params": p}, episode.support_images)
+        logits = jnp.asarray(network.apply({"params": p}, episode.support_images))
         return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(logits)), episode.support_labels])
 
     np.testing.assert_allclose(loss(scaled), loss(params), rtol=1e-5)
@@ -145,7 +152,7 @@ def test_meta_gradient_has_no_radial_part():
 def test_meta_gradient_against_finite_differences(learner_of):
     learner, params = learner_of()
     episode = make_episode()
-    flat, restore = jax.flatten_util.ravel_pytree(params)
+    flat, restore = ravel_pytree(params)
     loss = jax.jit(lambda x: learner.loss(restore(x), episode)[0])
     gradient = jax.jit(jax.grad(loss))(flat)
     for seed in range(3):

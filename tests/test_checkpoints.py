@@ -1,0 +1,124 @@
+"""The newest and the best checkpoints stay, complete and unchanged, or are refused."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cxgrad_jax.checkpoints import Checkpoints
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.metrics import params_sha256
+
+
+def state(seed: int):
+    keys = jax.random.split(jax.random.key(seed), 3)
+    return {"kernel": jax.random.normal(keys[0], (4, 5)), "scale": (jnp.full(3, jnp.nan), jnp.int32(seed))}
+
+
+def like(tree):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
+def names(checkpoints: Checkpoints) -> list[int]:
+    return sorted(int(path.name) for path in checkpoints.directory.iterdir())
+
+
+def test_the_newest_and_the_best_stay_and_the_later_of_a_tie(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 2)
+    assert checkpoints.latest() is None and checkpoints.best() == []
+    kept = []
+    for i, accuracy in enumerate([0.5, 0.9, 0.9, 0.1, 0.9, None, 0.2]):
+        if i == 4:  # another process goes on
+            checkpoints.close()
+            checkpoints = Checkpoints(tmp_path, 2)
+        checkpoints.save(i + 1, state(i + 1), *([] if accuracy is None else [accuracy]))
+        kept.append((names(checkpoints), checkpoints.best()[:2], checkpoints.latest()))
+    assert kept == [
+        ([1], [1], 1),
+        ([1, 2], [2, 1], 2),
+        ([2, 3], [3, 2], 3),
+        ([2, 3, 4], [3, 2], 4),
+        ([3, 5], [5, 3], 5),
+        ([3, 5, 6], [5, 3], 6),
+        ([3, 5, 7], [5, 3], 7),
+    ]
+
+
+def test_what_comes_back_is_what_was_saved(tmp_path):
+    Checkpoints(tmp_path, 5).save(3, state(3), 0.5)
+    for read_only in (True, False):
+        restored = Checkpoints(tmp_path, 5, read_only).restore(3, like(state(3)))
+        assert params_sha256(restored) == params_sha256(state(3))
+        assert jax.tree.leaves(restored)[0].sharding == state(3)["kernel"].sharding
+
+
+def test_remains_of_a_kill_are_no_checkpoints_and_go(tmp_path, monkeypatch):
+    def killed(source, target, *rest, **keywords):
+        raise KeyboardInterrupt
+
+    checkpoints = Checkpoints(tmp_path, 5)
+    checkpoints.save(1, state(1), 0.5)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("os.rename", killed)
+        checkpoints.save(2, state(2), 0.5)
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(folder / "1" / "default", folder / "dropped" / "0")
+    remains = {path.name for path in folder.iterdir()}
+    assert len(remains) == 3 and "2" not in remains
+    assert Checkpoints(tmp_path, 5, read_only=True).latest() == 1  # touches nothing
+    assert {path.name for path in folder.iterdir()} == remains
+    assert names(Checkpoints(tmp_path, 5)) == [1]
+
+
+def test_reading_makes_no_folder(tmp_path):
+    assert Checkpoints(tmp_path / "run", 5, read_only=True).latest() is None
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("other", [{"kernel": np.zeros((4, 6))}, {"bias": np.zeros(5)}])
+def test_other_shapes_are_refused(tmp_path, other):
+    checkpoints = Checkpoints(tmp_path, 5)
+    checkpoints.save(1, state(1), 0.5)
+    wrong = jax.tree.map(jnp.asarray, {**state(1), **other})
+    with pytest.raises(UserError, match=f"checkpoints/1 has .*{next(iter(other))}.*, not .*; are the images of"):
+        checkpoints.restore(1, like(wrong))
+
+
+def test_no_damage_of_any_file_goes_unseen(tmp_path, capfd):
+    """Half of a file, none of it, one bit of it changed, for every file: the state comes back or is refused."""
+    checkpoints = Checkpoints(tmp_path / "run", 5)
+    checkpoints.save(1, state(1), 0.5)
+    checkpoints.close()
+    refused = 0
+    for path in sorted(path for path in (tmp_path / "run").rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        flipped = bytearray(content)
+        if flipped:
+            flipped[len(flipped) // 2] ^= 16
+        for damaged in (content[: len(content) // 2], None, bytes(flipped)):
+            path.unlink()
+            if damaged is not None:
+                path.write_bytes(damaged)
+            capfd.readouterr()
+            try:
+                restored = Checkpoints(tmp_path / "run", 5).restore(1, like(state(1)))
+                assert params_sha256(restored) == params_sha256(state(1))
+            except UserError as error:
+                refused += 1
+                assert f"{tmp_path}/run/checkpoints/1 " in str(error)
+                assert "\n" not in str(error) and "Traceback" not in capfd.readouterr().err
+            path.write_bytes(content)
+    assert refused >= 9
+
+
+def test_a_record_of_something_else_is_refused(tmp_path):
+    Checkpoints(tmp_path, 5).save(1, state(1), 0.5)
+    path = tmp_path / "checkpoints" / "1" / "metrics" / "metrics"
+    saved = json.loads(path.read_text())
+    for record in ([], {}, {**saved, "val_accuracy": "high"}, {**saved, "sha256": ""}):
+        path.write_text(json.dumps(record))
+        with pytest.raises(UserError, match="checkpoints/1 is damaged"):
+            Checkpoints(tmp_path, 5)

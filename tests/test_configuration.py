@@ -1,0 +1,200 @@
+"""Every configuration builds, is accepted, fits its data; what cannot run is refused in one line."""
+
+import ast
+import functools
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from cxgrad_jax import Episode, configuration, learners, models
+from cxgrad_jax.configuration import base_config, check, check_parallel
+from cxgrad_jax.data.catalogue import CATALOGUE
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.main import load_config
+
+CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.py"))
+
+
+@functools.cache
+def shapes(sections: str, image_shape: tuple[int, int, int]):
+    """Shapes of the meta-parameters and of (loss, metrics), traced but not computed."""
+    config = configuration.ConfigDict(ast.literal_eval(sections))
+    built, shape = configuration.build_learner(config), configuration.episode_shape(config)
+    support, query = (jnp.zeros(labels.shape, jnp.int32) for labels in shape.labels())
+    images: list[Any] = [jax.ShapeDtypeStruct((len(labels), *image_shape), jnp.uint8) for labels in (support, query)]
+    params = jax.eval_shape(built.init, jax.random.key(0), images[0])
+    return params, jax.eval_shape(built.loss, params, Episode(images[0], support, images[1], query))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_file(path):
+    for preset in ("", ":official", ":paper"):
+        config = load_config(f"{path}{preset}")
+        check(config)
+        config.parallel.num_devices = 1
+        check_parallel(config)
+        facts = CATALOGUE[config.data.name]
+        assert config.data.image_size == facts.image_size or config.evaluation.data
+        sections = {name: config[name].to_dict() for name in ("learner", "model", "episode")}
+        params, (loss, metrics) = shapes(repr(sections), (config.data.image_size,) * 2 + (facts.channels,))
+        assert loss.shape == metrics["accuracy"].shape == ()
+        assert params["model"]["head"]["bias"].shape == (config.episode.way,)
+    text = path.read_text()
+    assert text.startswith('"""') and f"--config=configs/{path.name} --workdir=" in text
+    assert ("MAML" in text.splitlines()[0]) == path.stem.startswith("maml_")
+    assert config.learner.name == ("maml" if path.stem.startswith("maml_") else "cxgrad")
+    for name in re.findall(r"(\w+\.py)", text):
+        assert (path.parent / name).is_file()
+
+
+def test_presets_settle_where_text_and_code_disagree():
+    def settled(config):
+        learner, model = config.learner, config.model
+        return (
+            model.negative_slope,
+            config.train.task_reduction,
+            learner.differentiate_first_context,
+            model.get("pooling"),
+        )
+
+    path = CONFIGS[0].with_name("mini_1shot_resnet12.py")
+    assert load_config(str(path)) == load_config(f"{path}:official")
+    assert settled(load_config(f"{path}:official")) == (0.0, "mean", False, "alfa")
+    assert settled(load_config(f"{path}:paper")) == (0.0, "sum", True, "every_block")
+    conv4 = CONFIGS[0].with_name("mini_1shot.py")
+    assert settled(load_config(str(conv4))) == (0.01, "mean", False, None)
+    assert settled(load_config(f"{conv4}:paper")) == (0.0, "sum", True, None)
+
+
+@pytest.mark.parametrize("name", configuration.LEARNERS)
+def test_learner_config_follows_the_factory(name):
+    factory = inspect.signature(getattr(learners, name)).parameters
+    fields = configuration.learner_config(name, num_steps=3).to_dict()
+    assert fields.pop("name") == name and fields.pop("num_steps") == 3
+    assert fields == {field: factory[field].default for field in set(factory) - {"model", "labels", "num_steps"}}
+
+
+@pytest.mark.parametrize("name", configuration.MODELS)
+def test_model_config_builds_the_module(name):
+    config = base_config()
+    config.model = configuration.model_config(name, norm="layer")
+    assert configuration.build_model(config) == configuration.MODELS[name](num_classes=5, norm="layer")
+    assert isinstance(configuration.build_model(config), (models.Conv4, models.ResNet12))
+
+
+def test_json_and_back(tmp_path):
+    for path in CONFIGS:
+        config = load_config(str(path))
+        (tmp_path / "config.json").write_text(json.dumps(configuration.to_json(config)))
+        assert configuration.of_run(tmp_path) == config
+        configuration.check_same_run(config, tmp_path)
+
+
+def test_base_is_the_published_protocol():
+    config = base_config()
+    assert (config.train.iterations, config.train.epoch_iterations, config.train.meta_batch) == (50_000, 500, 4)
+    assert (config.evaluation.episodes, config.evaluation.val_episodes, config.evaluation.ensemble) == (600, 600, 5)
+    assert configuration.five_shot(config).episode.shot == 5 and config.train.meta_batch == 2
+
+
+@pytest.mark.parametrize("iterations, epoch, most", [(50_000, 500, 5), (500, 100, 5), (8, 2, 2), (7, 7, 1), (12, 9, 3)])
+def test_iterations_per_dispatch_divides_epoch_and_run(iterations, epoch, most):
+    config = base_config()
+    config.train.iterations, config.train.epoch_iterations = iterations, epoch
+    assert jax.default_backend() != "cpu" or configuration.iterations_per_dispatch(config) == most
+    config.train.iterations_per_dispatch = 1
+    assert configuration.iterations_per_dispatch(config) == 1
+
+
+@pytest.mark.parametrize(
+    "field, value, words",
+    [
+        ("episode.way", 1, "at least 2"),
+        ("episode.shot", 0, "at least 1"),
+        ("episode.query", -1, "at least 1"),
+        ("train.iterations", 0, "at least 1"),
+        ("train.meta_batch", 0, "at least 1"),
+        ("evaluation.ensemble", 0, "at least 1"),
+        ("parallel.tasks_per_chunk", -1, "at least 0"),
+        ("seed", -1, "0 to 4294967295"),
+        ("seed", 2**32, "0 to 4294967295"),
+        ("train.learning_rate", 0.0, "a positive number"),
+        ("train.learning_rate", float("inf"), "a finite number"),
+        ("learner.inner_lr", -0.1, "a positive number"),
+        ("learner.context_lr", float("nan"), "a finite number"),
+        ("learner.context_dim", 0, "at least 1"),
+        ("learner.num_steps", 0, "at least 1"),
+        ("learner.context_update", "epoch", "one of task, step"),
+        ("model.norm", "instance", "one of batch, layer, group"),
+        ("model.norm_epsilon", 0.0, "a positive number"),
+        ("model.precision", "low", "one of default, high, highest"),
+        ("model.features", 0, "a positive multiple of 1"),
+        ("data.storage", "gpu", "one of auto, device, host"),
+        ("data.image_size", 15, "at least 16"),
+        ("train.task_reduction", "max", "one of mean, sum"),
+    ],
+)
+def test_bad_values(field, value, words):
+    config = base_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=f"^{field}( is| has) .*; .*{words}") as error:
+        check(config)
+    assert "\n" not in str(error.value) and str(value) in str(error.value)
+
+
+def test_bad_combinations():
+    config = base_config()
+    config.model = configuration.model_config("conv4", norm="group", features=12)
+    with pytest.raises(UserError, match="model.features has 12 filters; expected a positive multiple of 8"):
+        check(config)
+    config.model = configuration.model_config("resnet12", channels=(8, 8))
+    with pytest.raises(UserError, match=r"model.channels is \(8, 8\); expected 4 numbers"):
+        check(config)
+    config.model = configuration.model_config("resnet12")
+    config.data.image_size = 8  # enough for three poolings, not for four
+    check(config)
+    config.model.pooling = "every_block"
+    with pytest.raises(UserError, match="4 poolings of resnet12 need at least 16"):
+        check(config)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda c: c.train.__setattr__("iteration", 5), "train.iteration is no field; did you mean train.iterations?"),
+        (lambda c: c.__delattr__("seed"), "seed is missing"),
+        (lambda c: c.__delattr__("model"), "model is missing; expected what configuration.model_config"),
+        (lambda c: c.__setattr__("learner", configuration.ConfigDict({"name": "sgd"})), "learner.name is 'sgd'"),
+        (lambda c: c.learner.__setattr__("name", "maml"), "learner.context_dim is no field of maml; expected"),
+        (lambda c: c.__setattr__("episode", configuration.ConfigDict({"way": "5", "shot": 1, "query": 1})), "'5'"),
+        (lambda c: c.__setattr__("episode", configuration.ConfigDict({"way": True, "shot": 1, "query": 1})), "True"),
+    ],
+)
+def test_bad_fields(change, words):
+    config = base_config()
+    change(config)
+    with pytest.raises(UserError, match=re.escape(words)):
+        check(config)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"parallel.num_devices": 99}, "parallel.num_devices is 99, but 4 are visible"),
+        ({"train.meta_batch": 2}, "train.meta_batch is 2, not a multiple of the 4 devices"),
+        ({"train.meta_batch": 8, "parallel.tasks_per_chunk": 4}, "expected a divisor of the 2 tasks of a device"),
+        ({"train.iterations_per_dispatch": 7}, "expected a divisor of train.epoch_iterations (500)"),
+    ],
+)
+def test_bad_divisions(changes, words):
+    config = base_config()
+    config.update_from_flattened_dict(changes)
+    check(config)
+    with pytest.raises(UserError, match=re.escape(words)):
+        check_parallel(config)

@@ -1,0 +1,72 @@
+"""Episodes are pure functions of (seed, split, index), on the host as on a device."""
+
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cxgrad_jax.data.store import ImageStore
+from cxgrad_jax.episodes import HostDrawer, Shape, draw_indices, draw_on_device, largest_class
+
+SIZES = np.array([9, 4, 7, 5, 12, 4, 6])
+OFFSETS = np.concatenate([[0], np.cumsum(SIZES)]).astype(np.int32)
+STORE = ImageStore(np.arange(SIZES.sum(), dtype=np.uint8)[:, None, None, None].repeat(2, 1), OFFSETS, tuple("abcdefg"))
+SHAPE = Shape(way=3, shot=1, query=3)
+
+
+def draw(indices, shape=SHAPE, seed=0, split="train"):
+    function = jax.vmap(lambda i: draw_indices(jnp.asarray(OFFSETS), int(SIZES.max()), shape, seed, split, i))
+    return [np.asarray(x) for x in jax.jit(function)(jnp.asarray(indices))]
+
+
+def classes_of(positions):
+    return np.searchsorted(OFFSETS, positions, side="right") - 1
+
+
+@pytest.mark.parametrize("shape", [SHAPE, Shape(7, 2, 2), Shape(2, 3, 1)])
+def test_images_are_distinct_and_grouped_by_class(shape):
+    support, query = draw(np.arange(200), shape)
+    support, query = support.reshape(200, shape.way, shape.shot), query.reshape(200, shape.way, shape.query)
+    images = np.concatenate([support, query], axis=2)
+    assert all(len(np.unique(episode)) == episode.size for episode in images)
+    classes = classes_of(images)
+    assert np.all(classes == classes[:, :, :1])
+    assert all(len(np.unique(episode)) == shape.way for episode in classes[:, :, 0])
+
+
+def test_every_image_comes_and_classes_come_equally_often():
+    support, query = draw(np.arange(4000))
+    drawn = np.bincount(np.concatenate([support, query], axis=1).reshape(-1), minlength=SIZES.sum())
+    assert np.all(drawn > 0)
+    frequency = np.bincount(classes_of(support).reshape(-1)) / 4000
+    np.testing.assert_allclose(frequency, 3 / 7, atol=0.04)
+    within = drawn / (4000 * 3 / 7 * 4 / SIZES[classes_of(np.arange(SIZES.sum()))])
+    np.testing.assert_allclose(within, 1, atol=0.2)
+
+
+def test_seed_split_and_index_matter_and_nothing_else():
+    base = draw(np.arange(20))
+    assert all(np.array_equal(a, b) for a, b in zip(base, draw(np.arange(20)), strict=True))
+    assert np.array_equal(draw([7])[0][0], base[0][7])
+    for other in (draw(np.arange(20), seed=1), draw(np.arange(20), split="val"), draw(np.arange(20, 40))):
+        assert not np.array_equal(other[0], base[0])
+
+
+def test_episodes_never_change():
+    # A new jax that drew other episodes would silently change every result: figures of jax 0.10.2 and 0.12.0.
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(x, np.int32).tobytes() for x in draw(np.arange(100))))
+    assert digest.hexdigest() == "9ad9fc97252393240838407acbd6a9d1e520f841d477e6ca0ad19fb3787d421b"
+
+
+def test_host_and_device_draw_the_same():
+    host = HostDrawer(STORE, SHAPE, 3, "test")(np.arange(5))
+    images, offsets = jnp.asarray(STORE.images), jnp.asarray(OFFSETS)
+    device = jax.jit(jax.vmap(lambda i: draw_on_device(images, offsets, largest_class(STORE), SHAPE, 3, "test", i)))(
+        jnp.arange(5)
+    )
+    for ours, theirs in zip(host, device, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(host.query_labels[0], np.repeat(np.arange(3), 3))
+    assert host.support_images.dtype == np.uint8 and host.support_labels.dtype == np.int32

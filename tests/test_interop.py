@@ -1,0 +1,114 @@
+"""Official state dicts, in and out; the figures themselves are checked by learners/test_golden.py."""
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+import cxgrad_jax as cx
+
+CONV = "classifier.layer_dict.conv0.conv.weight"
+
+
+def params_of(model, factory=cx.learners.maml, size=32):
+    return factory(model).init(jax.random.key(0), np.zeros((1, size, size, 3), np.float32))
+
+
+CXGRAD = params_of(cx.models.Conv4(num_classes=5, features=4), cx.learners.cxgrad)
+MAML = {"model": CXGRAD["model"]}
+
+
+@pytest.mark.parametrize(
+    ("params", "learner"),
+    [
+        (CXGRAD, "cxgrad"),
+        (MAML, "maml"),
+        (params_of(cx.models.Conv4(num_classes=5, features=4, use_bias=True)), "maml"),
+        (params_of(cx.models.ResNet12(num_classes=5, channels=(2, 3, 4, 5))), "maml"),
+    ],
+)
+def test_out_and_in_again(params, learner):
+    arrays = cx.interop.to_official(params, learner)
+    back = flatten_dict(cx.interop.from_official(arrays, learner))
+    assert back.keys() == flatten_dict(params).keys()
+    for path, leaf in flatten_dict(params).items():
+        np.testing.assert_array_equal(back[path], leaf)
+
+
+def test_layout_is_the_official_one():
+    arrays = cx.interop.to_official(CXGRAD, "cxgrad")
+    assert arrays[CONV].shape == (4, 3, 3, 3) and arrays["gamma_generator.2.weight"].shape == (4, 100)
+    kernel = CXGRAD["model"]["head"]["kernel"].reshape(2, 2, 4, 5)  # H, W, C, out
+    np.testing.assert_array_equal(arrays["classifier.layer_dict.linear.weights"].reshape(5, 4, 2, 2)[3, 1, 0, 1],
+                                  kernel[0, 1, 1, 3])  # fmt: skip
+
+
+def without(name, learner="cxgrad"):
+    arrays = cx.interop.to_official(CXGRAD, "cxgrad")
+    del arrays[name]
+    return arrays, learner
+
+
+def changed(name, array, learner="cxgrad"):
+    return {**cx.interop.to_official(CXGRAD, "cxgrad"), name: array}, learner
+
+
+MISTAKES = {
+    "unknown learner": ((cx.interop.to_official(CXGRAD, "cxgrad"), "protonet"), "'protonet' has no official format"),
+    "unknown name": (changed("conv9.weight", np.zeros(3)), "'conv9.weight' is no parameter"),
+    "missing kernel": (without(CONV), f"'{CONV}' is missing"),
+    "missing generator": ((cx.interop.to_official(MAML, "maml"), "cxgrad"), "'gamma_generator.0.bias' is missing"),
+    "surplus generator": ((cx.interop.to_official(CXGRAD, "cxgrad"), "maml"), "does not belong to maml"),
+    "wrong rank": (changed(CONV, np.zeros((4, 27))), "expected 4 axes"),
+    "head of no square": (changed("classifier.layer_dict.linear.weights", np.zeros((5, 12))), "the head has 12 inputs"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_get_one_line(mistake):
+    arguments, words = MISTAKES[mistake]
+    with pytest.raises(cx.UserError) as error:
+        cx.interop.from_official(*arguments)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_parameters_of_other_models_have_no_official_name():
+    with pytest.raises(cx.UserError, match="has no name in the official code"):
+        cx.interop.to_official({"model": {"Dense_0": {"kernel": np.zeros((2, 2))}}}, "maml")
+
+
+class Hostile:
+    """Unpickling it would make a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return __import__("os").mkdir, (self.path,)
+
+
+def test_checkpoint_files(tmp_path):
+    torch = pytest.importorskip("torch", reason="reading .pt files is an extra")
+    arrays = cx.interop.to_official(CXGRAD, "cxgrad")
+    network = {name: torch.tensor(array) for name, array in arrays.items()}
+    network["classifier.layer_dict.conv0.norm_layer.running_mean"] = torch.zeros(4)
+    torch.save({"network": network, "best_val_acc": 0.5, "current_iter": 500}, tmp_path / "train_model_1")
+    params = cx.interop.load_official(tmp_path / "train_model_1", "cxgrad")
+    np.testing.assert_array_equal(params["generator"]["output"]["bias"], CXGRAD["generator"]["output"]["bias"])
+
+    torch.save({"network": network, "extra": Hostile(str(tmp_path / "made"))}, tmp_path / "hostile")
+    (tmp_path / "cut").write_bytes((tmp_path / "train_model_1").read_bytes()[:2000])
+    torch.save([1, 2], tmp_path / "list")
+    for name, words in {
+        "hostile": "cannot be read", "cut": "cannot be read", "list": "holds no state dict", "none": "is no file",
+    }.items():  # fmt: skip
+        with pytest.raises(cx.UserError, match=words) as error:
+            cx.interop.load_official(tmp_path / name, "cxgrad")
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "made").exists()
+
+
+def test_without_torch_the_line_names_the_extra(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    with pytest.raises(cx.UserError, match=r"cxgrad_jax\[torch\]"):
+        cx.interop.load_official("anything", "cxgrad")

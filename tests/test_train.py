@@ -1,0 +1,239 @@
+"""Training is deterministic, survives every kind of interruption bit for bit, and writes what it promises."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from runs import command, environment, flags, outcome, results, run, told
+
+from cxgrad_jax import configuration, parallel
+from cxgrad_jax.checkpoints import Checkpoints
+from cxgrad_jax.evaluate import make_evaluator
+from cxgrad_jax.metrics import episode_accuracies, read_metrics
+from cxgrad_jax.state import abstract_state, outer_optimiser
+
+# Code that runs before the command line. The first dies in what makes a checkpoint appear, or in what removes an old
+# one; the second sends signals to its own process after iteration 5; the third in the middle of the test at the end.
+DIE = """
+import os, re, shutil, signal
+def die(): os.kill(os.getpid(), signal.SIGKILL)
+rename, rmtree = os.rename, shutil.rmtree
+def dying_rename(source, target, *rest, **keywords):
+    final = re.search(r"checkpoints/4$", str(target))
+    if final and "MOMENT" == "before": die()
+    rename(source, target, *rest, **keywords)
+    if final and "MOMENT" == "after": die()
+def dying_rmtree(path, *rest, **keywords):
+    if "MOMENT" == "removing" and os.path.isdir(path) and re.search(r"checkpoints/(dropped|[0-9]+)$", str(path)):
+        os.remove(next(os.path.join(folder, files[0]) for folder, _, files in os.walk(path) if files))
+        die()
+    rmtree(path, *rest, **keywords)
+os.rename, shutil.rmtree = dying_rename, dying_rmtree
+"""
+SIGNAL_AT_5 = """
+import os
+from cxgrad_jax.metrics import MetricsFile
+write = MetricsFile.write
+def interrupting(self, **record):
+    write(self, **record)
+    for number in (NUMBERS) if record["iteration"] == 5 else (): os.kill(os.getpid(), number)
+MetricsFile.write = interrupting
+"""
+SIGNAL_IN_TEST = """
+import os
+from cxgrad_jax import evaluate
+compute = evaluate.ci95_pooled
+def interrupting(*arguments):
+    os.kill(os.getpid(), NUMBERS)
+    return compute(*arguments)
+evaluate.ci95_pooled = interrupting
+"""
+
+
+def test_results_have_all_fields_and_the_formulas_hold(finished, tiny_data):
+    final = results(finished)
+    assert set(final) == {
+        "test_accuracy", "test_ci95_tasks", "test_ci95_pooled", "num_tasks", "ensemble_size", "ensemble_iterations",
+        "single_model_test_accuracy", "test_data", "batch_norm", "iterations", "params_sha256", "versions", "config",
+    }  # fmt: skip
+    assert set(final["versions"]) == {"jax", "flax", "cxgrad_jax"}
+    assert final["config"] == json.loads((finished / "config.json").read_text())
+
+    # By hand: the mean of the logits of the best checkpoints, on test episodes that depend on the seed alone.
+    config = configuration.of_run(finished)
+    validated = {r["iteration"]: r["val_accuracy"] for r in read_metrics(finished / "metrics.jsonl") if "val_loss" in r}
+    best = sorted(validated, key=lambda i: (-validated[i], -i))[:2]
+    assert list(validated) == list(range(2, 17, 2)) and final["ensemble_iterations"] == best
+    store = configuration.load_stores(config, ("test",))["test"]
+    learner, mesh, shape = (
+        configuration.build_learner(config),
+        parallel.task_mesh(1),
+        configuration.episode_shape(config),
+    )
+    evaluator = make_evaluator(learner, store, shape, config.seed, "test", 6, mesh)
+    checkpoints = Checkpoints(finished, 2, read_only=True)
+    like = abstract_state(learner, outer_optimiser(1e-3), np.asarray(store.images[:2]), mesh)
+    logits = [evaluator(checkpoints.restore(iteration, like).params) for iteration in best]
+    labels = shape.labels()[1]
+    accuracies = episode_accuracies(np.mean(logits, axis=0), labels)
+    p = accuracies.mean()
+    assert final["test_accuracy"] == p
+    assert final["single_model_test_accuracy"] == episode_accuracies(logits[0], labels).mean()
+    assert final["test_ci95_tasks"] == pytest.approx(1.96 * accuracies.std() / 6**0.5)
+    assert final["test_ci95_pooled"] == pytest.approx(1.96 * (p * (1 - p) / (6 * 6)) ** 0.5)
+
+
+def test_run_again_on_a_finished_run_changes_nothing(finished, tiny_data, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    assert run(*flags(tiny_data, tmp_path)).returncode == 0
+    assert outcome(tmp_path) == outcome(finished)
+
+
+def test_random_kills_leave_the_same_run(finished, tiny_data, tmp_path):
+    """$CXGRAD_KILLS kills (2 unless set) at random moments, one life after the other, each going on with the run."""
+    rng, runs, writing = random.Random(0), [tmp_path / "0"], 0
+    wanted = int(os.environ.get("CXGRAD_KILLS", "2"))
+    kills = 0
+    while kills < wanted:
+        with _start(tiny_data, runs[-1]) as process:
+            if rng.random() < 0.8:
+                assert (
+                    process.stdout and process.stdout.readline()
+                )  # of the first validation in this life: the loop is going
+                time.sleep(rng.uniform(0, 0.3))
+            else:
+                time.sleep(rng.uniform(0, 4))
+            process.kill()
+            if process.wait() == -signal.SIGKILL:
+                kills += 1
+                writing += bool(list(runs[-1].glob("checkpoints/*tmp*")))
+            else:  # the run was done before
+                runs.append(tmp_path / str(len(runs)))
+    for workdir in runs:
+        assert run(*flags(tiny_data, workdir)).returncode == 0
+        assert outcome(workdir) == outcome(finished)
+        assert not list(workdir.glob("checkpoints/*tmp*"))
+    print(f"{kills} kills over {len(runs)} run(s), {writing} in the writing of a checkpoint: {outcome(finished)[0]}")
+
+
+@pytest.mark.parametrize("moment", ["before", "after", "removing"])
+def test_killed_in_the_writing_of_a_checkpoint(finished, tiny_data, tmp_path, moment):
+    workdir = tmp_path / "run"
+    killed = run(*flags(tiny_data, workdir), before=DIE.replace("MOMENT", moment))
+    assert killed.returncode == -signal.SIGKILL
+    remains = {path.name for path in (workdir / "checkpoints").iterdir()}
+    assert ("4" in remains) == (moment != "before")
+    assert any("tmp" in name for name in remains) == (moment == "before")
+    assert ("dropped" in remains) == (moment == "removing")
+    assert run(*flags(tiny_data, workdir)).returncode == 0
+    assert outcome(workdir) == outcome(finished)
+    assert {path.name for path in (workdir / "checkpoints").iterdir()} == {
+        path.name for path in (finished / "checkpoints").iterdir()
+    }
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_between_validations(finished, tiny_data, tmp_path, number):
+    workdir = tmp_path / "run"
+    stopped = run(*flags(tiny_data, workdir), before=SIGNAL_AT_5.replace("NUMBERS", f"{int(number)},"))
+    assert stopped.returncode == 130
+    assert told(stopped.stderr) == ["cxgrad_jax: stopped at iteration 5, saved; run the same command to go on"]
+    assert Checkpoints(workdir, 2, read_only=True).latest() == 5 and not (workdir / "results.json").exists()
+
+    resumed = run(*flags(tiny_data, workdir), before="import jax; jax.config.update('jax_log_compiles', True)")
+    assert resumed.returncode == 0
+    assert outcome(workdir) == outcome(finished)
+    # Nothing is compiled twice: one program trains, one evaluates (validation and test), and three draw episodes.
+    compiled = re.findall(r"Compiling jit\((\w+|<lambda>)\)", resumed.stderr)
+    assert compiled.count("block") == compiled.count("logits_of") == 1 and "init" not in compiled
+    assert len(compiled) <= 8, compiled
+
+
+def test_second_signal_ends_at_once(finished, tiny_data, tmp_path):
+    twice = SIGNAL_AT_5.replace("NUMBERS", f"{int(signal.SIGINT)}, {int(signal.SIGTERM)}")
+    assert run(*flags(tiny_data, tmp_path), before=twice).returncode == -signal.SIGTERM
+    assert run(*flags(tiny_data, tmp_path)).returncode == 0
+    assert outcome(tmp_path) == outcome(finished)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_in_the_test_at_the_end(finished, tiny_data, tmp_path, number):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "results.json").unlink()
+    arguments = flags(tiny_data, tmp_path)
+    stopped = run(*arguments, before=SIGNAL_IN_TEST.replace("NUMBERS", str(int(number))))
+    assert (stopped.returncode, told(stopped.stderr)) == (130, ["cxgrad_jax: interrupted"])
+    assert not (tmp_path / "results.json").exists()
+    assert run(*arguments).returncode == 0
+    assert outcome(tmp_path) == outcome(finished)
+
+
+def test_a_checkpoint_that_was_removed_is_made_again(finished, tiny_data, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints" / "16")
+    assert run(*flags(tiny_data, tmp_path)).returncode == 0
+    # The checkpoints dropped meanwhile are lost, so those of the ensemble may differ; the training may not.
+    assert outcome(tmp_path)[:2] == outcome(finished)[:2]
+
+
+def test_images_on_the_host_are_the_same_run(finished, tiny_data, tmp_path):
+    assert configuration.of_run(finished).data.storage == "auto"  # which is the device for images as few as these
+    assert run(*flags(tiny_data, tmp_path, data__storage="host")).returncode == 0
+    assert outcome(tmp_path)[:2] == outcome(finished)[:2]
+
+
+def test_two_devices_agree_with_one(finished, tiny_data, tmp_path):
+    done = run(*flags(tiny_data, tmp_path, parallel__num_devices=2), devices=2)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (read_metrics(workdir / "metrics.jsonl") for workdir in (tmp_path, finished))
+    assert [record["iteration"] for record in ours] == [record["iteration"] for record in theirs]
+    for one, other in zip(ours[:6], theirs[:6], strict=True):  # later, training itself has made rounding grow
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
+
+
+def test_another_seed_is_another_run(finished, tiny_data, tmp_path):
+    assert run(*flags(tiny_data, tmp_path, seed=1, train__iterations=2)).returncode == 0
+    first = read_metrics(finished / "metrics.jsonl")[0]
+    assert read_metrics(tmp_path / "metrics.jsonl")[0] != first
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tiny_data, tmp_path):
+    done = run(*flags(tiny_data, tmp_path, learner__inner_lr=1e30))
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"cxgrad_jax: the (loss|gradient norm) became (nan|inf) at iteration 1; none was saved yet; "
+        r"lower train.learning_rate or learner.inner_lr",
+        told(done.stderr)[0],
+    )
+    assert not list((tmp_path / "checkpoints").iterdir()) and not (tmp_path / "results.json").exists()
+
+
+def test_tensorboard_events(tiny_data, tmp_path):
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    assert run(*flags(tiny_data, tmp_path, train__tensorboard=True)).returncode == 0
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    content, written = path.read_bytes(), []
+    while content:  # length, its checksum, the event, its checksum
+        size = int.from_bytes(content[:8], "little")
+        event = event_pb2.Event.FromString(content[12 : 12 + size])
+        written += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+        content = content[16 + size :]
+    for record in read_metrics(tmp_path / "metrics.jsonl"):
+        for name in ("train_loss", "val_accuracy"):
+            if name in record:
+                expected = (record["iteration"], name.replace("_", "/"), np.float32(record[name]))
+                assert expected in written
+
+
+def _start(data_dir, workdir) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(*flags(data_dir, workdir)),
+        env={**environment(), "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
