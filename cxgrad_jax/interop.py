@@ -95,7 +95,7 @@ def load_official(path: str | Path, learner: str) -> dict:
       UserError: PyTorch is missing, no such file, no checkpoint, or as ``from_official``.
     """
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         raise UserError("reading an official checkpoint needs PyTorch: pip install 'cxgrad_jax[torch]'") from None
     if not Path(path).is_file():

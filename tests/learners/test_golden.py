@@ -1,7 +1,7 @@
 """Trajectories of the official PyTorch codes, in ``tests/golden`` (float64 figures, no code).
 
-Parameters start from the stored ones and then run through this package's own outer loop. Compared in every iteration are
-losses, logits, factors, contexts, outer gradients, and the parameters after Adam's step.
+Parameters start from the stored ones and then run through this package's own outer loop. Compared are, in every
+iteration, losses, logits, factors, contexts, outer gradients, and the parameters after Adam's step.
 """
 
 import functools
