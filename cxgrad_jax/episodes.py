@@ -60,11 +60,13 @@ def draw_indices(
     key = jax.random.key(seed, impl="threefry2x32")
     key = jax.random.fold_in(jax.random.fold_in(key, SPLITS.index(split)), index)
     class_key, image_key = jax.random.split(key)
-    classes = jnp.argsort(jax.random.bits(class_key, (offsets.shape[0] - 1,)))[: shape.way]
+    # 32 bits by name: in double precision the default is 64, which would draw other episodes and, in a small class,
+    # images beyond its end.
+    classes = jnp.argsort(jax.random.bits(class_key, (offsets.shape[0] - 1,), jnp.uint32))[: shape.way]
     start, end = offsets[classes], offsets[classes + 1]
     # A random order of a class is the order of random bits; positions beyond the end of a smaller class come last
     # (the sort is stable, so a tie with the largest value cannot bring one forward).
-    bits = jax.random.bits(image_key, (shape.way, largest_class))
+    bits = jax.random.bits(image_key, (shape.way, largest_class), jnp.uint32)
     beyond = jnp.arange(largest_class) >= (end - start)[:, None]
     order = jnp.argsort(jnp.where(beyond, jnp.uint32(0xFFFFFFFF), bits), axis=1)[:, : shape.shot + shape.query]
     positions = (start[:, None] + order).astype(jnp.int32)

@@ -89,10 +89,11 @@ def load_official(path: str | Path, learner: str) -> dict:
     """Meta-parameters from an official checkpoint file (``saved_models/train_model_N``), read as weights only.
 
     Needs the ``torch`` extra. Code in the file is never run: a file that holds anything but tensors and plain values
-    is refused. The official file keeps the state dict under ``"network"``; a bare state dict is read as well.
+    is refused. The official file keeps the state dict under ``"network"``, beside accuracies that are NumPy scalars;
+    a bare state dict is read as well.
 
     Raises:
-      UserError: PyTorch is missing, no such file, no checkpoint, or as ``from_official``.
+      UserError: PyTorch is missing, no such file, no checkpoint, learned inner rates, or as ``from_official``.
     """
     try:
         import torch  # pyright: ignore[reportMissingImports]
@@ -100,17 +101,30 @@ def load_official(path: str | Path, learner: str) -> dict:
         raise UserError("reading an official checkpoint needs PyTorch: pip install 'cxgrad_jax[torch]'") from None
     if not Path(path).is_file():
         raise UserError(f"{path} is no file; expected an official checkpoint such as saved_models/train_model_latest")
+    # A float64 scalar as NumPy 1 and NumPy 2 write it; building one runs no code of the file.
+    scalar = np.float64(0).__reduce__()[0]
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
+    allowed = [*((scalar, f"{module}.scalar") for module in modules), np.dtype, type(np.dtype(np.float64))]
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(allowed):
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a foreign or a hostile file
         reason = re.split(r"[\n.]", str(error).strip())[0]
         raise UserError(f"{path} cannot be read as a checkpoint of tensors only: {reason}") from None
     state = state.get("network", state) if isinstance(state, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
         raise UserError(f"{path} holds no state dict; expected tensors by name, or such a dict under 'network'")
-    # The harness stores running statistics and per-tensor rates that its CxGrad and MAML never read.
+    arrays = {name: tensor.detach().numpy() for name, tensor in state.items()}
+    # The harness stores rates by tensor and step also where all are constant. Learned ones differ, if only from the
+    # last, which no step uses.
+    learned = [name for name, array in arrays.items() if "inner_loop_optimizer" in name and np.ptp(array) > 0]
+    if learned:
+        raise UserError(f"{path} has learned inner rates ({learned[0]!r}), which {learner} here does not have")
+    # Running statistics are stored but never read: every pass normalises by its own.
     unused = re.compile(r"running_(mean|var)|num_batches_tracked|inner_loop_optimizer")
-    return from_official({name: tensor.numpy() for name, tensor in state.items() if not unused.search(name)}, learner)
+    return from_official({name: array for name, array in arrays.items() if not unused.search(name)}, learner)
 
 
 def _check_learner(learner: str) -> None:

@@ -39,8 +39,14 @@ def command(*arguments: str, before: str = "") -> list[str]:
 def run(*arguments: str, devices: int = 1, before: str = "") -> subprocess.CompletedProcess[str]:
     """Runs the command line in a process of its own."""
     return subprocess.run(
-        command(*arguments, before=before), env=environment(devices), capture_output=True, text=True, timeout=300
-    )
+        command(*arguments, before=before),
+        env=environment(devices), capture_output=True, text=True, timeout=300, preexec_fn=heed_interrupts,
+    )  # fmt: skip
+
+
+def heed_interrupts() -> None:
+    """Undoes, in a process to be, what shells do to those in the background and they to their children: no SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def results(workdir: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from runs import heed_interrupts
 
 from cxgrad_jax import data
 from cxgrad_jax.data import catalogue, omniglot, preparation
@@ -22,7 +23,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def start(*arguments):
     command = [sys.executable, "-m", "data_prep", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_interrupts)
 
 
 @pytest.fixture

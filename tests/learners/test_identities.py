@@ -220,7 +220,7 @@ def test_everything_follows_the_dtype_of_the_images(factory):
     assert jax.tree.leaves(params)[0].dtype == np.float32
     task = learner.adapt(params, bytes_, episode.support_labels)
     same = learner.adapt(params, bytes_.astype(np.float32) / 255, episode.support_labels)
-    assert relative(task.model, same.model) == 0
+    assert relative(task.model, same.model) < 1e-6  # compiled, a division by 255 is a product: float32 rounding
 
 
 def test_labels_choose_what_adapts():
