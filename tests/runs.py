@@ -41,7 +41,7 @@ def run(*arguments: str, devices: int = 1, before: str = "") -> subprocess.Compl
     """Runs the command line in a process of its own."""
     return subprocess.run(
         command(*arguments, before=before),
-        env=environment(devices), capture_output=True, text=True, timeout=300, preexec_fn=heed_interrupts,
+        env=environment(devices), capture_output=True, text=True, timeout=1200, preexec_fn=heed_interrupts,
     )  # fmt: skip
 
 

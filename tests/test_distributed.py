@@ -35,7 +35,7 @@ def run_both(data_dir: Path, workdir: Path, before: str = "") -> list[tuple[int,
         for i in range(2)
     ]  # fmt: skip
     try:
-        outputs = [process.communicate(timeout=300) for process in processes]
+        outputs = [process.communicate(timeout=1200) for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -51,12 +51,12 @@ def expected(tmp_path):
 def test_interrupted_preparation_is_not_taken_for_a_finished_one(number, status, slow, tmp_path):
     process = start(*slow)
     parent = tmp_path / "data" / "mine" / "400"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not list(parent.glob("incomplete.*/images_train.npy")):  # it is in the midst of writing
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == status
     if number == signal.SIGKILL:
         assert list(parent.glob("incomplete.*"))
@@ -66,7 +66,7 @@ def test_interrupted_preparation_is_not_taken_for_a_finished_one(number, status,
     with pytest.raises(UserError, match="mine is not prepared"):
         load(tmp_path)
     again = start(*slow)
-    again.communicate(timeout=60)
+    again.communicate(timeout=600)
     assert again.returncode == 0
     assert not list(parent.glob("incomplete.*"))
     np.testing.assert_array_equal(load(tmp_path).images, expected(tmp_path))
@@ -74,7 +74,7 @@ def test_interrupted_preparation_is_not_taken_for_a_finished_one(number, status,
 
 def test_two_preparations_at_once(slow, tmp_path):
     processes = [start(*slow) for _ in range(2)]
-    outputs = [process.communicate(timeout=120) for process in processes]
+    outputs = [process.communicate(timeout=600) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     errors = [error for _, error in outputs]
     assert sum("Preparing mine in" in error for error in errors) == 1  # the other one waited, and found it done
