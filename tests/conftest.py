@@ -4,7 +4,11 @@ import atexit
 import os
 import re
 import shutil
+import signal
 import tempfile
+
+# A shell lets the processes in its background ignore SIGINT, and they their children: heed it, for the tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp()

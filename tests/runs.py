@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -41,13 +40,8 @@ def run(*arguments: str, devices: int = 1, before: str = "") -> subprocess.Compl
     """Runs the command line in a process of its own."""
     return subprocess.run(
         command(*arguments, before=before),
-        env=environment(devices), capture_output=True, text=True, timeout=1200, preexec_fn=heed_interrupts,
+        env=environment(devices), capture_output=True, text=True, timeout=1200,
     )  # fmt: skip
-
-
-def heed_interrupts() -> None:
-    """Undoes, in a process to be, what shells do to those in the background and they to their children: no SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def results(workdir: Path) -> dict[str, Any]:

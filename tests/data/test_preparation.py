@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from runs import heed_interrupts
 
 from cxgrad_jax import data
 from cxgrad_jax.data import catalogue, omniglot, preparation
@@ -24,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def start(*arguments):
     command = [sys.executable, "-m", "data_prep", *map(str, arguments)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_interrupts)
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True)
 
 
 @pytest.fixture
