@@ -67,7 +67,7 @@ def base_config() -> ConfigDict:
     config.evaluation.ensemble = 5  # best checkpoints whose logits are averaged
 
     config.parallel = ConfigDict()
-    config.parallel.num_devices = 0  # 0: all
+    config.parallel.num_devices = 0  # 0: all; on a CPU as many cores as divide the tasks
     config.parallel.tasks_per_chunk = 0  # tasks of a device vectorised at once; 0: 1 on a CPU, all on an accelerator
     return config
 
@@ -233,23 +233,34 @@ def check(config: ConfigDict) -> None:
         )
 
 
+def num_devices(config: ConfigDict) -> int:
+    """Devices that share the tasks of an iteration: as configured, else all.
+
+    The devices of a CPU are its cores (``runtime.use_cores_as_devices``), of which as many as divide
+    ``train.meta_batch``.
+    """
+    if config.parallel.num_devices or jax.process_count() > 1 or jax.default_backend() != "cpu":
+        return config.parallel.num_devices or jax.device_count()
+    return max(n for n in range(1, jax.device_count() + 1) if config.train.meta_batch % n == 0)
+
+
 def check_parallel(config: ConfigDict) -> None:
     """Refuses a division of the training over devices, chunks and dispatches that leaves a rest.
 
     Raises:
       UserError: names the field, its value and what is expected.
     """
-    num_devices = config.parallel.num_devices or jax.device_count()
-    if num_devices > jax.device_count():
-        raise UserError(f"parallel.num_devices is {num_devices}, but {jax.device_count()} are visible; 0 takes all")
-    if jax.process_count() > 1 and num_devices != jax.device_count():
-        raise UserError(f"parallel.num_devices is {num_devices}; several processes use all of their devices, with 0")
-    if config.train.meta_batch % num_devices:
+    devices = num_devices(config)
+    if devices > jax.device_count():
+        raise UserError(f"parallel.num_devices is {devices}, but {jax.device_count()} are visible; 0 takes all")
+    if jax.process_count() > 1 and devices != jax.device_count():
+        raise UserError(f"parallel.num_devices is {devices}; several processes use all of their devices, with 0")
+    if config.train.meta_batch % devices:
         raise UserError(
-            f"train.meta_batch is {config.train.meta_batch}, not a multiple of the {num_devices} devices; "
+            f"train.meta_batch is {config.train.meta_batch}, not a multiple of the {devices} devices; "
             "set parallel.num_devices to a divisor of it"
         )
-    tasks = config.train.meta_batch // num_devices
+    tasks = config.train.meta_batch // devices
     if config.parallel.tasks_per_chunk and tasks % config.parallel.tasks_per_chunk:
         raise UserError(
             f"parallel.tasks_per_chunk is {config.parallel.tasks_per_chunk}; expected a divisor of the {tasks} tasks "

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
-from cxgrad_jax import configuration, parallel
+from cxgrad_jax import configuration, parallel, runtime
 from cxgrad_jax.checkpoints import Checkpoints
 from cxgrad_jax.configuration import ConfigDict
 from cxgrad_jax.data.store import ImageStore
@@ -40,7 +40,8 @@ def compile_query_logits(learner: MetaLearner, mesh: Mesh) -> Callable[[Any, Epi
         return parallel.map_tasks(one, episodes, parallel.default_chunk(len(episodes.query_labels)))
 
     spec = P(parallel.TASK_AXIS)
-    return jax.jit(jax.shard_map(logits_of, mesh=mesh, in_specs=(P(), spec), out_specs=spec))
+    sharded = jax.shard_map(logits_of, mesh=mesh, in_specs=(P(), spec), out_specs=spec)
+    return jax.jit(sharded, compiler_options=runtime.compiler_options(mesh.size))
 
 
 def make_evaluator(
@@ -134,7 +135,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     configuration.check_same_run(config, workdir, "evaluation.", "parallel.")
     test_data = config.evaluation.data or config.data.name
     store = configuration.load_stores(config, ("test",), test_data)["test"]
-    mesh = parallel.task_mesh(config.parallel.num_devices)
+    mesh = parallel.task_mesh(configuration.num_devices(config))
     learner = configuration.build_learner(config)
     checkpoints = Checkpoints(workdir, config.evaluation.ensemble, read_only=True)
     latest = checkpoints.latest()

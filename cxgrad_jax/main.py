@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import jax
 from absl import logging
 
-from cxgrad_jax import configuration
+from cxgrad_jax import configuration, runtime
 from cxgrad_jax.configuration import ConfigDict
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluate import evaluate
@@ -132,6 +132,8 @@ def run(arguments: list[str]) -> int:
         config, given = parse(arguments)
         if given.distributed or given.coordinator:
             jax.distributed.initialize(given.coordinator, given.num_processes, given.process_id)
+        else:
+            runtime.use_cores_as_devices()
         configuration.check(config)
         results = MODES[given.mode](config, given.workdir)
     except UserError as error:
@@ -150,5 +152,7 @@ def run(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    runtime.restart_with_allocator()
+    runtime.keep_compiled_programs()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))

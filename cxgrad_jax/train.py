@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
-from cxgrad_jax import configuration, parallel
+from cxgrad_jax import configuration, parallel, runtime
 from cxgrad_jax.checkpoints import Checkpoints
 from cxgrad_jax.configuration import ConfigDict
 from cxgrad_jax.data.store import ImageStore
@@ -83,7 +83,7 @@ def make_train_block(
         return jax.lax.scan(lambda state, _: iterate(source, state, _), state, length=num_iterations)
 
     sharded = jax.shard_map(block, mesh=mesh, in_specs=(P(), source_spec), out_specs=(P(), P()))
-    return jax.jit(sharded, donate_argnums=0)
+    return jax.jit(sharded, donate_argnums=0, compiler_options=runtime.compiler_options(mesh.size))
 
 
 def device_source(
@@ -158,7 +158,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     channels = {split: store.images.shape[-1] for split, store in stores.items()}
     if len(set(channels.values())) > 1:
         raise UserError(f"evaluation.data is {config.evaluation.data!r}, whose images have other channels: {channels}")
-    mesh = parallel.task_mesh(config.parallel.num_devices)
+    mesh = parallel.task_mesh(configuration.num_devices(config))
     learner = configuration.build_learner(config)
     with workdir_lock(workdir):
         claim_workdir(config, workdir)

@@ -8,6 +8,8 @@ import jax
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners.base import Fast, apply_model, cross_entropy, merge
 
+UNROLLED = 5  # inner steps compiled one after the other on a CPU
+
 
 def support_gradients(
     model: nn.Module, frozen: Fast, images: jax.Array, labels: jax.Array, first_order: bool
@@ -36,9 +38,11 @@ def scan_steps(step: Callable, state, num_steps: int, remat: bool):
     """Runs ``step(state) -> (state, trace)`` ``num_steps`` times and stacks the traces.
 
     With ``remat`` the outer gradient recomputes each step instead of storing its activations: memory no longer grows
-    by a full backward pass a step, for about a third more time.
+    by a full backward pass a step, for about a third more time. On a CPU up to ``UNROLLED`` steps follow one another
+    without a loop, whose stacked activations would be copied in and out.
     """
     if not isinstance(num_steps, int) or num_steps < 1:
         raise UserError(f"num_steps is {num_steps!r}; expected a whole number, at least 1")
     body = jax.checkpoint(step) if remat else step
-    return jax.lax.scan(lambda state, _: body(state), state, length=num_steps)
+    unroll = min(num_steps, UNROLLED) if jax.default_backend() == "cpu" else 1
+    return jax.lax.scan(lambda state, _: body(state), state, length=num_steps, unroll=unroll)

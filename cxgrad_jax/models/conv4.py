@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 from flax.linen import leaky_relu
 
-from cxgrad_jax.models.layers import Conv, Head, Norm, Precision, max_pool
+from cxgrad_jax.models.layers import Conv, Head, Norm, Precision
 
 
 class Conv4(nn.Module):
@@ -54,6 +54,6 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = Conv(self.features, use_bias=self.use_bias, precision=self.precision, name="conv")(x)
-        x = Norm(self.norm, self.norm_epsilon, name="norm")(x)
-        # A monotone activation commutes with max-pooling; this order activates a quarter of the values.
-        return leaky_relu(max_pool(x), self.negative_slope)
+        # A monotone activation commutes with max-pooling, so it comes last, on a quarter of the values.
+        x = Norm(self.norm, self.norm_epsilon, pool=True, name="norm")(x)
+        return leaky_relu(x, self.negative_slope)

@@ -14,18 +14,12 @@ from jax import lax
 
 Precision = str | None
 
-
-def _lax_convolution(x: jax.Array, kernel: jax.Array, precision: Precision) -> jax.Array:
-    dimensions = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dimensions, precision=precision)
+IMAGES_AT_ONCE = 15  # of a kernel gradient on a CPU
 
 
-def _shifted(x: jax.Array, size: int) -> list[jax.Array]:
-    """The ``size * size`` views of ``x`` that a "SAME" kernel of that size multiplies, in HW order, each like ``x``."""
-    _, height, width, _ = x.shape
-    margin = size // 2
-    padded = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
-    return [padded[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
+def _lax_convolution(x: jax.Array, kernel: jax.Array, precision: Precision, margin: int) -> jax.Array:
+    margins, dimensions = ((margin, margin), (margin, margin)), ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (1, 1), margins, dimension_numbers=dimensions, precision=precision)
 
 
 # The convolution is bilinear in (input, kernel), and so is its kernel gradient in (input, output gradient). The
@@ -34,19 +28,33 @@ def _shifted(x: jax.Array, size: int) -> list[jax.Array]:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolution(x: jax.Array, kernel: jax.Array, precision: Precision) -> jax.Array:
-    return _lax_convolution(x, kernel, precision)
+    return _lax_convolution(x, kernel, precision, kernel.shape[0] // 2)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision) -> jax.Array:
-    """Gradient of ``sum(convolution(x, kernel) * g)`` by the kernel, ``[size, size, C_in, C_out]``, as products."""
-    channels_in, channels_out = x.shape[-1], g.shape[-1]
-    rows = g.reshape(-1, channels_out)
-    views = _shifted(x, size)
-    if channels_in < 16:  # too thin for products of their own: one product of all views side by side
-        views = [jnp.concatenate(views, axis=-1)]
-    products = [jnp.matmul(view.reshape(-1, view.shape[-1]).T, rows, precision=precision) for view in views]
-    return jnp.concatenate(products).reshape(size, size, channels_in, channels_out)
+    """Gradient of ``sum(convolution(x, kernel) * g)`` by the kernel, ``[size, size, C_in, C_out]``.
+
+    It is the convolution of ``x`` with ``g`` where channels and images change places. Written with its transpositions,
+    because the compiler makes them (and so reaches its fast convolution) only outside of loops. A few images at a
+    time: what is transposed then stays in the caches.
+    """
+
+    def of_images(x, g):
+        rows = _lax_convolution(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), precision, size // 2)
+        return rows.transpose(1, 2, 0, 3)
+
+    images = x.shape[0]
+    chunks = -(-images // IMAGES_AT_ONCE)
+    if chunks == 1:
+        return of_images(x, g)
+    missing = -images % chunks  # images of zeros add nothing
+
+    def split(array):
+        array = jnp.pad(array, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else array
+        return array.reshape(chunks, -1, *array.shape[1:])
+
+    return jnp.sum(lax.map(lambda pair: of_images(*pair), (split(x), split(g))), axis=0)
 
 
 def _transposed(kernel: jax.Array) -> jax.Array:
@@ -90,22 +98,73 @@ def convolution(x: jax.Array, kernel: jax.Array, precision: Precision = "highest
     """
     if jax.default_backend() == "cpu":
         return _convolution(x, kernel, precision)
-    return _lax_convolution(x, kernel, precision)
+    return _lax_convolution(x, kernel, precision, kernel.shape[0] // 2)
 
 
-def max_pool(x: jax.Array, padding: int = 0) -> jax.Array:
+def max_pool(x: jax.Array, padding: int = 0, factor: jax.Array | None = None) -> jax.Array:
     """2x2 max-pooling with stride 2 of ``x [N, H, W, C]``; odd last rows and columns are dropped.
 
-    ``padding`` rows and columns of -inf are put on every side first. Where values tie, they share the gradient.
+    Args:
+      x: feature maps.
+      padding: rows and columns of -inf put on every side first.
+      factor: ``[C]`` or ``[N, 1, 1, C]``, what the pooled values will be multiplied by. Where it is negative the least
+        value of a window is picked, so that ``max_pool(x, factor=f) * f == max_pool(x * f)``.
+
+    Returns:
+      ``[N, H // 2, W // 2, C]``. Of equal values the first in reading order is picked, and has the gradient.
     """
     if padding:
         margin = (padding, padding)
         x = jnp.pad(x, ((0, 0), margin, margin, (0, 0)), constant_values=-jnp.inf)
+    best, position = None, None
+    for i, candidate in enumerate(_windows(lax.stop_gradient(x))):
+        if factor is not None:
+            candidate = jnp.where(factor < 0, -candidate, candidate)
+        if best is None:
+            best, position = candidate, jnp.zeros(candidate.shape, jnp.uint8)
+        else:
+            position = jnp.where(candidate > best, jnp.uint8(i), position)
+            best = jnp.maximum(candidate, best)
+    return _pick(x, position, x.shape[1:3])
+
+
+def _windows(x: jax.Array) -> list[jax.Array]:
+    """The four positions of every 2x2 window, each ``[N, H // 2, W // 2, C]``, in reading order."""
     n, height, width, channels = x.shape
     x = x[:, : height // 2 * 2, : width // 2 * 2].reshape(n, height // 2, 2, width // 2, 2, channels)
-    # Not x.max(axis=(2, 4)): its gradient compares recomputed values for equality and is wrong under jit.
-    rows = jnp.maximum(x[:, :, 0], x[:, :, 1])
-    return jnp.maximum(rows[:, :, :, 0], rows[:, :, :, 1])
+    return [x[:, :, i, :, j] for i in range(2) for j in range(2)]
+
+
+# Picking one value of every window is linear, and its transpose puts a value into every window. Without these rules the
+# derivatives of both would pad and add four arrays of the size of x.
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _pick(x: jax.Array, position: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Of every window of ``x [N, *size, C]`` the value at ``position`` (0 to 3): ``[N, H // 2, W // 2, C]``."""
+    first, second, third, fourth = _windows(x)
+    upper, lower = jnp.where(position == 0, first, second), jnp.where(position == 2, third, fourth)
+    return jnp.where(position < 2, upper, lower)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _place(values: jax.Array, position: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Feature maps ``[N, *size, C]`` of zeros but for ``values`` at ``position`` of every window."""
+    n, height, width, channels = values.shape
+    chosen = position[:, :, None, :, None] == jnp.arange(4, dtype=jnp.uint8).reshape(2, 1, 2, 1)
+    spread = jnp.where(chosen, values[:, :, None, :, None], 0).reshape(n, 2 * height, 2 * width, channels)
+    odd = ((0, 0), (0, size[0] - 2 * height), (0, size[1] - 2 * width), (0, 0))
+    return jnp.pad(spread, odd) if any(extra for _, extra in odd) else spread
+
+
+_pick.defvjp(
+    lambda x, position, size: (_pick(x, position, size), position),
+    lambda size, position, g: (_place(g, position, size), None),
+)
+_place.defvjp(
+    lambda values, position, size: (_place(values, position, size), position),
+    lambda size, position, g: (_pick(g, position, size), None),
+)
 
 
 def xavier_uniform(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
@@ -137,11 +196,15 @@ class Norm(nn.Module):
     ``kind="batch"``: images and positions; ``"layer"``: positions and channels of one image; ``"group"``: positions
     and the channels of one of ``num_groups`` groups of one image. No running averages exist: training, validation
     and test behave alike, as in the official code.
+
+    With ``pool`` 2x2 max-pooling follows. It is done first, which gives the same: scale and shift then touch a quarter
+    of the values.
     """
 
     kind: str = "batch"
     epsilon: float = 1e-5
     num_groups: int = 8
+    pool: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -160,6 +223,7 @@ class Norm(nn.Module):
         # One multiply-add an element: a third of the time of the textbook form, at every order of differentiation.
         variance = jnp.maximum(mean_of_squares - mean * mean, 0)
         factor = scale * lax.rsqrt(variance + self.epsilon)
+        x = max_pool(x, factor=factor) if self.pool else x
         return x * factor + (bias - mean * factor)
 
 

@@ -1,0 +1,93 @@
+"""The project against the official PyTorch code (a clone of shlee625/CxGrad), on this machine, interleaved.
+
+    python -m benchmarks.versus_official --official PATH --setting mini_1shot --rounds 5 --out FILE.json
+
+A round is one training iteration: ours is the compiled program that ``cxgrad_jax.main`` runs (episodes drawn and
+gathered inside), theirs ``run_train_iter`` on ready arrays (their data loading is left out). With ``--what adaptation``
+it is the adaptation to ``--episodes`` test episodes and the prediction of their queries.
+"""
+
+import argparse
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from benchmarks import interleaved, ours
+
+WAY, QUERY, TEST_EPISODES = 5, 15, 600
+OFFICIAL_CONFIGS = {
+    f"mini_{shot}shot": f"experiment_config/mini_imagenet_5way_{shot}shot/CxGrad_4conv.json" for shot in (1, 5)
+}
+
+
+def our_side(arguments: argparse.Namespace):
+    """This project's iteration or evaluation."""
+    import jax
+
+    config = ours.prepare(arguments.setting, data__image_size=arguments.image_size)
+    one_round = ours.training(config) if arguments.what == "training" else ours.adaptation(config, arguments.episodes)
+    return one_round, {"jax": jax.__version__}
+
+
+def official_side(arguments: argparse.Namespace):
+    """The official code's iteration or evaluation, with the configuration that it ships."""
+    sys.path.insert(0, str(arguments.official))
+    import torch
+    from few_shot_learning_system import MAMLFewShotClassifier  # pyright: ignore[reportMissingImports]
+
+    fields = json.loads((arguments.official / OFFICIAL_CONFIGS[arguments.setting]).read_text())
+    size = arguments.image_size
+    fields |= {"use_cuda": False, "seed": 0, "image_height": size, "image_width": size}
+    model = MAMLFewShotClassifier((2, 3, size, size), torch.device("cpu"), SimpleNamespace(**fields))
+    random, tasks, shot = np.random.default_rng(0), fields["batch_size"], fields["num_samples_per_class"]
+
+    def images(per_class):
+        return random.random((tasks, WAY, per_class, 3, size, size), dtype=np.float32)
+
+    def labels(per_class):
+        return np.broadcast_to(np.arange(WAY)[:, None], (tasks, WAY, per_class)).copy()
+
+    batch = (images(shot), images(QUERY), labels(shot), labels(QUERY))
+    versions = {"torch": torch.__version__}
+    if arguments.what == "training":
+        return lambda: model.run_train_iter(batch, 0, 0), versions
+    return lambda: [model.run_validation_iter(batch, 0) for _ in range(arguments.episodes // tasks)], versions
+
+
+def main(flags: list[str]) -> None:
+    """Compares and reports; exits with status 2 where the official code or torch is missing."""
+    parser = argparse.ArgumentParser(prog="versus_official", description="Ours against the official PyTorch code.")
+    parser.add_argument("--official", required=True, type=Path, help="a clone of github.com/shlee625/CxGrad")
+    parser.add_argument("--setting", choices=list(OFFICIAL_CONFIGS), default="mini_1shot")
+    parser.add_argument("--what", choices=["training", "adaptation"], default="training")
+    parser.add_argument("--episodes", type=int, default=60, help="test episodes a round, a multiple of 20")
+    parser.add_argument("--image_size", type=int, default=84)
+    given = parser.parse_known_args(flags)[0]
+    if not (given.official / OFFICIAL_CONFIGS[given.setting]).is_file():
+        parser.error(f"--official: {given.official} is no clone of shlee625/CxGrad")
+    if importlib.util.find_spec("torch") is None:
+        parser.error("the official code needs torch: pip install torch")
+    if given.episodes < 20 or given.episodes % 20:
+        parser.error(f"--episodes is {given.episodes}; expected a multiple of 20")
+    sides = {"ours": our_side, "official": official_side}
+    arguments, result = interleaved.run("benchmarks.versus_official", parser, sides, flags)
+    result |= {
+        "ratio_median": result["official_seconds"] / result["ours_seconds"],
+        "ratio_min": result["official_seconds_min"] / result["ours_seconds_min"],
+        "memory_ratio": result["official_peak_mb"] / result["ours_peak_mb"],
+    }
+    keys = ["ratio_median", "ratio_min", "ours_seconds", "official_seconds", "ours_peak_mb", "official_peak_mb"]
+    if arguments.what == "adaptation":
+        for side in sides:
+            key = f"{side}_seconds_600_episodes"
+            result[key] = result[f"{side}_seconds"] * TEST_EPISODES / arguments.episodes
+            keys.append(key)
+    interleaved.report(arguments, result, keys)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

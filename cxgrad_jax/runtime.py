@@ -1,0 +1,92 @@
+"""How the process and its compiled programs are set up: allocator, CPU devices, compiler options, compilation cache.
+
+The one place for what matters to speed but not to the numbers. What each setting buys is in ``benchmarks/README.md``.
+``python -m cxgrad_jax.main`` calls all of it. A notebook or a program of your own may call ``use_cores_as_devices``
+before its first use of JAX and give ``compiler_options`` to its ``jax.jit``; the allocator must be chosen before Python
+starts, by the environment variables that ``allocator`` tells.
+"""
+
+import functools
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging
+
+# glibc gives freed buffers back to the system, and clearing new pages costs more than the arithmetic in them: keep
+# them, in huge pages where the system has those.
+ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:glibc.malloc.trim_threshold=17179869184"
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def allocator(environment: Mapping[str, str]) -> dict[str, str]:
+    """Environment variables with which glibc's allocator keeps freed memory.
+
+    Empty where they would do nothing (another C library) or where ``environment`` already says how memory is handled.
+    """
+    chosen = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in environment)
+    return {} if chosen or platform.libc_ver()[0] != "glibc" else {"GLIBC_TUNABLES": ALLOCATOR}
+
+
+def restart_with_allocator() -> None:
+    """Starts this very command again with ``allocator()`` in its environment, in the same process, or does nothing."""
+    missing = allocator(os.environ)
+    if missing:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})
+
+
+def use_cores_as_devices() -> None:
+    """Makes each core a device of the CPU; must come before the first use of a device.
+
+    The tasks of an iteration are independent: two cores with a task each finish sooner than two cores that share every
+    operation. A number that the user has set (``jax_num_cpu_devices``, or in ``XLA_FLAGS``) stays.
+    """
+    simulated = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not simulated and jax.config.jax_num_cpu_devices < 1:
+        jax.config.update("jax_num_cpu_devices", cores())
+
+
+def keep_compiled_programs() -> None:
+    """Keeps compiled programs for the next start, in JAX's own persistent cache.
+
+    In the folder that JAX is configured with, else ``$CXGRAD_COMPILATION_CACHE``, else
+    ``~/.cache/cxgrad_jax/compiled``.
+    """
+    if not jax.config.jax_compilation_cache_dir:
+        folder = os.environ.get("CXGRAD_COMPILATION_CACHE") or Path.home() / ".cache" / "cxgrad_jax" / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def compiler_options(num_devices: int) -> dict[str, Any]:
+    """Options for ``jax.jit(..., compiler_options=)`` of a program on ``num_devices`` devices; none on an accelerator.
+
+    On a CPU convolutions go to the older library (Eigen), which is two to four times faster than the default (YNN)
+    here, and an operation uses several threads only where there are more cores than devices.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    options = {
+        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+        "xla_cpu_multi_thread_eigen": num_devices < cores(),
+    }
+    return {name: value for name, value in options.items() if _is_known(name, value)}
+
+
+@functools.cache
+def _is_known(name: str, value: Any) -> bool:
+    """Whether this version of the compiler takes the option."""
+    try:
+        jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0]
+        logging.warning("the compiler of jax %s does not take %s (%s): slower", jax.__version__, name, reason)
+        return False
+    return True
