@@ -22,7 +22,9 @@ FILES = {"cxgrad_1shot": "cxgrad", "cxgrad_first_order": "cxgrad", "maml_1shot":
 FLOAT64 = 1e-9  # of each tensor's maximum; 4e-11 is reached, by the context and what it feeds
 
 # In float32, of each tensor's maximum, about three times what was measured with jax 0.10.2 and 0.12.0 on a CPU. The
-# context lives on the normalisation's epsilon of 1e-5 (see learners.cxgrad), hence its large share of rounding.
+# context lives on the normalisation's epsilon of 1e-5 (see learners.cxgrad), hence its large share of rounding. Only
+# the first iteration: in the second one activation is so near its kink that the rounding of a sum split over more
+# threads can switch it, which changes logits by 4e-3, and everything after Adam's next steps by far more.
 FLOAT32 = {"context": 1e-2, "generator.0.weight": 6e-3, "loss": 3e-5, "logits": 1.5e-4, "gamma": 1e-6, "gradient": 6e-4,
            "parameter": 6e-4}  # fmt: skip
 
@@ -60,7 +62,7 @@ def make_learner(name: str, settings: dict) -> cx.MetaLearner:
 
 
 @functools.cache
-def deviations(name: str, dtype) -> dict[str, float]:
+def deviations(name: str, dtype, iterations: tuple[str, ...] = ()) -> dict[str, float]:
     """The largest deviation from the golden file by quantity, relative to each tensor's maximum."""
     golden, kind = np.load(GOLDEN / f"{name}.npz"), FILES[name]
     settings = json.loads(str(golden["meta"]))
@@ -83,7 +85,7 @@ def deviations(name: str, dtype) -> dict[str, float]:
         return losses.mean(), (losses, *rest)
 
     loss_and_gradient = jax.jit(jax.value_and_grad(mean_loss, has_aux=True))
-    for iteration in [*(f"iter{i}" for i in range(settings["iterations"])), "eval"]:
+    for iteration in iterations or (*(f"iter{i}" for i in range(settings["iterations"])), "eval"):
         (loss, (losses, task, logits)), gradient = loss_and_gradient(params, episodes_of(golden, iteration, dtype))
         record("loss", loss, golden[f"{iteration}/loss"])
         record("logits", logits, golden[f"{iteration}/query_logits"])
@@ -128,6 +130,6 @@ def test_float64_agrees_with_the_official_code(name):
 
 @pytest.mark.parametrize("name", ["cxgrad_1shot", "maml_1shot"])
 def test_float32_agrees_within_its_rounding(name):
-    found = deviations(name, np.float32)
+    found = deviations(name, np.float32, ("iter0",))
     print(name, found)
     assert all(error < FLOAT32[quantity] for quantity, error in found.items()), found

@@ -65,6 +65,25 @@ def test_max_pool(side, padding):
     assert_close(derivatives(lambda x: layers.max_pool(x, padding), x), derivatives(plain, x))
 
 
+def test_max_pool_of_what_is_scaled_later():
+    x, factor = random(0, 2, 7, 6, 5), random(1, 5)
+    assert (np.asarray(factor) < 0).any() and (np.asarray(factor) > 0).any()
+    ours = derivatives(lambda x, f: layers.max_pool(x, factor=f) * f, x, factor)
+    assert_close(ours, derivatives(lambda x, f: layers.max_pool(x * f), x, factor))
+
+
+def test_max_pool_gives_the_gradient_of_a_tie_to_the_first():
+    gradient = jax.grad(lambda x: jnp.sum(layers.max_pool(x)))(jnp.ones((1, 4, 4, 1)))
+    np.testing.assert_array_equal(gradient[0, :, :, 0], np.tile([[1, 0], [0, 0]], (2, 2)))
+
+
+@pytest.mark.parametrize("images", [1, 15, 16, 31])
+def test_kernel_gradient_of_any_number_of_images(images):
+    x, kernel = random(0, images, 6, 6, 3), random(1, 3, 3, 3, 4)
+    ours = jax.grad(lambda k: jnp.sum(jnp.sin(layers.convolution(x, k))))(kernel)
+    assert_close(ours, jax.grad(lambda k: jnp.sum(jnp.sin(plain_convolution(x, k))))(kernel))
+
+
 @pytest.mark.parametrize(
     ("kind", "axes", "groups"), [("batch", (0, 1, 2), 1), ("layer", (1, 2, 3), 1), ("group", (1, 2, 4), 2)]
 )
@@ -81,3 +100,12 @@ def test_norm_is_the_textbook_form(kind, axes, groups):
         return module.apply({"params": {"scale": scale, "bias": bias}}, x)
 
     assert_close(derivatives(ours, x, scale, bias), derivatives(textbook, x, scale, bias), rtol=1e-10)
+    pooled = layers.Norm(kind, num_groups=groups, pool=True)
+
+    def ours_pooled(x, scale, bias):
+        return pooled.apply({"params": {"scale": scale, "bias": bias}}, x)
+
+    def textbook_pooled(x, scale, bias):
+        return layers.max_pool(textbook(x, scale, bias))
+
+    assert_close(derivatives(ours_pooled, x, scale, bias), derivatives(textbook_pooled, x, scale, bias), rtol=1e-10)

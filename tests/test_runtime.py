@@ -1,0 +1,60 @@
+"""How the process is set up: what the user chose stays, and an unknown compiler option is left out."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+from runs import command
+
+from cxgrad_jax import runtime
+
+
+def test_the_allocator_is_chosen_once_and_never_against_the_user(monkeypatch):
+    monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.39"))
+    assert runtime.allocator({}) == {"GLIBC_TUNABLES": runtime.ALLOCATOR}
+    assert runtime.allocator({"GLIBC_TUNABLES": ""}) == {} == runtime.allocator({"MALLOC_ARENA_MAX": "2"})
+    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
+    assert runtime.allocator({}) == {}
+
+
+def test_the_command_line_starts_again_with_the_allocator_and_its_own_arguments():
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    say = "import os, sys; print(os.getpid(), os.environ.get('GLIBC_TUNABLES'), sys.argv[1:])"
+    process = subprocess.Popen(
+        command("--workdir=a b", "--nonsense", before=say),
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    stdout, stderr = process.communicate(timeout=600)
+    expected = [f"{process.pid} {setting} ['--workdir=a b', '--nonsense']" for setting in (None, runtime.ALLOCATOR)]
+    assert stdout.splitlines() == (expected if runtime.allocator(environment) else expected[:1])
+    assert process.returncode == 2 and "--nonsense is unknown" in stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices"),
+    [
+        ({}, runtime.cores()),
+        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3),
+        ({"JAX_NUM_CPU_DEVICES": "3"}, 3),
+    ],
+)
+def test_each_core_is_a_device_unless_the_user_said_otherwise(environment, devices):
+    inherited = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    code = "from cxgrad_jax import runtime; runtime.use_cores_as_devices(); import jax; print(jax.device_count())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**inherited, **environment, "JAX_PLATFORMS": "cpu"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == str(devices)
+
+
+def test_compiler_options_are_taken_by_this_compiler():
+    options = runtime.compiler_options(1)
+    assert len(options) == (2 if jax.default_backend() == "cpu" else 0)
+    assert runtime.compiler_options(runtime.cores()).get("xla_cpu_multi_thread_eigen") in (False, None)
+
+
+def test_an_option_that_the_compiler_does_not_know_is_left_out():
+    assert not runtime._is_known("xla_cpu_no_such_option", True)
