@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 from jax.sharding import PartitionSpec as P
 
 from benchmarks import ours
@@ -59,9 +60,9 @@ def cost(jaxpr, limits: dict[str, float]) -> np.ndarray:
         repeats = {"scan": lambda p: p["length"], "shard_map": lambda p: p["mesh"].size}.get(
             equation.primitive.name, lambda p: 1
         )(equation.params)
-        inner = [value for value in equation.params.values() if isinstance(value, jax.extend.core.ClosedJaxpr)]
+        inner = [value for value in equation.params.values() if isinstance(value, core.ClosedJaxpr)]
         inner = [value.jaxpr for value in inner]
-        inner += [value for value in equation.params.values() if isinstance(value, jax.extend.core.Jaxpr)]
+        inner += [value for value in equation.params.values() if isinstance(value, core.Jaxpr)]
         for sub in inner:
             total += repeats * cost(sub, limits)
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):

@@ -50,7 +50,8 @@ def use_cores_as_devices() -> None:
     operation. A number that the user has set (``jax_num_cpu_devices``, or in ``XLA_FLAGS``) stays.
     """
     simulated = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not simulated and jax.config.jax_num_cpu_devices < 1:
+    configured = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
+    if not simulated and configured < 1:
         jax.config.update("jax_num_cpu_devices", cores())
 
 
@@ -60,7 +61,7 @@ def keep_compiled_programs() -> None:
     In the folder that JAX is configured with, else ``$CXGRAD_COMPILATION_CACHE``, else
     ``~/.cache/cxgrad_jax/compiled``.
     """
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         folder = os.environ.get("CXGRAD_COMPILATION_CACHE") or Path.home() / ".cache" / "cxgrad_jax" / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))
 

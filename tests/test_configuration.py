@@ -187,7 +187,7 @@ def test_bad_fields(change, words):
     "changes, words",
     [
         ({"parallel.num_devices": 99}, "parallel.num_devices is 99, but 4 are visible"),
-        ({"train.meta_batch": 2}, "train.meta_batch is 2, not a multiple of the 4 devices"),
+        ({"train.meta_batch": 2, "parallel.num_devices": 4}, "train.meta_batch is 2, not a multiple of the 4 devices"),
         ({"train.meta_batch": 8, "parallel.tasks_per_chunk": 4}, "expected a divisor of the 2 tasks of a device"),
         ({"train.iterations_per_dispatch": 7}, "expected a divisor of train.epoch_iterations (500)"),
     ],
@@ -198,3 +198,11 @@ def test_bad_divisions(changes, words):
     check(config)
     with pytest.raises(UserError, match=re.escape(words)):
         check_parallel(config)
+
+
+@pytest.mark.parametrize(("tasks", "asked", "devices"), [(4, 0, 4), (2, 0, 2), (3, 0, 3), (5, 0, 1), (4, 1, 1)])
+def test_as_many_of_four_cores_as_divide_the_tasks(tasks, asked, devices):
+    config = configuration.base_config()
+    config.train.meta_batch, config.parallel.num_devices = tasks, asked
+    assert configuration.num_devices(config) == devices
+    configuration.check_parallel(config)

@@ -116,15 +116,11 @@ def max_pool(x: jax.Array, padding: int = 0, factor: jax.Array | None = None) ->
     if padding:
         margin = (padding, padding)
         x = jnp.pad(x, ((0, 0), margin, margin, (0, 0)), constant_values=-jnp.inf)
-    best, position = None, None
-    for i, candidate in enumerate(_windows(lax.stop_gradient(x))):
-        if factor is not None:
-            candidate = jnp.where(factor < 0, -candidate, candidate)
-        if best is None:
-            best, position = candidate, jnp.zeros(candidate.shape, jnp.uint8)
-        else:
-            position = jnp.where(candidate > best, jnp.uint8(i), position)
-            best = jnp.maximum(candidate, best)
+    best, *others = _windows(lax.stop_gradient(x if factor is None else jnp.where(factor < 0, -x, x)))
+    position = jnp.zeros(best.shape, jnp.uint8)
+    for i, candidate in enumerate(others, start=1):
+        position = jnp.where(candidate > best, jnp.uint8(i), position)
+        best = jnp.maximum(candidate, best)
     return _pick(x, position, x.shape[1:3])
 
 
