@@ -1,7 +1,8 @@
 """Several programs in turns: each a process of its own, warm before the first turn, so that all see the same machine.
 
 A benchmark gives its sides as functions ``arguments -> (one round, versions)`` and calls ``run``. Each side runs in a
-process started as ``python -m BENCHMARK FLAGS --side NAME``, which runs a round for every line that it reads.
+process started as ``python -m BENCHMARK FLAGS --side NAME``. For every line that it reads it runs an untimed round,
+since the system may have taken its idle memory away meanwhile, and then a timed one: the steady state of a long run.
 """
 
 import argparse
@@ -79,6 +80,7 @@ def _work(side: Side, arguments: argparse.Namespace) -> None:
     one_round()
     answer(ready_seconds=time.perf_counter() - start, versions=versions)
     for _ in sys.stdin:
+        one_round()  # untimed: while the other side ran, the system may have taken idle memory away
         start = time.perf_counter()
         one_round()
         seconds = time.perf_counter() - start

@@ -36,7 +36,7 @@ def our_side(arguments: argparse.Namespace):
 def official_side(arguments: argparse.Namespace):
     """The official code's iteration or evaluation, with the configuration that it ships."""
     sys.path.insert(0, str(arguments.official))
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
     from few_shot_learning_system import MAMLFewShotClassifier  # pyright: ignore[reportMissingImports]
 
     fields = json.loads((arguments.official / OFFICIAL_CONFIGS[arguments.setting]).read_text())

@@ -8,7 +8,7 @@ import jax
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners.base import Fast, apply_model, cross_entropy, merge
 
-UNROLLED = 5  # inner steps compiled one after the other on a CPU
+UNROLLED = 10  # most inner steps that are compiled one after the other on a CPU, without a loop
 
 
 def support_gradients(
@@ -44,5 +44,5 @@ def scan_steps(step: Callable, state, num_steps: int, remat: bool):
     if not isinstance(num_steps, int) or num_steps < 1:
         raise UserError(f"num_steps is {num_steps!r}; expected a whole number, at least 1")
     body = jax.checkpoint(step) if remat else step
-    unroll = min(num_steps, UNROLLED) if jax.default_backend() == "cpu" else 1
+    unroll = num_steps if num_steps <= UNROLLED and jax.default_backend() == "cpu" else 1
     return jax.lax.scan(lambda state, _: body(state), state, length=num_steps, unroll=unroll)
