@@ -27,8 +27,14 @@ if TYPE_CHECKING:  # what a type checker should know of the fields: nothing
 else:
     ConfigDict = ml_collections.ConfigDict
 
-LEARNERS = {"cxgrad": learners.cxgrad, "maml": learners.maml}
-MODELS = {"conv4": models.Conv4, "resnet12": models.ResNet12}
+LEARNERS = {
+    "cxgrad": learners.cxgrad,
+    "maml": learners.maml,
+    "matching_net": learners.matching_net,
+    "proto_net": learners.proto_net,
+    "relation_net": learners.relation_net,
+}
+MODELS = {"conv4": models.Conv4, "relation_conv4": models.RelationConv4, "resnet12": models.ResNet12}
 
 
 def base_config() -> ConfigDict:
@@ -209,15 +215,18 @@ def check(config: ConfigDict) -> None:
         _at_least(config, "learner.context_dim", 1)
     _at_least(config, "episode.way", 2)
     for field in (
-        "episode.shot", "episode.query", "learner.num_steps", "train.iterations", "train.epoch_iterations",
-        "train.meta_batch", "evaluation.episodes", "evaluation.val_episodes", "evaluation.ensemble",
+        "episode.shot", "episode.query", "train.iterations", "train.epoch_iterations", "train.meta_batch",
+        "evaluation.episodes", "evaluation.val_episodes", "evaluation.ensemble",
     ):  # fmt: skip
         _at_least(config, field, 1)
+    if "num_steps" in config.learner:
+        _at_least(config, "learner.num_steps", 1)
     for field in ("train.iterations_per_dispatch", "parallel.num_devices", "parallel.tasks_per_chunk"):
         _at_least(config, field, 0)
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed is {config.seed}; expected 0 to 4294967295")
-    for field in ("train.learning_rate", "learner.inner_lr", "model.norm_epsilon"):
+    positive = ["train.learning_rate", "model.norm_epsilon"]
+    for field in positive + (["learner.inner_lr"] if "inner_lr" in config.learner else []):
         if not config_value(config, field) > 0:
             raise UserError(f"{field} is {config_value(config, field)}; expected a positive number")
     for channels in config.model.get("channels") or (config.model.features,):
@@ -231,6 +240,11 @@ def check(config: ConfigDict) -> None:
             f"data.image_size is {config.data.image_size}; {poolings} poolings of {config.model.name} need at least "
             f"{2**poolings}"
         )
+    try:
+        build_learner(config)
+    except UserError as error:  # a factory names its hyper-parameter without the section
+        section = "learner." if str(error).split()[0] in config.learner else ""
+        raise UserError(f"{section}{error}") from None
 
 
 def num_devices(config: ConfigDict) -> int:

@@ -74,13 +74,26 @@ def gradient_based(
         del params
         return apply_model(model, task.model, query_images)
 
+    return MetaLearner(init, adapt, predict, query_loss(adapt, predict))
+
+
+def query_loss(adapt: Callable, predict: Callable, objective: Callable | None = None) -> Callable:
+    """Makes ``MetaLearner.loss`` of the two functions before it, an objective that does not change over training.
+
+    Args:
+      adapt: as ``MetaLearner.adapt``.
+      predict: as ``MetaLearner.predict``.
+      objective: ``(logits [N, way], labels [N]) -> scalar``; ``cross_entropy`` if None.
+    """
+
     def loss(params, episode: Episode, iteration=None):
         del iteration
         task = adapt(params, episode.support_images, episode.support_labels)
         logits = predict(params, task, episode.query_images)
-        return cross_entropy(logits, episode.query_labels), {"accuracy": accuracy(logits, episode.query_labels)}
+        value = (objective or cross_entropy)(logits, episode.query_labels)
+        return value, {"accuracy": accuracy(logits, episode.query_labels)}
 
-    return MetaLearner(init, adapt, predict, loss)
+    return loss
 
 
 def as_float(images: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
@@ -92,11 +105,26 @@ def as_float(images: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
     return jnp.asarray(images)
 
 
-def apply_model(model: nn.Module, model_params: Params, images: jax.Array) -> jax.Array:
-    """Logits of ``images [N, H, W, C]``, ``[N, way]``. Running statistics that a model keeps are dropped."""
+def apply_model(model: nn.Module, model_params: Params, images: jax.Array, method: str = "__call__") -> jax.Array:
+    """Logits of ``images [N, H, W, C]``, ``[N, way]``, or what else ``method`` of the model gives.
+
+    Running statistics that a model keeps are dropped.
+    """
     dtype = jax.tree.leaves(model_params)[0].dtype
-    logits, _ = model.apply({"params": model_params}, as_float(images, dtype), mutable=["batch_stats"])
-    return logits
+    output, _ = model.apply({"params": model_params}, as_float(images, dtype), mutable=["batch_stats"], method=method)
+    return output
+
+
+def linear(layer: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
+    """``x [..., D] @ kernel [D, E] + bias [E]`` of a ``layer``, at the highest precision."""
+    return jnp.matmul(x, layer["kernel"], precision="highest") + layer["bias"]
+
+
+def init_linear(key: jax.Array, inputs: int, outputs: int, bound: float, dtype: jnp.dtype) -> Fast:
+    """Parameters of ``linear``: kernel ``[inputs, outputs]`` and bias, uniform in ±bound."""
+    kernel_key, bias_key = jax.random.split(key)
+    kernel = jax.random.uniform(kernel_key, (inputs, outputs), dtype, -bound, bound)
+    return {"kernel": kernel, "bias": jax.random.uniform(bias_key, (outputs,), dtype, -bound, bound)}
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

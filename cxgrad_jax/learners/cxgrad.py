@@ -15,12 +15,13 @@ import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners.base import (
-    Fast,
     Labels,
     MetaLearner,
     Task,
     default_labels,
     gradient_based,
+    init_linear,
+    linear,
     merge,
     split_by_label,
 )  # fmt: skip
@@ -111,22 +112,13 @@ def cxgrad(
 
 def scaling_factors(generator: dict, context: jax.Array) -> jax.Array:
     """gamma(nu), Eq. 8: one positive factor ``[L]`` a scaled kernel from ``context [context_dim]``."""
-    hidden = jax.nn.relu(_linear(generator["hidden"], context))
-    return jax.nn.softplus(_linear(generator["output"], hidden))
+    hidden = jax.nn.relu(linear(generator["hidden"], context))
+    return jax.nn.softplus(linear(generator["output"], hidden))
 
 
 def init_scaling_factors(key: jax.Array, context_dim: int, num_scaled: int, dtype: jnp.dtype) -> dict:
     """Parameters of ``scaling_factors``: weights and biases uniform in ±1/sqrt(fan-in), PyTorch's default."""
     bound = context_dim**-0.5
-
-    def linear(key, size):
-        kernel_key, bias_key = jax.random.split(key)
-        kernel = jax.random.uniform(kernel_key, (context_dim, size), dtype, -bound, bound)
-        return {"kernel": kernel, "bias": jax.random.uniform(bias_key, (size,), dtype, -bound, bound)}
-
     hidden_key, output_key = jax.random.split(key)
-    return {"hidden": linear(hidden_key, context_dim), "output": linear(output_key, num_scaled)}
-
-
-def _linear(layer: Fast, x: jax.Array) -> jax.Array:
-    return jnp.matmul(x, layer["kernel"], precision="highest") + layer["bias"]
+    hidden = init_linear(hidden_key, context_dim, context_dim, bound, dtype)
+    return {"hidden": hidden, "output": init_linear(output_key, context_dim, num_scaled, bound, dtype)}

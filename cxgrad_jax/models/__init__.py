@@ -1,6 +1,10 @@
-"""Backbones with a linear head. Any other ``flax.linen`` image classifier can be passed to a learner instead."""
+"""Backbones with a linear head. Any other ``flax.linen`` image classifier can be passed to a learner instead.
+
+The metric learners ask a backbone for what lies before its head: ``embed`` and ``feature_maps``.
+"""
 
 from cxgrad_jax.models.conv4 import Conv4
+from cxgrad_jax.models.relation_net import RelationConv4, RelationHead
 from cxgrad_jax.models.resnet12 import ResNet12
 
-__all__ = ["Conv4", "ResNet12"]
+__all__ = ["Conv4", "RelationConv4", "RelationHead", "ResNet12"]

@@ -31,18 +31,43 @@ class Conv4(nn.Module):
     norm_epsilon: float = 1e-5
     precision: Precision = "highest"
 
-    @nn.compact
+    def setup(self):
+        self.block = [self.make_block() for _ in range(4)]  # its parameters are block_0 ... block_3
+        self.head = Head(self.num_classes, self.precision)
+
+    def make_block(self, padded: bool = True, pooled: bool = True) -> "Block":
+        """A block with the fields of this network."""
+        return Block(
+            self.features,
+            self.norm,
+            self.use_bias,
+            self.negative_slope,
+            self.norm_epsilon,
+            self.precision,
+            padded,
+            pooled,
+        )
+
     def __call__(self, x: jax.Array) -> jax.Array:
-        for i in range(4):
-            x = Block(
-                self.features, self.norm, self.use_bias, self.negative_slope, self.norm_epsilon, self.precision,
-                name=f"block_{i}",
-            )(x)  # fmt: skip
-        return Head(self.num_classes, self.precision, name="head")(x.reshape(x.shape[0], -1))
+        return self.head(self.embed(x))
+
+    def embed(self, x: jax.Array) -> jax.Array:
+        """What the head sees, the flattened feature maps: ``[N, H, W, C] -> [N, D]``."""
+        return self.feature_maps(x).reshape(x.shape[0], -1)
+
+    def feature_maps(self, x: jax.Array) -> jax.Array:
+        """The output of the last block: ``[N, H, W, C] -> [N, h, w, features]``."""
+        for block in self.block:
+            x = block(x)
+        return x
 
 
 class Block(nn.Module):
-    """One block of Conv-4: ``[N, H, W, C] -> [N, H // 2, W // 2, features]``."""
+    """One block of Conv-4: ``[N, H, W, C] -> [N, H // 2, W // 2, features]``.
+
+    Without ``padded`` the convolution drops a margin of one position on every side, without ``pooled`` the map is not
+    halved.
+    """
 
     features: int
     norm: str
@@ -50,10 +75,14 @@ class Block(nn.Module):
     negative_slope: float
     norm_epsilon: float
     precision: Precision
+    padded: bool = True
+    pooled: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = Conv(self.features, use_bias=self.use_bias, precision=self.precision, name="conv")(x)
+        if not self.padded:
+            x = x[:, 1:-1, 1:-1]
         # A monotone activation commutes with max-pooling, so it comes last, on a quarter of the values.
-        x = Norm(self.norm, self.norm_epsilon, pool=True, name="norm")(x)
+        x = Norm(self.norm, self.norm_epsilon, pool=self.pooled, name="norm")(x)
         return leaky_relu(x, self.negative_slope)

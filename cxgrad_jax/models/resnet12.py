@@ -31,19 +31,31 @@ class ResNet12(nn.Module):
     norm_epsilon: float = 1e-5
     precision: Precision = "highest"
 
-    @nn.compact
+    def setup(self):
+        self.block = [  # its parameters are block_0 ... block_3
+            ResidualBlock(channels, self.norm, self.negative_slope, self.norm_epsilon, self.precision)
+            for channels in self.channels
+        ]
+        self.head = Head(self.num_classes, self.precision)
+
     def __call__(self, x: jax.Array) -> jax.Array:
-        for i, channels in enumerate(self.channels):
-            x = ResidualBlock(
-                channels, self.norm, self.negative_slope, self.norm_epsilon, self.precision, name=f"block_{i}"
-            )(x)
+        return self.head(self.embed(x))
+
+    def embed(self, x: jax.Array) -> jax.Array:
+        """What the head sees, the mean over positions: ``[N, H, W, C] -> [N, D]``, D the last of ``channels``."""
+        return jnp.mean(self.feature_maps(x), axis=(1, 2))
+
+    def feature_maps(self, x: jax.Array) -> jax.Array:
+        """The output of the last block: ``[N, H, W, C] -> [N, h, w, D]``."""
+        for i, block in enumerate(self.block):
+            x = block(x)
             # ReLU commutes with max-pooling; pooling first activates a quarter of the values.
             if self.pooling == "every_block" or i < 2:
                 x = max_pool(x)
             elif i == 2:
                 x = max_pool(x, padding=1)
             x = leaky_relu(x, self.negative_slope)
-        return Head(self.num_classes, self.precision, name="head")(jnp.mean(x, axis=(1, 2)))
+        return x
 
 
 class ResidualBlock(nn.Module):

@@ -61,6 +61,16 @@ def make_learner(name: str, settings: dict) -> cx.MetaLearner:
     return cx.learners.cxgrad(model, **common, **context)
 
 
+def recorder(found: dict[str, float]):
+    """``(quantity, ours, expected)`` that keeps the largest deviation by quantity, relative to a tensor's maximum."""
+
+    def record(quantity, ours, expected):
+        error = np.max(np.abs(np.asarray(ours) - expected)) / max(np.max(np.abs(expected)), 1e-30)
+        found[quantity] = max(found.get(quantity, 0.0), float(error))
+
+    return record
+
+
 @functools.cache
 def deviations(name: str, dtype, iterations: tuple[str, ...] = ()) -> dict[str, float]:
     """The largest deviation from the golden file by quantity, relative to each tensor's maximum."""
@@ -71,10 +81,7 @@ def deviations(name: str, dtype, iterations: tuple[str, ...] = ()) -> dict[str, 
     params = cx.interop.from_official(stored, kind)
     optimiser = outer_optimiser(settings["outer"]["lr"])
     opt_state, found = optimiser.init(params), {}
-
-    def record(quantity, ours, expected):
-        error = np.max(np.abs(np.asarray(ours) - expected)) / max(np.max(np.abs(expected)), 1e-30)
-        found[quantity] = max(found.get(quantity, 0.0), float(error))
+    record = recorder(found)
 
     def mean_loss(params, episodes):
         def one(episode):
