@@ -1,7 +1,7 @@
 """What every learner shares: its four functions, the model's application, the loss, which parameters adapt."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -53,22 +53,23 @@ class Task(NamedTuple):
 
 def gradient_based(
     model: nn.Module,
-    init_extra: Callable[[jax.Array, Params, jnp.dtype], dict[str, Params]],
     adapt: Callable[[Params, jax.Array, jax.Array], Task],
+    init_extra: Callable[[jax.Array, Params, jnp.dtype], dict[str, Params]] | None = None,
 ) -> MetaLearner:
     """Makes a learner of an inner loop: query logits come from the adapted model.
 
     Args:
       model: a ``flax.linen`` classifier.
-      init_extra: ``(key, model_params, dtype) -> dict`` of meta-parameters beside ``"model"``.
       adapt: as ``MetaLearner.adapt``.
+      init_extra: ``(key, model_params, dtype) -> dict`` of meta-parameters beside ``"model"``, or in its place.
     """
 
     def init(key, images):
         images = as_float(images)
         model_key, extra_key = jax.random.split(key)
         model_params = model.init(model_key, images)["params"]
-        return {"model": model_params, **init_extra(extra_key, model_params, images.dtype)}
+        extra = init_extra(extra_key, model_params, images.dtype) if init_extra else {}
+        return {"model": model_params, **extra}
 
     def predict(params, task, query_images):
         del params
@@ -115,18 +116,6 @@ def apply_model(model: nn.Module, model_params: Params, images: jax.Array, metho
     return output
 
 
-def linear(layer: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
-    """``x [..., D] @ kernel [D, E] + bias [E]`` of a ``layer``, at the highest precision."""
-    return jnp.matmul(x, layer["kernel"], precision="highest") + layer["bias"]
-
-
-def init_linear(key: jax.Array, inputs: int, outputs: int, bound: float, dtype: jnp.dtype) -> Fast:
-    """Parameters of ``linear``: kernel ``[inputs, outputs]`` and bias, uniform in ±bound."""
-    kernel_key, bias_key = jax.random.split(key)
-    kernel = jax.random.uniform(kernel_key, (inputs, outputs), dtype, -bound, bound)
-    return {"kernel": kernel, "bias": jax.random.uniform(bias_key, (outputs,), dtype, -bound, bound)}
-
-
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Mean cross-entropy of ``logits [N, way]`` and ``labels [N]``, a scalar in nats."""
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
@@ -153,9 +142,10 @@ def default_labels(path: str, leaf: jax.Array) -> str:
 def split_by_label(model_params: Params, labels: Labels) -> tuple[Fast, Fast, list[str]]:
     """Splits model parameters into (adapted ones, meta-learned ones, paths of the scaled among the adapted).
 
-    Paths are in natural order (``block_2`` before ``block_10``), which is the forward order of the models here.
+    Paths are in natural order (``block_2`` before ``block_10``), kernels before biases: the forward order of the models
+    here.
     """
-    flat: dict[str, Any] = flatten_dict(model_params, sep="/")
+    flat = by_path(model_params)
     kinds = {path: labels(path, flat[path]) for path in sorted(flat, key=_natural)}
     unknown = {path: kind for path, kind in kinds.items() if kind not in (SCALED, ADAPTED, META)}
     if unknown:
@@ -168,10 +158,19 @@ def split_by_label(model_params: Params, labels: Labels) -> tuple[Fast, Fast, li
     return fast, frozen, [path for path, kind in kinds.items() if kind == SCALED]
 
 
-def merge(fast: Mapping[str, jax.Array], frozen: Mapping[str, jax.Array]) -> Params:
-    """The inverse of ``split_by_label``: the model's parameters as a nested dict."""
-    return unflatten_dict({**frozen, **fast}, sep="/")
+def by_path(params: Params, until: Container[str] = ()) -> dict[str, Any]:
+    """A nested dict of parameters as one dict by path, such as ``"block_0/conv/kernel"``. ``merge`` is its inverse.
+
+    What lies at a path in ``until`` stays as it is, nested or not.
+    """
+    return dict(flatten_dict(params, is_leaf=lambda path, _: "/".join(path) in until, sep="/"))
+
+
+def merge(*by_path: Mapping[str, Any]) -> Params:
+    """The inverse of ``split_by_label`` and ``by_path``: parameters as one nested dict."""
+    return unflatten_dict({path: value for part in by_path for path, value in part.items()}, sep="/")
 
 
 def _natural(path: str) -> list:
+    path = path.removesuffix("kernel")
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)]

@@ -20,12 +20,11 @@ from cxgrad_jax.learners.base import (
     Task,
     default_labels,
     gradient_based,
-    init_linear,
-    linear,
     merge,
     split_by_label,
 )  # fmt: skip
 from cxgrad_jax.learners.inner_loop import scan_steps, sgd, support_gradients
+from cxgrad_jax.learners.mlp import init_mlp, mlp
 
 
 def cxgrad(
@@ -88,7 +87,7 @@ def cxgrad(
                 gradient = jax.lax.stop_gradient(gradient)
             return -context_lr * gradient, loss
 
-        def step(state):
+        def step(state, _):
             weights, context = state
             trace = {}
             if context_update == "step":
@@ -105,20 +104,11 @@ def cxgrad(
         num_scaled = len(split_by_label(model_params, labels)[2])
         if num_scaled == 0:
             raise UserError("the model has no kernel to scale: labels() gave 'scaled' for no path")
-        return {"generator": init_scaling_factors(key, context_dim, num_scaled, dtype)}
+        return {"generator": init_mlp(key, context_dim, context_dim, num_scaled, dtype)}
 
-    return gradient_based(model, init_generator, adapt)
+    return gradient_based(model, adapt, init_generator)
 
 
 def scaling_factors(generator: dict, context: jax.Array) -> jax.Array:
     """gamma(nu), Eq. 8: one positive factor ``[L]`` a scaled kernel from ``context [context_dim]``."""
-    hidden = jax.nn.relu(linear(generator["hidden"], context))
-    return jax.nn.softplus(linear(generator["output"], hidden))
-
-
-def init_scaling_factors(key: jax.Array, context_dim: int, num_scaled: int, dtype: jnp.dtype) -> dict:
-    """Parameters of ``scaling_factors``: weights and biases uniform in ±1/sqrt(fan-in), PyTorch's default."""
-    bound = context_dim**-0.5
-    hidden_key, output_key = jax.random.split(key)
-    hidden = init_linear(hidden_key, context_dim, context_dim, bound, dtype)
-    return {"hidden": hidden, "output": init_linear(output_key, context_dim, num_scaled, bound, dtype)}
+    return jax.nn.softplus(mlp(generator, context))

@@ -37,11 +37,11 @@ def maml(
         theta, frozen, _ = split_by_label(params["model"], labels)
         gradients_at = support_gradients(model, frozen, support_images, support_labels, first_order)
 
-        def step(theta):
+        def step(theta, _):
             support_loss, gradients = gradients_at(theta)
             return sgd(theta, gradients, inner_lr), {"support_loss": support_loss}
 
         theta, trace = scan_steps(step, theta, num_steps, remat)
         return Task(merge(theta, frozen), trace)
 
-    return gradient_based(model, lambda key, model_params, dtype: {}, adapt)
+    return gradient_based(model, adapt)

@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners.base import MetaLearner, init_linear, linear
+from cxgrad_jax.learners.base import MetaLearner
 from cxgrad_jax.learners.metric import Support, metric_based
+from cxgrad_jax.learners.mlp import init_linear, linear
 
 SHARE_FLOOR = 1e-6  # added to a class's share before the logarithm
 NORM_FLOOR = 1e-5  # added to the length of a feature vector

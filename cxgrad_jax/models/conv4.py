@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 from flax.linen import leaky_relu
 
-from cxgrad_jax.models.layers import Conv, Head, Norm, Precision
+from cxgrad_jax.models.layers import Conv, Film, Head, Norm, Precision, modulate, standardise
 
 
 class Conv4(nn.Module):
@@ -21,6 +21,10 @@ class Conv4(nn.Module):
       negative_slope: of the leaky ReLU.
       norm_epsilon: added to the variance. All task-conditioning of CxGrad flows through it (see ``learners.cxgrad``).
       precision: of products on accelerators.
+      image_statistics: ``"none"``: images in [0, 1] as they are; ``"imagenet"``: minus ImageNet's mean, over its
+        standard deviation, as several official codes have it.
+
+    A call may be given ``film``, a scale and a shift ``[features]`` of the third block before its activation (CAVIA).
     """
 
     num_classes: int
@@ -30,6 +34,7 @@ class Conv4(nn.Module):
     negative_slope: float = 0.01
     norm_epsilon: float = 1e-5
     precision: Precision = "highest"
+    image_statistics: str = "none"
 
     def setup(self):
         self.block = [self.make_block() for _ in range(4)]  # its parameters are block_0 ... block_3
@@ -38,27 +43,27 @@ class Conv4(nn.Module):
     def make_block(self, padded: bool = True, pooled: bool = True) -> "Block":
         """A block with the fields of this network."""
         return Block(
-            self.features,
-            self.norm,
-            self.use_bias,
-            self.negative_slope,
-            self.norm_epsilon,
-            self.precision,
-            padded,
-            pooled,
-        )
+            self.features, self.norm, self.use_bias, self.negative_slope, self.norm_epsilon, self.precision,
+            padded, pooled,
+        )  # fmt: skip
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.head(self.embed(x))
+    @property
+    def film_features(self) -> int:
+        """Channels that ``film`` scales and shifts."""
+        return self.features
 
-    def embed(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, film: Film | None = None) -> jax.Array:
+        return self.head(self.embed(x, film))
+
+    def embed(self, x: jax.Array, film: Film | None = None) -> jax.Array:
         """What the head sees, the flattened feature maps: ``[N, H, W, C] -> [N, D]``."""
-        return self.feature_maps(x).reshape(x.shape[0], -1)
+        return self.feature_maps(x, film).reshape(x.shape[0], -1)
 
-    def feature_maps(self, x: jax.Array) -> jax.Array:
+    def feature_maps(self, x: jax.Array, film: Film | None = None) -> jax.Array:
         """The output of the last block: ``[N, H, W, C] -> [N, h, w, features]``."""
-        for block in self.block:
-            x = block(x)
+        x = standardise(x, self.image_statistics)
+        for i, block in enumerate(self.block):
+            x = block(x, film if i == 2 else None)
         return x
 
 
@@ -79,10 +84,10 @@ class Block(nn.Module):
     pooled: bool = True
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, film: Film | None = None) -> jax.Array:
         x = Conv(self.features, use_bias=self.use_bias, precision=self.precision, name="conv")(x)
         if not self.padded:
             x = x[:, 1:-1, 1:-1]
         # A monotone activation commutes with max-pooling, so it comes last, on a quarter of the values.
         x = Norm(self.norm, self.norm_epsilon, pool=self.pooled, name="norm")(x)
-        return leaky_relu(x, self.negative_slope)
+        return leaky_relu(modulate(x, film), self.negative_slope)

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 
 Precision = str | None
+Film = tuple[jax.Array, jax.Array]  # scale and shift, each [C]
 
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation of red, green and blue
 IMAGES_AT_ONCE = 15  # of a kernel gradient on a CPU
 
 
@@ -161,6 +163,22 @@ _place.defvjp(
     lambda values, position, size: (_place(values, position, size), position),
     lambda size, position, g: (_pick(g, position, size), None),
 )
+
+
+def modulate(x: jax.Array, film: Film | None) -> jax.Array:
+    """Feature-wise linear modulation of ``x [..., C]``: ``x * scale + shift``, or ``x`` where ``film`` is None."""
+    return x if film is None else x * film[0] + film[1]
+
+
+def standardise(images: jax.Array, statistics: str) -> jax.Array:
+    """Images in [0, 1] ``[N, H, W, C]`` minus the mean over the standard deviation of ``"imagenet"``; or of ``"none"``.
+
+    A grey image takes the figures of red.
+    """
+    if statistics == "none":
+        return images
+    mean, deviation = (jnp.asarray(values, images.dtype)[: images.shape[-1]] for values in IMAGENET)
+    return (images - mean) / deviation
 
 
 def xavier_uniform(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:

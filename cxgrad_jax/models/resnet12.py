@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen import leaky_relu
 
-from cxgrad_jax.models.layers import Conv, Head, Norm, Precision, max_pool
+from cxgrad_jax.models.layers import Conv, Film, Head, Norm, Precision, max_pool, modulate, standardise
 
 
 class ResNet12(nn.Module):
@@ -21,6 +21,9 @@ class ResNet12(nn.Module):
       negative_slope: of the activation; 0 is ReLU, which both paper and released code use here.
       norm_epsilon: added to the variance.
       precision: of products on accelerators.
+      image_statistics: as ``Conv4``.
+
+    A call may be given ``film``, a scale and a shift ``[channels[2]]`` of the third block before its activation.
     """
 
     num_classes: int
@@ -30,6 +33,7 @@ class ResNet12(nn.Module):
     negative_slope: float = 0.0
     norm_epsilon: float = 1e-5
     precision: Precision = "highest"
+    image_statistics: str = "none"
 
     def setup(self):
         self.block = [  # its parameters are block_0 ... block_3
@@ -38,15 +42,21 @@ class ResNet12(nn.Module):
         ]
         self.head = Head(self.num_classes, self.precision)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.head(self.embed(x))
+    @property
+    def film_features(self) -> int:
+        """Channels that ``film`` scales and shifts."""
+        return self.channels[2]
 
-    def embed(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, film: Film | None = None) -> jax.Array:
+        return self.head(self.embed(x, film))
+
+    def embed(self, x: jax.Array, film: Film | None = None) -> jax.Array:
         """What the head sees, the mean over positions: ``[N, H, W, C] -> [N, D]``, D the last of ``channels``."""
-        return jnp.mean(self.feature_maps(x), axis=(1, 2))
+        return jnp.mean(self.feature_maps(x, film), axis=(1, 2))
 
-    def feature_maps(self, x: jax.Array) -> jax.Array:
+    def feature_maps(self, x: jax.Array, film: Film | None = None) -> jax.Array:
         """The output of the last block: ``[N, H, W, C] -> [N, h, w, D]``."""
+        x = standardise(x, self.image_statistics)
         for i, block in enumerate(self.block):
             x = block(x)
             # ReLU commutes with max-pooling; pooling first activates a quarter of the values.
@@ -54,7 +64,7 @@ class ResNet12(nn.Module):
                 x = max_pool(x)
             elif i == 2:
                 x = max_pool(x, padding=1)
-            x = leaky_relu(x, self.negative_slope)
+            x = leaky_relu(modulate(x, film if i == 2 else None), self.negative_slope)
         return x
 
 

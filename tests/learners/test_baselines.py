@@ -1,254 +1,234 @@
-"""What must hold of the metric learners whatever the numbers: direct formulas, symmetries, finite differences."""
+"""What must hold of the gradient-based baselines whatever the numbers: reductions to others, finite differences."""
 
+import functools
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 from jax.flatten_util import ravel_pytree
-from jax.sharding import PartitionSpec as P
-from test_identities import FEATURES, WAY, double_precision, make_episode, meta_gradient, model, relative  # noqa: F401
+from test_identities import WAY, double_precision, make_episode, model, relative  # noqa: F401
 
 import cxgrad_jax as cx
-from cxgrad_jax import parallel
+from cxgrad_jax.learners.base import ADAPTED, META, default_labels
+from cxgrad_jax.learners.boil import body_labels
+from cxgrad_jax.learners.maml_plus_plus import step_weights
+from cxgrad_jax.learners.modgrad import last_two_convolutions
 
-PROTO, MATCHING, RELATION = cx.learners.proto_net, cx.learners.matching_net, cx.learners.relation_net
-FULL_CONTEXT = partial(MATCHING, full_context=True)
-VARIANTS = {
-    "proto_net": PROTO,
-    "proto_net, joint": partial(PROTO, joint_normalisation=True),
-    "matching_net": MATCHING,
-    "matching_net, full context": FULL_CONTEXT,
-    "matching_net, full context, joint": partial(FULL_CONTEXT, joint_normalisation=True),
-    "relation_net": RELATION,
-    "relation_net, mean": partial(RELATION, shot_reduction="mean"),
+MAML = partial(cx.learners.maml, num_steps=2)
+LEARNERS = {
+    "alfa": partial(cx.learners.alfa, num_steps=2),
+    "anil": partial(cx.learners.anil, num_steps=2),
+    "boil": cx.learners.boil,
+    "cavia": partial(cx.learners.cavia, context_dim=6),
+    "l2f": partial(cx.learners.l2f, num_steps=2),
+    "maml_plus_plus": partial(cx.learners.maml_plus_plus, num_steps=2),
+    "meta_sgd": cx.learners.meta_sgd,
+    "modgrad": partial(cx.learners.modgrad, context_dim=6),
 }
-every_variant = pytest.mark.parametrize("factory", VARIANTS.values(), ids=VARIANTS.keys())
+every_learner = pytest.mark.parametrize("factory", LEARNERS.values(), ids=LEARNERS.keys())
 
 
-def make(factory, network=None, **hyper_parameters):
-    learner = cx.MetaLearner(*map(jax.jit, factory(network or model(), **hyper_parameters)))
-    return learner, learner.init(jax.random.key(0), make_episode().support_images)
+def make(factory, **hyper_parameters):
+    learner = factory(model(), **hyper_parameters)
+    return learner, jax.jit(learner.init)(jax.random.key(0), make_episode().support_images)
 
 
-def logits_of(learner, params, episode):
-    task = learner.adapt(params, episode.support_images, episode.support_labels)
-    return np.asarray(learner.predict(params, task, episode.query_images))
+@functools.cache
+def compiled(learner):
+    """``(params, episode, iteration) -> (query logits, loss, outer gradient)``."""
+
+    def outcome(params, episode, iteration):
+        task = learner.adapt(params, episode.support_images, episode.support_labels)
+        logits = learner.predict(params, task, episode.query_images)
+        (loss, _), gradient = jax.value_and_grad(learner.loss, has_aux=True)(params, episode, iteration=iteration)
+        return logits, loss, gradient
+
+    return jax.jit(outcome)
 
 
-def features_of(params, images, method="embed", network=None):
-    return np.asarray((network or model()).apply({"params": params["model"]}, images, method=method))
+def outcome(learner, params, iteration=None):
+    return compiled(learner)(params, make_episode(), iteration)
 
 
-def test_proto_net_is_the_direct_formula():
-    learner, params = make(PROTO)
+def head_only(path, leaf):
+    return ADAPTED if path.startswith("head/") else META
+
+
+def constant_output(layers, values):
+    """An MLP's parameters with an output that is ``values`` whatever its input."""
+    output = {"kernel": jnp.zeros_like(layers["output"]["kernel"]), "bias": jnp.asarray(values)}
+    return {**layers, "output": output}
+
+
+def agrees_with(learner, params, other, other_params, tolerance=1e-11):
+    """Same logits after adaptation, same loss, same outer gradient of what is in both."""
+    *ours, gradient = outcome(learner, params)
+    *theirs, expected = outcome(other, other_params)
+    return relative((ours, gradient["model"]), (theirs, expected["model"])) < tolerance
+
+
+def test_alfa_that_generates_one_and_zero_is_maml():
+    alfa, params = make(LEARNERS["alfa"])
+    maml, start = make(MAML)
+    n = len(params["generator"]["output"]["bias"]) // 2
+    params["model"] = start["model"]
+    assert not agrees_with(alfa, params, maml, start)
+    params["generator"] = constant_output(params["generator"], [1.0] * n + [0.0] * n)
+    assert agrees_with(alfa, params, maml, start)
+
+
+def test_l2f_that_forgets_nothing_is_maml():
+    l2f, params = make(LEARNERS["l2f"])
+    maml, start = make(MAML)
+    params["model"] = start["model"]
+    assert not agrees_with(l2f, params, maml, start)
+    params["attenuator"] = constant_output(params["attenuator"], [50.0] * len(params["attenuator"]["output"]["bias"]))
+    assert agrees_with(l2f, params, maml, start)
+
+
+def test_meta_sgd_with_a_constant_rate_is_one_step_of_maml():
+    meta_sgd, params = make(cx.learners.meta_sgd, initial_lr=0.01, labels=default_labels)
+    maml, start = make(cx.learners.maml, num_steps=1)
+    params["model"] = start["model"]
+    assert agrees_with(meta_sgd, params, maml, start)
+    every_parameter, params = make(cx.learners.meta_sgd, initial_lr=0.01)
+    assert not agrees_with(every_parameter, {**params, "model": start["model"]}, maml, start)
+
+
+def test_maml_plus_plus_with_equal_rates_rows_and_the_last_loss_is_maml():
+    plus_plus, params = make(LEARNERS["maml_plus_plus"])
+    maml, start = make(MAML)
+    kernels, rows = (jax.tree.map(lambda x: x, start["model"]) for _ in range(2))
+    for block in (f"block_{i}" for i in range(4)):
+        kernels[block]["norm"] = jax.tree.map(lambda x: jnp.stack([x, x]), rows[block]["norm"])
+    params["model"] = kernels
+    (*ours, gradient), (*theirs, expected) = outcome(plus_plus, params), outcome(maml, start)
+    assert relative(ours, theirs) < 1e-11
+    for block in (f"block_{i}" for i in range(4)):  # what one row has in MAML, two share here
+        gradient["model"][block]["norm"] = jax.tree.map(lambda x: x.sum(axis=0), gradient["model"][block]["norm"])
+    assert relative(gradient["model"], expected["model"]) < 1e-11
+
+
+def test_the_multi_step_loss_is_the_weighted_sum_of_shorter_runs():
+    plus_plus, params = make(LEARNERS["maml_plus_plus"], multi_step_epochs=4, epoch_iterations=10)
+    start = jax.tree.map(lambda x: x, params["model"])
+    for block in (f"block_{i}" for i in range(4)):
+        start[block]["norm"] = jax.tree.map(lambda x: x[0], start[block]["norm"])
+    shorter = [float(outcome(make(cx.learners.maml, num_steps=k)[0], {"model": start})[1]) for k in (1, 2)]
+    for iteration, weights in ((0, (0.5, 0.5)), (25, (0.25, 0.75)), (40, (0.0, 1.0)), (10**6, (0.0, 1.0))):
+        found = float(outcome(plus_plus, params, iteration)[1])
+        assert found == pytest.approx(np.dot(weights, shorter), rel=1e-12)
+    assert float(outcome(plus_plus, params)[1]) == pytest.approx(shorter[-1], rel=1e-12)
+
+
+@pytest.mark.parametrize("num_steps", [2, 3, 5])
+def test_the_weights_of_the_multi_step_loss_sum_to_one_and_move_to_the_last(num_steps):
+    weights = np.stack([step_weights(epoch, num_steps, 15) for epoch in range(15)])
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_allclose(weights[0], 1 / num_steps)
+    assert np.all(np.diff(weights[:, -1]) > 0) and weights.min() >= 0.03 / num_steps
+
+
+def test_modgrad_whose_masks_are_one_is_one_step_of_maml_on_two_convolutions():
+    modgrad, params = make(LEARNERS["modgrad"], inner_lr=0.01)
+    maml, start = make(cx.learners.maml, num_steps=1, labels=last_two_convolutions)
+    params["model"] = start["model"]
+    assert not agrees_with(modgrad, params, maml, start)
+    for block in ("block_2", "block_3"):
+        vectors = params["modulator"][block]["conv"]["kernel"]
+        for name in vectors:
+            vectors[name] = constant_output(vectors[name], jnp.ones_like(vectors[name]["output"]["bias"]))
+    assert agrees_with(modgrad, params, maml, start)
+
+
+def test_anil_and_boil_share_out_what_maml_adapts():
+    anil, start = make(cx.learners.anil, inner_lr=0.1, num_steps=2)
+    assert agrees_with(anil, start, make(MAML, inner_lr=0.1, labels=head_only)[0], start)
+    one_step = {"inner_lr": 0.1, "num_steps": 1}
+    everything = make(cx.learners.maml, labels=lambda path, leaf: ADAPTED, **one_step)[0]
     episode = make_episode()
-    support, query = (features_of(params, x) for x in (episode.support_images, episode.query_images))
-    logits = np.empty((len(query), WAY))
-    for i, x in enumerate(query):
-        for c in range(WAY):
-            prototype = np.mean([f for f, y in zip(support, episode.support_labels, strict=True) if y == c], axis=0)
-            logits[i, c] = -np.sum((x - prototype) ** 2)
-    np.testing.assert_allclose(logits_of(learner, params, episode), logits, rtol=1e-12)
-    log_shares = logits - np.log(np.sum(np.exp(logits), axis=1, keepdims=True))
-    loss, metrics = learner.loss(params, episode)
-    assert float(loss) == pytest.approx(-np.mean(log_shares[np.arange(len(query)), episode.query_labels]), rel=1e-12)
-    assert float(metrics["accuracy"]) == pytest.approx(np.mean(logits.argmax(axis=1) == episode.query_labels))
-
-
-def test_matching_net_is_the_direct_formula():
-    learner, params = make(MATCHING, scale=7.0)
-    episode = make_episode()
-    support, query = (features_of(params, x) for x in (episode.support_images, episode.query_images))
-    loss = 0.0
-    for i, x in enumerate(query):
-        cosines = [max(0, x @ s / (np.linalg.norm(x) + 1e-5) / (np.linalg.norm(s) + 1e-5)) for s in support]
-        attention = np.exp(7 * np.array(cosines)) / np.sum(np.exp(7 * np.array(cosines)))
-        share = [attention[episode.support_labels == c].sum() + 1e-6 for c in range(WAY)]
-        np.testing.assert_allclose(logits_of(learner, params, episode)[i], np.log(share), rtol=1e-11)
-        loss -= np.log(share[episode.query_labels[i]]) / len(query)
-    assert float(learner.loss(params, episode)[0]) == pytest.approx(loss, rel=1e-12)
-
-
-def test_relation_net_is_the_direct_formula():
-    learner, params = make(RELATION)
-    episode = make_episode()
-    support, query = (
-        features_of(params, x, "feature_maps") for x in (episode.support_images, episode.query_images)
-    )  # fmt: skip
-    pairs = [
-        np.concatenate([support[episode.support_labels == c].sum(axis=0), x], axis=-1)
-        for x in query
-        for c in range(WAY)
+    tasks = [
+        jax.jit(learner.adapt)(start, episode.support_images, episode.support_labels).model
+        for learner in (everything, make(cx.learners.anil, **one_step)[0], make(cx.learners.boil, **one_step)[0])
     ]
-    relations = cx.models.RelationHead().apply({"params": params["relation"]}, np.stack(pairs))
-    logits = np.asarray(relations).reshape(len(query), WAY)
-    np.testing.assert_allclose(logits_of(learner, params, episode), logits, rtol=1e-12)
-    scores = 1 / (1 + np.exp(-logits))
-    loss = np.mean((scores - (episode.query_labels[:, None] == np.arange(WAY))) ** 2)
-    assert float(learner.loss(params, episode)[0]) == pytest.approx(loss, rel=1e-12)
+    whole, head, body = tasks
+    assert relative({**body, "head": head["head"]}, whole) < 1e-11
+    assert relative(body["head"], start["model"]["head"]) == 0 and relative(head["block_0"], whole["block_0"]) > 0
+    assert body_labels("head/kernel", jnp.zeros(1)) == META
 
 
-def test_full_context_whose_lstms_are_silent_is_none():
-    silent, params = make(FULL_CONTEXT)
-    plain, _ = make(MATCHING)
-    params["context"] = jax.tree.map(jnp.zeros_like, params["context"])
-    expected = logits_of(plain, {"model": params["model"]}, make_episode())
-    np.testing.assert_allclose(logits_of(silent, params, make_episode()), expected, rtol=1e-13)
-
-
-@pytest.mark.parametrize("factory", [PROTO, MATCHING, FULL_CONTEXT])
-def test_encoding_jointly_changes_nothing_but_batch_statistics(factory):
+def test_cavia_without_steps_worth_of_rate_does_not_adapt():
     episode = make_episode()
-    for norm, same in (("layer", True), ("batch", False)):
-        separate, params = make(factory, model(norm=norm))
-        joint, _ = make(factory, model(norm=norm), joint_normalisation=True)
-        assert (relative(logits_of(joint, params, episode), logits_of(separate, params, episode)) < 1e-11) == same
+    permuted = episode._replace(support_labels=episode.support_labels[::-1].copy())
+    for inner_lr, adapts in ((1e-300, False), (1.0, True)):
+        cavia, params = make(LEARNERS["cavia"], inner_lr=inner_lr)
+        ours, theirs = (compiled(cavia)(params, each, None)[0] for each in (episode, permuted))
+        assert (relative(ours, theirs) > 1e-6) == adapts
 
 
-def test_one_shot_needs_no_reduction():
-    episode = make_episode(shot=1)
-    total, params = make(RELATION)
-    mean, _ = make(RELATION, shot_reduction="mean")
-    np.testing.assert_array_equal(logits_of(total, params, episode), logits_of(mean, params, episode))
-    assert relative(logits_of(total, params, make_episode()), logits_of(mean, params, make_episode())) > 1e-6
+@pytest.mark.parametrize("name", ["l2f", "maml_plus_plus"])
+def test_first_order_at_the_start_and_second_order_later(name):
+    annealed, params = make(LEARNERS[name], first_order_epochs=2, epoch_iterations=10)
+    first, second = (make(LEARNERS[name], first_order=order, epoch_iterations=10)[0] for order in (True, False))
+    for iteration, same, other in ((19, first, second), (20, second, first)):
+        gradient = outcome(annealed, params, iteration)[2]
+        assert relative(gradient, outcome(same, params, iteration)[2]) < 1e-11
+        assert relative(gradient, outcome(other, params, iteration)[2]) > 1e-6
 
 
-@every_variant
-def test_renaming_the_classes_renames_the_logits(factory):
-    learner, params = make(factory)
-    episode, order = make_episode(), np.array([2, 0, 1])
-    renamed = episode._replace(support_labels=order[episode.support_labels])
-    assert relative(logits_of(learner, params, renamed)[:, order], logits_of(learner, params, episode)) < 1e-11
-
-
-@pytest.mark.parametrize("factory", [PROTO, MATCHING, RELATION])
-def test_the_order_of_the_support_images_does_not_matter(factory):
-    learner, params = make(factory)
-    episode, order = make_episode(), np.random.default_rng(0).permutation(2 * WAY)
-    shuffled = episode._replace(
-        support_images=episode.support_images[order], support_labels=episode.support_labels[order]
-    )
-    assert relative(logits_of(learner, params, shuffled), logits_of(learner, params, episode)) < 1e-11
-
-
-@every_variant
-def test_gradient_against_finite_differences(factory):
-    learner, params = make(factory)
-    episode = make_episode()
+# Not of ALFA and L2F, whose outer gradient holds the means of inner gradients constant.
+@pytest.mark.parametrize("name", sorted(LEARNERS.keys() - {"alfa", "l2f"}))
+def test_gradient_against_finite_differences(name):
+    learner, params = make(LEARNERS[name])
     flat, restore = ravel_pytree(params)
-    loss = jax.jit(lambda x: learner.loss(restore(x), episode, iteration=jnp.int32(3))[0])
-    gradient, h = jax.jit(jax.grad(loss))(flat), 1e-6
+    gradient, h = ravel_pytree(outcome(learner, params, 3)[2])[0], 1e-6
     for seed in range(2):
-        direction = jax.random.normal(jax.random.key(seed), flat.shape)
-        numeric = (loss(flat + h * direction) - loss(flat - h * direction)) / (2 * h)
+        direction = jax.random.normal(jax.random.key(seed), flat.shape) * (jnp.abs(flat) + 1e-3)
+        ahead, behind = (outcome(learner, restore(flat + sign * h * direction), 3)[1] for sign in (1, -1))
+        numeric = (ahead - behind) / (2 * h)
         assert float(jnp.vdot(gradient, direction)) == pytest.approx(float(numeric), rel=2e-5)
 
 
-@pytest.mark.parametrize("factory", [partial(PROTO, joint_normalisation=True), FULL_CONTEXT, RELATION])
-def test_every_way_of_batching_gives_the_same(factory):
-    learner, params = factory(model()), make(factory)[1]
-    episodes = jax.tree.map(lambda *x: jnp.stack(x), *(make_episode(seed) for seed in range(4)))
-    one = jax.jit(jax.value_and_grad(learner.loss, has_aux=True))
-    expected = jax.tree.map(lambda *x: np.mean(x, axis=0), *(one(params, make_episode(seed)) for seed in range(4)))
-    mesh, spec = parallel.task_mesh(2), P(parallel.TASK_AXIS)
-
-    def on_two_devices(params, episodes):
-        found = parallel.mean_loss_and_gradients(learner.loss, parallel.vary(params), episodes, 1)
-        return parallel.mean_over_devices(found)
-
-    spread = jax.jit(jax.shard_map(on_two_devices, mesh=mesh, in_specs=(P(), spec), out_specs=P()))
-    vectorised = jax.jit(lambda params, episodes: parallel.mean_loss_and_gradients(learner.loss, params, episodes, 4))
-    for way in (spread, vectorised):
-        assert relative(ravel_pytree(way(params, episodes))[0], ravel_pytree(expected)[0]) < 1e-11
-
-
-@every_variant
-def test_everything_follows_the_dtype_of_the_images(factory):
-    episode, (learner, _) = make_episode(), make(factory)
-    for dtype in (np.float32, np.float64):
-        typed = episode._replace(**{f"{kind}_images": getattr(episode, f"{kind}_images").astype(dtype)
-                                    for kind in ("support", "query")})  # fmt: skip
-        params = learner.init(jax.random.key(0), typed.support_images)
-        loss, _ = learner.loss(params, typed)
-        assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(dtype)} == {loss.dtype}
-    bytes_ = jax.tree.map(lambda x: (255 * x).astype(np.uint8) if x.ndim == 4 else x, episode)
-    params = learner.init(jax.random.key(0), bytes_.support_images)
-    floats = jax.tree.map(lambda x: x.astype(np.float32) / 255 if x.ndim == 4 else x, bytes_)
-    assert relative(logits_of(learner, params, bytes_), logits_of(learner, params, floats)) < 1e-3
-    assert jax.tree.leaves(params)[0].dtype == np.float32
-
-
-@every_variant
-def test_a_head_has_no_parameters_and_every_parameter_a_gradient(factory):
-    learner, params = make(factory)
-    assert "head" not in params["model"]
-    assert all(np.any(leaf) for leaf in jax.tree.leaves(meta_gradient(learner, params, make_episode())))
-
-
-@pytest.mark.parametrize("factory", [PROTO, MATCHING, RELATION])
-@pytest.mark.parametrize("size", [16, 84])
+@every_learner
 @pytest.mark.parametrize(
-    "network",
-    [
-        model(),
-        cx.models.ResNet12(num_classes=WAY, channels=(2, 2, 4, FEATURES)),
-        cx.models.RelationConv4(num_classes=WAY, features=FEATURES),
-    ],
-    ids=lambda network: type(network).__name__,
+    "network", [cx.models.Conv4(WAY, use_bias=True), cx.models.ResNet12(WAY)], ids=["conv4", "resnet12"]
 )
-def test_every_backbone_and_size(factory, size, network):
-    learner = factory(network)
-    images = jax.ShapeDtypeStruct((WAY, size, size, 3), np.float32)
+def test_every_backbone(factory, network):
+    learner, size = factory(network), 84
+    images = jax.ShapeDtypeStruct((WAY, size, size, 3), np.uint8)
     labels = jax.ShapeDtypeStruct((WAY,), np.int32)
     params = jax.eval_shape(learner.init, jax.random.key(0), images)
-    assert "head" not in params["model"]
     task = jax.eval_shape(learner.adapt, params, images, labels)
     logits = jax.eval_shape(learner.predict, params, task, images)
-    assert logits.shape == (WAY, WAY) and logits.dtype == np.float32
+    assert logits.shape == (WAY, WAY) and {logits.dtype, *(x.dtype for x in jax.tree.leaves(params))} == {
+        np.dtype(np.float32)
+    }
+    iteration = jax.ShapeDtypeStruct((), np.int32)
+    episode = cx.Episode(images, labels, images, labels)
+    gradient = jax.eval_shape(jax.grad(lambda p, e, i: learner.loss(p, e, iteration=i)[0]), params, episode, iteration)
+    assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, params)
 
 
-def test_the_official_relation_net_has_its_sizes():
-    # 84 -> 41 -> 19 -> 19 -> 19 in the encoder; 19 -> 8 -> 3 in the relation module.
-    network = cx.models.RelationConv4(num_classes=5, features=64, use_bias=True, negative_slope=0.0)
-    images = jax.ShapeDtypeStruct((2, 84, 84, 3), np.float32)
-    params = jax.eval_shape(RELATION(network).init, jax.random.key(0), images)
-    maps = jax.eval_shape(partial(network.apply, method="feature_maps"), {"params": params["model"]}, images)
-    assert maps.shape == (2, 19, 19, 64)
-    assert params["relation"]["hidden"]["kernel"].shape == (576, 8)
-
-
-class Plain(nn.Module):
+class Plain(cx.models.Conv4.__mro__[1]):
     """A classifier without access to its features."""
 
-    num_classes: int = WAY
-
-    @nn.compact
     def __call__(self, x):
-        return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
-
-
-class Nameless(nn.Module):
-    """An encoder that does not know the way."""
-
-    def embed(self, x):
-        return x.reshape(len(x), -1)
+        return x.reshape(len(x), -1)[:, :WAY] * self.param("scale", jax.nn.initializers.ones, (WAY,))
 
 
 @pytest.mark.parametrize(
-    ("factory", "network", "hyper_parameters", "words"),
+    ("make_learner", "words"),
     [
-        (PROTO, Plain(), {}, r"Plain has no method embed\(images\)"),
-        (RELATION, Plain(), {}, r"Plain has no method feature_maps\(images\)"),
-        (PROTO, Nameless(), {}, "Nameless has no num_classes"),
-        (MATCHING, None, {"scale": 0.0}, "scale is 0.0; expected a positive number"),
-        (RELATION, None, {"shot_reduction": "max"}, "shot_reduction is 'max'; expected 'sum' or 'mean'"),
-        (RELATION, None, {"hidden": 0}, "hidden is 0; expected at least 1"),
+        (lambda: cx.learners.anil(Plain()), r"Plain has no method embed\(images\)"),
+        (lambda: cx.learners.cavia(Plain()), "Plain has no film_features"),
+        (lambda: cx.learners.cavia(model(), context_dim=0), "context_dim is 0; expected at least 1"),
+        (lambda: cx.learners.modgrad(model(), num_passes=0), "num_passes is 0; expected at least 1"),
+        (lambda: make(partial(cx.learners.modgrad, labels=head_only)), r"head/kernel of shape \(4, 3\) cannot adapt"),
     ],
 )
-def test_mistakes_get_one_line(factory, network, hyper_parameters, words):
+def test_mistakes_get_one_line(make_learner, words):
     with pytest.raises(cx.UserError, match=words) as error:
-        factory(network or model(), **hyper_parameters)
+        make_learner()
     assert "\n" not in str(error.value)

@@ -36,16 +36,25 @@ def double_precision():
     jax.config.update("jax_enable_x64", False)
 
 
-def episodes_of(golden, iteration: str, dtype) -> cx.Episode:
+def episodes_of(golden, iteration: str, dtype, as_many_as: str | None = None) -> cx.Episode:
+    """The tasks of an iteration, repeated up to the number of those of another: so as not to compile again."""
+    tasks = np.arange(len(golden[f"{as_many_as or iteration}/support_x"])) % len(golden[f"{iteration}/support_x"])
+
     def images(kind):
-        x = golden[f"{iteration}/{kind}_x"]
-        tasks, way, shot, *chw = x.shape
-        return (x.reshape(tasks, way * shot, *chw).transpose(0, 1, 3, 4, 2) / 255.0).astype(dtype)
+        x = golden[f"{iteration}/{kind}_x"][tasks]
+        _, way, shot, *chw = x.shape
+        return (x.reshape(-1, way * shot, *chw).transpose(0, 1, 3, 4, 2) / 255.0).astype(dtype)
 
     def labels(kind):
-        return golden[f"{iteration}/{kind}_y"].reshape(len(golden[f"{iteration}/{kind}_y"]), -1)
+        return golden[f"{iteration}/{kind}_y"][tasks].reshape(len(tasks), -1)
 
     return cx.Episode(images("support"), labels("support"), images("query"), labels("query"))
+
+
+def first_tasks(outcome, golden, iteration: str):
+    """What belongs to the iteration's own tasks: see ``episodes_of``."""
+    tasks = len(golden[f"{iteration}/support_x"])
+    return jax.tree.map(lambda x: x[:tasks], outcome)
 
 
 def make_learner(name: str, settings: dict) -> cx.MetaLearner:
@@ -93,8 +102,9 @@ def deviations(name: str, dtype, iterations: tuple[str, ...] = ()) -> dict[str, 
 
     loss_and_gradient = jax.jit(jax.value_and_grad(mean_loss, has_aux=True))
     for iteration in iterations or (*(f"iter{i}" for i in range(settings["iterations"])), "eval"):
-        (loss, (losses, task, logits)), gradient = loss_and_gradient(params, episodes_of(golden, iteration, dtype))
-        record("loss", loss, golden[f"{iteration}/loss"])
+        (_, outcome), gradient = loss_and_gradient(params, episodes_of(golden, iteration, dtype, "iter0"))
+        losses, task, logits = first_tasks(outcome, golden, iteration)
+        record("loss", losses.mean(), golden[f"{iteration}/loss"])
         record("logits", logits, golden[f"{iteration}/query_logits"])
         support = task.trace["support_loss"]
         if name == "resnet12_maml":

@@ -1,0 +1,32 @@
+"""The small networks that some learners meta-learn beside the model: linear layers and an MLP of two."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+
+def linear(layer: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
+    """``x [..., D] @ kernel [D, E] + bias [E]`` of a ``layer``, at the highest precision."""
+    return jnp.matmul(x, layer["kernel"], precision="highest") + layer["bias"]
+
+
+def mlp(layers: Mapping[str, Mapping[str, jax.Array]], x: jax.Array) -> jax.Array:
+    """``W2 relu(W1 x + b1) + b2`` of the layers ``"hidden"`` and ``"output"``."""
+    return linear(layers["output"], jax.nn.relu(linear(layers["hidden"], x)))
+
+
+def init_linear(key: jax.Array, inputs: int, outputs: int, bound: float, dtype: jnp.dtype) -> dict[str, jax.Array]:
+    """Parameters of ``linear``: kernel ``[inputs, outputs]`` and bias, uniform in ±bound."""
+    kernel_key, bias_key = jax.random.split(key)
+    kernel = jax.random.uniform(kernel_key, (inputs, outputs), dtype, -bound, bound)
+    return {"kernel": kernel, "bias": jax.random.uniform(bias_key, (outputs,), dtype, -bound, bound)}
+
+
+def init_mlp(key: jax.Array, inputs: int, hidden: int, outputs: int, dtype: jnp.dtype) -> dict:
+    """Parameters of ``mlp``: weights and biases uniform in ±1/sqrt(fan-in), PyTorch's default."""
+    hidden_key, output_key = jax.random.split(key)
+    return {
+        "hidden": init_linear(hidden_key, inputs, hidden, inputs**-0.5, dtype),
+        "output": init_linear(output_key, hidden, outputs, hidden**-0.5, dtype),
+    }
