@@ -37,7 +37,7 @@ def training(config: ConfigDict) -> Callable[[], Any]:
     """One training iteration: episodes drawn and gathered, inner loops, outer gradient, Adam; waits for its metrics."""
     store, shape, tasks = random_store(config), configuration.episode_shape(config), config.train.meta_batch
     mesh = parallel.task_mesh(configuration.num_devices(config))
-    learner, optimiser = configuration.build_learner(config), state.outer_optimiser(config.train.learning_rate)
+    learner, optimiser = configuration.build_learner(config), configuration.build_optimiser(config)
     current = parallel.put(mesh, state.init_state(learner, optimiser, 0, store.images[:2]))
     draw, spec, sources = train.device_source(store, shape, 0, tasks, mesh)
     chunk = config.parallel.tasks_per_chunk or parallel.default_chunk(tasks // mesh.size)

@@ -82,7 +82,7 @@ def stages(config) -> dict[str, tuple[Callable, tuple]]:
     store, shape, tasks = ours.random_store(config), configuration.episode_shape(config), config.train.meta_batch
     mesh = parallel.task_mesh(configuration.num_devices(config))
     learner, model = configuration.build_learner(config), configuration.build_model(config)
-    optimiser = state.outer_optimiser(config.train.learning_rate)
+    optimiser = configuration.build_optimiser(config)
     current = parallel.put(mesh, state.init_state(learner, optimiser, 0, store.images[:2]))
     draw, source_spec, sources = train.device_source(store, shape, 0, tasks, mesh)
     source = next(sources)

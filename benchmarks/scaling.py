@@ -76,7 +76,7 @@ def count_collectives(devices: int) -> dict[str, int]:
 
     config = ours.prepare("glyphs_1shot", train__meta_batch=8, parallel__num_devices=devices)
     store, mesh = ours.random_store(config), parallel.task_mesh(devices)
-    learner, optimiser = configuration.build_learner(config), state.outer_optimiser(config.train.learning_rate)
+    learner, optimiser = configuration.build_learner(config), configuration.build_optimiser(config)
     current = parallel.put(mesh, state.init_state(learner, optimiser, 0, store.images[:2]))
     draw, spec, sources = train.device_source(store, configuration.episode_shape(config), 0, 8, mesh)
     block = train.make_train_block(learner.loss, optimiser, draw, mesh, spec, 2, 1, "mean")

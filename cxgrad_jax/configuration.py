@@ -2,21 +2,25 @@
 
 import dataclasses
 import difflib
+import importlib
 import inspect
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import ml_collections
+import optax
 
 from cxgrad_jax import data, learners, models
 from cxgrad_jax.data.store import ImageStore
 from cxgrad_jax.episodes import Shape
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.state import outer_optimiser
 
 if TYPE_CHECKING:  # what a type checker should know of the fields: nothing
 
@@ -27,13 +31,6 @@ if TYPE_CHECKING:  # what a type checker should know of the fields: nothing
 else:
     ConfigDict = ml_collections.ConfigDict
 
-LEARNERS = {
-    "cxgrad": learners.cxgrad,
-    "maml": learners.maml,
-    "matching_net": learners.matching_net,
-    "proto_net": learners.proto_net,
-    "relation_net": learners.relation_net,
-}
 MODELS = {"conv4": models.Conv4, "relation_conv4": models.RelationConv4, "resnet12": models.ResNet12}
 
 
@@ -62,6 +59,11 @@ def base_config() -> ConfigDict:
     config.train.epoch_iterations = 500  # between two validations, each with a checkpoint
     config.train.meta_batch = 4  # tasks an iteration
     config.train.learning_rate = 1e-3  # of Adam
+    config.train.decay_every = (
+        0  # iterations after which the rate is multiplied by decay_factor, again and again; 0: never
+    )
+    config.train.decay_factor = 0.5
+    config.train.gradient_clamp = 0.0  # every entry of the outer gradient is cut to ± this; 0: not
     config.train.task_reduction = "mean"  # "sum" in the paper's text
     config.train.iterations_per_dispatch = 0  # 0: 5 on a CPU, 50 on an accelerator, or the next divisor below
     config.train.tensorboard = False
@@ -91,11 +93,29 @@ def glyphs_config() -> ConfigDict:
     return config
 
 
+def learner_factory(name: str) -> Callable[..., MetaLearner]:
+    """The factory called ``name``: of the module ``cxgrad_jax.learners.NAME``, or ``MODULE.NAME`` of your own.
+
+    Raises:
+      UserError: there is none, or its module cannot be imported.
+    """
+    module, _, function = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module or f"{learners.__name__}.{name}"), function)
+    except (ModuleNotFoundError, AttributeError):
+        known = ", ".join(sorted(set(learners.__all__) - {"MetaLearner", "Task", "default_labels"}))
+        raise UserError(
+            f"learner.name is {name!r}; expected one of {known}, or MODULE.FUNCTION that Python finds from here"
+        ) from None
+    except Exception as error:  # the module is the user's code and may raise anything
+        raise UserError(f"learner.name is {name!r}; importing it gave {type(error).__name__}: {error}") from None
+
+
 def learner_config(name: str, **changes: Any) -> ConfigDict:
     """The hyper-parameters of a learner: the defaults of its factory with ``changes``."""
     defaults = {
         key: parameter.default
-        for key, parameter in inspect.signature(LEARNERS[name]).parameters.items()
+        for key, parameter in inspect.signature(learner_factory(name)).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY and not callable(parameter.default)
     }
     return ConfigDict({"name": name, **defaults, **changes})
@@ -103,6 +123,8 @@ def learner_config(name: str, **changes: Any) -> ConfigDict:
 
 def model_config(name: str, **changes: Any) -> ConfigDict:
     """The fields of a model: its defaults with ``changes``; ``num_classes`` comes from the episodes' way."""
+    if name not in MODELS:
+        raise UserError(f"model.name is {name!r}; expected one of {', '.join(MODELS)}")
     defaults = {
         field.name: field.default
         for field in dataclasses.fields(MODELS[name])
@@ -139,6 +161,18 @@ def apply_preset(config: ConfigDict, preset: str | None) -> ConfigDict:
     return config
 
 
+def is_official(preset: str | None) -> bool:
+    """Whether the preset of a baseline is ``"official"``, its method's published settings, and not ``"harness"`` (or
+    None), the setting that all learners share.
+
+    Raises:
+      UserError: another preset.
+    """
+    if preset not in (None, "", "official", "harness"):
+        raise UserError(f"preset {preset!r} is unknown; write --config=FILE:harness or --config=FILE:official")
+    return preset == "official"
+
+
 def build_model(config: ConfigDict) -> nn.Module:
     """The backbone with a head of ``episode.way`` outputs."""
     fields = config.model.to_dict()
@@ -148,7 +182,13 @@ def build_model(config: ConfigDict) -> nn.Module:
 def build_learner(config: ConfigDict) -> MetaLearner:
     """The learner of a configuration."""
     hyper_parameters = config.learner.to_dict()
-    return LEARNERS[hyper_parameters.pop("name")](build_model(config), **hyper_parameters)
+    return learner_factory(hyper_parameters.pop("name"))(build_model(config), **hyper_parameters)
+
+
+def build_optimiser(config: ConfigDict) -> optax.GradientTransformation:
+    """The outer optimiser of a configuration."""
+    train = config.train
+    return outer_optimiser(train.learning_rate, train.decay_every, train.decay_factor, train.gradient_clamp)
 
 
 def episode_shape(config: ConfigDict) -> Shape:
@@ -206,27 +246,29 @@ def check(config: ConfigDict) -> None:
     _choice(config, "train.task_reduction", ("mean", "sum"))
     _choice(config, "model.norm", ("batch", "layer", "group"))
     _choice(config, "model.precision", ("default", "high", "highest"))
+    _choice(config, "model.image_statistics", ("none", "imagenet"))
     if config.model.name == "resnet12":
         _choice(config, "model.pooling", ("alfa", "every_block"))
         if len(config.model.channels) != 4:
             raise UserError(f"model.channels is {tuple(config.model.channels)}; expected 4 numbers, one a block")
-    if config.learner.name == "cxgrad":
-        _choice(config, "learner.context_update", ("task", "step"))
-        _at_least(config, "learner.context_dim", 1)
     _at_least(config, "episode.way", 2)
     for field in (
         "episode.shot", "episode.query", "train.iterations", "train.epoch_iterations", "train.meta_batch",
         "evaluation.episodes", "evaluation.val_episodes", "evaluation.ensemble",
     ):  # fmt: skip
         _at_least(config, field, 1)
-    if "num_steps" in config.learner:
-        _at_least(config, "learner.num_steps", 1)
-    for field in ("train.iterations_per_dispatch", "parallel.num_devices", "parallel.tasks_per_chunk"):
+    for field in ("learner.num_steps", "learner.context_dim"):
+        if field.removeprefix("learner.") in config.learner:
+            _at_least(config, field, 1)
+    for field in (
+        "train.decay_every", "train.gradient_clamp", "train.iterations_per_dispatch", "parallel.num_devices",
+        "parallel.tasks_per_chunk",
+    ):  # fmt: skip
         _at_least(config, field, 0)
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed is {config.seed}; expected 0 to 4294967295")
-    positive = ["train.learning_rate", "model.norm_epsilon"]
-    for field in positive + (["learner.inner_lr"] if "inner_lr" in config.learner else []):
+    rates = [f"learner.{name}" for name in ("inner_lr", "initial_lr") if name in config.learner]
+    for field in ("train.learning_rate", "train.decay_factor", "model.norm_epsilon", *rates):
         if not config_value(config, field) > 0:
             raise UserError(f"{field} is {config_value(config, field)}; expected a positive number")
     for channels in config.model.get("channels") or (config.model.features,):
@@ -295,11 +337,9 @@ def check_fields(config: ConfigDict) -> None:
       UserError: names a field that is missing, unknown or of another type.
     """
     expected = base_config()
-    for section, names, make in (("learner", LEARNERS, learner_config), ("model", MODELS, model_config)):
-        if not isinstance(config.get(section), ConfigDict):
+    for section, make in (("learner", learner_config), ("model", model_config)):
+        if not isinstance(config.get(section), ConfigDict) or not isinstance(config[section].get("name"), str):
             raise UserError(f"{section} is missing; expected what configuration.{section}_config(NAME) gives")
-        if config[section].get("name") not in names:
-            raise UserError(f"{section}.name is {config[section].get('name')!r}; expected one of {', '.join(names)}")
         expected[section] = make(config[section].name)
     given, known = fields(config), fields(expected)
     for field in known:

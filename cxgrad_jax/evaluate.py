@@ -21,7 +21,7 @@ from cxgrad_jax.episodes import Episode, HostDrawer, Shape
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.metrics import ci95_pooled, ci95_tasks, episode_accuracies, params_sha256, write_json
-from cxgrad_jax.state import TrainState, abstract_state, outer_optimiser
+from cxgrad_jax.state import TrainState, abstract_state
 
 EPISODES_AT_ONCE = 20  # drawn on the host and sent to the devices together
 
@@ -106,6 +106,7 @@ def test(
         "num_tasks": num_episodes,
         "ensemble_size": len(chosen),
         "ensemble_iterations": chosen,
+        "episode_accuracies": [round(float(value), 6) for value in ensemble],
         "single_model_test_accuracy": float(episode_accuracies(logits[0], labels).mean()),
         "test_data": config.evaluation.data or config.data.name,
         "batch_norm": "statistics of the current batch, in training and test (query images jointly: transductive)"
@@ -141,7 +142,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     latest = checkpoints.latest()
     if latest is None:
         raise UserError(f"{checkpoints.directory} has no checkpoint; train with --mode=train first")
-    optimiser = outer_optimiser(config.train.learning_rate)
+    optimiser = configuration.build_optimiser(config)
     like = abstract_state(learner, optimiser, np.asarray(store.images[:2]), mesh)
     state = checkpoints.restore(latest, like)
     results = test(config, learner, store, mesh, checkpoints, state)

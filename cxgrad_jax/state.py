@@ -25,9 +25,22 @@ class TrainState(NamedTuple):
     iteration: jax.Array
 
 
-def outer_optimiser(learning_rate: float) -> optax.GradientTransformation:
-    """Adam as the official code runs it: constant rate, betas 0.9 and 0.999, eps 1e-8, no weight decay."""
-    return optax.adam(learning_rate)
+def outer_optimiser(
+    learning_rate: float, decay_every: int = 0, decay_factor: float = 1.0, gradient_clamp: float = 0.0
+) -> optax.GradientTransformation:
+    """Adam as the official code runs it: constant rate, betas 0.9 and 0.999, eps 1e-8, no weight decay.
+
+    Args:
+      learning_rate: at the start.
+      decay_every: iterations after which the rate is multiplied by ``decay_factor``, again and again; 0: never.
+      decay_factor: see there.
+      gradient_clamp: every entry of the gradient is first cut to ± this; 0: not.
+    """
+    schedule = (
+        optax.exponential_decay(learning_rate, decay_every, decay_factor, staircase=True) if decay_every else None
+    )
+    adam = optax.adam(learning_rate if schedule is None else schedule)
+    return optax.chain(optax.clip(gradient_clamp), adam) if gradient_clamp else adam
 
 
 def init_state(learner: MetaLearner, optimiser: optax.GradientTransformation, seed: int, images: Any) -> TrainState:

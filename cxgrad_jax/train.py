@@ -29,7 +29,7 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluate import make_evaluator, test
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.metrics import MetricsFile, ci95_tasks, episode_accuracies, mean_cross_entropy, write_json
-from cxgrad_jax.state import TrainState, abstract_state, init_state, outer_optimiser
+from cxgrad_jax.state import TrainState, abstract_state, init_state
 
 
 class Interrupted(Exception):
@@ -175,7 +175,7 @@ def _train(
     config: ConfigDict, workdir: Path, learner: MetaLearner, mesh: Mesh, stores: dict, checkpoints: Checkpoints
 ) -> TrainState:
     shape, seed = configuration.episode_shape(config), config.seed
-    optimiser = outer_optimiser(config.train.learning_rate)
+    optimiser = configuration.build_optimiser(config)
     images = np.asarray(stores["train"].images[:2])
     resumed = checkpoints.latest()
     if resumed is None:

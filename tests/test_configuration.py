@@ -19,6 +19,8 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.main import load_config
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.py"))
+BASELINES = sorted(Path(__file__).parents[1].glob("configs/baselines/*.py"))
+LEARNERS = sorted(set(learners.__all__) - {"MetaLearner", "Task", "default_labels"})
 
 
 @functools.cache
@@ -72,12 +74,57 @@ def test_presets_settle_where_text_and_code_disagree():
     assert settled(load_config(f"{conv4}:paper")) == (0.0, "sum", True, None)
 
 
-@pytest.mark.parametrize("name", configuration.LEARNERS)
+@pytest.mark.parametrize("name", LEARNERS)
 def test_learner_config_follows_the_factory(name):
     factory = inspect.signature(getattr(learners, name)).parameters
-    fields = configuration.learner_config(name, num_steps=3).to_dict()
-    assert fields.pop("name") == name and fields.pop("num_steps") == 3
-    assert fields == {field: factory[field].default for field in set(factory) - {"model", "labels", "num_steps"}}
+    fields = configuration.learner_config(name).to_dict()
+    assert fields.pop("name") == name
+    assert fields == {field: factory[field].default for field in set(factory) - {"model", "labels"}}
+    assert configuration.learner_config("maml", num_steps=3).num_steps == 3
+
+
+def test_a_learner_of_ones_own_needs_no_entry_anywhere(tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text("from cxgrad_jax.learners import maml\ndef mine(model, *, inner_lr=0.5):\n"
+                                     "    return maml(model, inner_lr=inner_lr)\n")  # fmt: skip
+    (tmp_path / "broken.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = base_config()
+    config.learner = configuration.learner_config("own.mine", inner_lr=0.1)
+    check(config)
+    assert configuration.build_learner(config) and config.learner.to_dict() == {"name": "own.mine", "inner_lr": 0.1}
+    for name, words in {
+        "own.other": "expected one of alfa",
+        "nowhere.f": "or MODULE.FUNCTION",
+        "broken.f": "ZeroDiv",
+    }.items():
+        with pytest.raises(UserError, match=f"^learner.name is '{name}'; .*{words}") as error:
+            configuration.learner_config(name)
+        assert "\n" not in str(error.value)
+
+
+def test_every_learner_has_a_configuration():
+    assert [path.stem for path in BASELINES] == LEARNERS
+
+
+@pytest.mark.parametrize("path", BASELINES, ids=lambda path: path.stem)
+def test_baseline(path):
+    text = " ".join(path.read_text().split())
+    assert f"--config=configs/baselines/{path.name} --workdir=runs/{path.stem}" in text
+    assert load_config(str(path)) == load_config(f"{path}:harness")
+    with pytest.raises(UserError, match="preset 'paper' is unknown; write --config=FILE:harness or"):
+        load_config(f"{path}:paper")
+    for preset in ("harness", "official"):
+        config = load_config(f"{path}:{preset}")
+        assert config.learner.name == path.stem
+        check(config)
+        config.parallel.num_devices = 1
+        check_parallel(config)
+        sections = {name: config[name].to_dict() for name in ("learner", "model", "episode")}
+        _, (loss, metrics) = shapes(repr(sections), (84, 84, 3))
+        assert loss.shape == metrics["accuracy"].shape == ()
+    harness, base = load_config(str(path)), base_config()
+    for section in ("model", "data", "episode", "train", "evaluation", "parallel"):
+        assert harness[section] == base[section], "the harness is one setting for all"
 
 
 @pytest.mark.parametrize("name", configuration.MODELS)
@@ -130,7 +177,7 @@ def test_iterations_per_dispatch_divides_epoch_and_run(iterations, epoch, most):
         ("learner.context_lr", float("nan"), "a finite number"),
         ("learner.context_dim", 0, "at least 1"),
         ("learner.num_steps", 0, "at least 1"),
-        ("learner.context_update", "epoch", "one of task, step"),
+        ("learner.context_update", "epoch", "'task' or 'step'"),
         ("model.norm", "instance", "one of batch, layer, group"),
         ("model.norm_epsilon", 0.0, "a positive number"),
         ("model.precision", "low", "one of default, high, highest"),

@@ -187,7 +187,7 @@ MISTAKES: dict[str, tuple[Callable[[Place], Any], str]] = {
     ),
     "unknown learner": (
         lambda p: p.flags(learner__name="reptile"),
-        "learner.name is 'reptile'; expected one of cxgrad, maml",
+        "learner.name is 'reptile'; expected one of alfa, anil, boil,",
     ),
     "unknown norm": (
         lambda p: p.flags(model__norm="instance"),

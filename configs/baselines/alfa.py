@@ -1,0 +1,24 @@
+"""ALFA on MAML, 5-way 1-shot miniImageNet.
+
+    python -m cxgrad_jax.main --config=configs/baselines/alfa.py --workdir=runs/alfa
+
+5-shot: --config.episode.shot=5 --config.train.meta_batch=2. Other data: --config.data.name=cifar_fs and the like.
+
+The default preset, :harness, is the setting that all learners share: Conv-4 with 48 filters, no convolution bias,
+images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, second order, five best checkpoints.
+
+The preset :official is the method's own: convolution bias, ImageNet's mean and deviation.
+
+Published test accuracy: 50.58 ± 0.51 % (5-shot 69.12 ± 0.47 %).
+"""
+
+from cxgrad_jax.configuration import base_config, is_official, learner_config
+
+
+def get_config(preset=None):
+    config = base_config()
+    config.learner = learner_config("alfa")
+    if is_official(preset):
+        config.model.use_bias = True
+        config.model.image_statistics = "imagenet"
+    return config
