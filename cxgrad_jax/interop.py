@@ -1,7 +1,9 @@
 """Official PyTorch weights, in and out.
 
-The official codes (CxGrad's, and ALFA's ResNet-12) store convolutions as OIHW, linear weights as ``(out, in)`` and
-flatten features from ``(C, H, W)``; here they are HWIO, ``(in, out)`` and ``(H, W, C)``. Nothing else differs.
+The official codes store convolutions as OIHW, linear weights as ``(out, in)`` and flatten features from ``(C, H, W)``;
+here they are HWIO, ``(in, out)`` and ``(H, W, C)``. CxGrad, ALFA, L2F and MAML++ are one family with the same names,
+and ALFA's ResNet-12; BOIL and CAVIA have names of their own, for Conv-4. Learned rates have an entry more there than
+there are steps: the last, which no step uses, is left out here and written as 0.
 """
 
 import re
@@ -13,8 +15,6 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cxgrad_jax.errors import UserError
-
-LEARNERS = ("cxgrad", "maml")
 
 # Official module -> ours. Conv-4 keeps its blocks under convK, ResNet-12 under layerK.
 _BLOCK_MODULES = {
@@ -29,18 +29,58 @@ _BLOCK_MODULES = {
     "layer{}.shortcut_conv": "shortcut_conv",
     "layer{}.shortcut_norm_layer": "shortcut_norm",
 }
-_MODULES = {
-    f"classifier.layer_dict.{official.format(block)}": f"model/block_{block}/{ours}"
-    for block in range(4)
-    for official, ours in _BLOCK_MODULES.items()
-} | {"gamma_generator.0": "generator/hidden", "gamma_generator.2": "generator/output"}
 
-_TO_PATH = {"classifier.layer_dict.linear.weights": "model/head/kernel"}
-_TO_PATH["classifier.layer_dict.linear.bias"] = "model/head/bias"
-for _official, _ours in _MODULES.items():
-    _TO_PATH[f"{_official}.weight"] = f"{_ours}/{'scale' if 'norm' in _ours else 'kernel'}"
-    _TO_PATH[f"{_official}.bias"] = f"{_ours}/bias"
-_TO_NAME = {path: name for name, path in _TO_PATH.items()}
+
+def _weight_and_bias(module: str, path: str) -> dict[str, str]:
+    return {f"{module}.weight": f"{path}/{'scale' if 'norm' in path else 'kernel'}", f"{module}.bias": f"{path}/bias"}
+
+
+def _mlp(module: str, path: str) -> dict[str, str]:
+    return _weight_and_bias(f"{module}.0", f"{path}/hidden") | _weight_and_bias(f"{module}.2", f"{path}/output")
+
+
+def _rates(table: str, section: str) -> dict[str, str]:
+    return {
+        f"inner_loop_optimizer.{table}.{name.removeprefix('classifier.').replace('.', '-')}": path.replace(
+            "model", section, 1
+        )
+        for name, path in _FAMILY.items()
+        if "norm" not in path
+    }
+
+
+def _conv4(conv: str, norm: str, head: str, first: int) -> dict[str, str]:
+    names = _weight_and_bias(head, "model/head")
+    for block in range(4):
+        names |= _weight_and_bias(conv.format(block + first), f"model/block_{block}/conv")
+        names |= _weight_and_bias(norm.format(block + first), f"model/block_{block}/norm")
+    return names
+
+
+_FAMILY = {
+    "classifier.layer_dict.linear.weights": "model/head/kernel",
+    "classifier.layer_dict.linear.bias": "model/head/bias",
+}
+for _block in range(4):
+    for _official, _ours in _BLOCK_MODULES.items():
+        _FAMILY |= _weight_and_bias(
+            f"classifier.layer_dict.{_official.format(_block)}", f"model/block_{_block}/{_ours}"
+        )
+
+# Official parameter name -> path, of all that a learner's code can have.
+_NAMES = {
+    "maml": _FAMILY,
+    "cxgrad": _FAMILY | _mlp("gamma_generator", "generator"),
+    "l2f": _FAMILY | _mlp("attenuator", "attenuator"),
+    "alfa": (
+        _FAMILY | _mlp("regularizer", "generator") | _rates("names_alpha_dict", "inner_lr")
+        | _rates("names_beta_dict", "decay")
+    ),
+    "maml_plus_plus": _FAMILY | _rates("names_learning_rates_dict", "inner_lr"),
+    "anil": _conv4("features.{}.0", "features.{}.1", "classifier", 0),
+    "boil": _conv4("features.{}.0", "features.{}.1", "classifier", 0),
+    "cavia": _conv4("conv{}", "bn{}", "fc1", 1) | _weight_and_bias("film3", "film"),
+}  # fmt: skip
 
 
 def from_official(arrays: Mapping[str, Any], learner: str) -> dict:
@@ -49,7 +89,8 @@ def from_official(arrays: Mapping[str, Any], learner: str) -> dict:
     Args:
       arrays: official parameter names to arrays, OIHW and ``(out, in)``, such as
         ``"classifier.layer_dict.conv0.conv.weight" [48, 3, 3, 3]``. Dtypes are kept.
-      learner: ``"cxgrad"`` (the generator ``gamma_generator.*`` must be there) or ``"maml"`` (it must not).
+      learner: ``"cxgrad"``, ``"maml"``, ``"l2f"``, ``"alfa"``, ``"maml_plus_plus"``, ``"boil"``, ``"anil"`` (in BOIL's
+        names) or ``"cavia"``. What it learns beside the model must be there, and nothing else.
 
     Returns:
       The pytree that ``learner.init`` makes for the same model.
@@ -57,15 +98,15 @@ def from_official(arrays: Mapping[str, Any], learner: str) -> dict:
     Raises:
       UserError: an unknown learner or name, or a missing, surplus or misshaped array.
     """
-    _check_learner(learner)
+    names = _names(learner)
     flat: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
-        if name not in _TO_PATH:
-            raise UserError(
-                f"{name!r} is no parameter of the official {learner} code; expected names such as "
-                "'classifier.layer_dict.conv0.conv.weight'"
-            )
-        flat[_TO_PATH[name]] = np.asarray(array)
+        if name not in names:
+            example = next(name for name, path in names.items() if path == "model/block_0/conv/kernel")
+            surplus = any(name in others for others in _NAMES.values())
+            reason = f"does not belong to {learner}" if surplus else f"is no parameter of the official {learner} code"
+            raise UserError(f"{name!r} {reason}; expected names such as {example!r}")
+        flat[names[name]] = np.asarray(array)
     _check_complete(flat, learner)
     return unflatten_dict({path: _convert(path, array, flat) for path, array in flat.items()}, sep="/")
 
@@ -76,13 +117,13 @@ def to_official(params: Any, learner: str) -> dict[str, np.ndarray]:
     Raises:
       UserError: an unknown learner, or a parameter of a model that the official code does not have.
     """
-    _check_learner(learner)
+    names = {path: name for name, path in _names(learner).items()}
     flat = {path: np.asarray(leaf) for path, leaf in flatten_dict(params, sep="/").items()}
-    foreign = sorted(flat.keys() - _TO_NAME.keys())
+    foreign = sorted(flat.keys() - names.keys())
     if foreign:
         raise UserError(f"parameter {foreign[0]!r} has no name in the official code; only Conv4's and ResNet12's have")
     _check_complete(flat, learner)
-    return {_TO_NAME[path]: _convert_back(path, array, flat) for path, array in flat.items()}
+    return {names[path]: _convert_back(path, array, flat) for path, array in flat.items()}
 
 
 def load_official(path: str | Path, learner: str) -> dict:
@@ -117,62 +158,81 @@ def load_official(path: str | Path, learner: str) -> dict:
     ):
         raise UserError(f"{path} holds no state dict; expected tensors by name, or such a dict under 'network'")
     arrays = {name: tensor.detach().numpy() for name, tensor in state.items()}
-    # The harness stores rates by tensor and step also where all are constant. Learned ones differ, if only from the
+    # The family stores rates by tensor and step also where all are constant. Learned ones differ, if only from the
     # last, which no step uses.
-    learned = [name for name, array in arrays.items() if "inner_loop_optimizer" in name and np.ptp(array) > 0]
+    names = _names(learner)
+    rates = [name for name in arrays if "inner_loop_optimizer" in name and name not in names]
+    learned = [name for name in rates if np.ptp(arrays[name]) > 0]
     if learned:
         raise UserError(f"{path} has learned inner rates ({learned[0]!r}), which {learner} here does not have")
     # Running statistics are stored but never read: every pass normalises by its own.
-    unused = re.compile(r"running_(mean|var)|num_batches_tracked|inner_loop_optimizer")
-    return from_official({name: array for name, array in arrays.items() if not unused.search(name)}, learner)
+    unused = re.compile(r"running_(mean|var)|num_batches_tracked")
+    used = {name: array for name, array in arrays.items() if name not in rates and not unused.search(name)}
+    return from_official(used, learner)
 
 
-def _check_learner(learner: str) -> None:
-    if learner not in LEARNERS:
-        raise UserError(f"learner {learner!r} has no official format here; expected one of {', '.join(LEARNERS)}")
+def _names(learner: str) -> dict[str, str]:
+    if learner not in _NAMES:
+        raise UserError(f"learner {learner!r} has no official format here; expected one of {', '.join(_NAMES)}")
+    return _NAMES[learner]
+
+
+def _is_rate(path: str) -> bool:
+    return path.startswith(("inner_lr/", "decay/"))
 
 
 def _check_complete(flat: Mapping[str, np.ndarray], learner: str) -> None:
     """Refuses an incomplete set of parameters: the names present tell which network it must be."""
+    names = {path: name for name, path in _names(learner).items()}
     residual = any("shortcut" in path for path in flat)
-    modules = [ours for official, ours in _BLOCK_MODULES.items() if official.startswith("layer") == residual]
-    expected = {"model/head/kernel", "model/head/bias"}
-    for module in (f"model/block_{block}/{module}" for block in range(4) for module in modules):
-        expected |= {f"{module}/scale", f"{module}/bias"} if "norm" in module else {f"{module}/kernel"}
-    if learner == "cxgrad":
-        expected |= {path for path in _TO_NAME if path.startswith("generator/")}
+    biased = "model/block_0/conv/bias" in flat
+
+    def belongs(path):
+        if "/block_" not in path:
+            return True
+        if residual != bool(re.search(r"_\d/(conv|norm)_|shortcut", path)):
+            return False
+        return "conv" not in path or path.endswith("kernel") or (biased and not residual)
+
+    expected = {path for path in names if belongs(path)}
     missing = sorted(expected - flat.keys())
     if missing:
-        raise UserError(f"{_TO_NAME[missing[0]]!r} is missing; is it a complete {learner} checkpoint?")
-    biases = set() if residual else {f"model/block_{block}/conv/bias" for block in range(4)}
-    surplus = sorted(flat.keys() - expected - biases)
+        raise UserError(f"{names[missing[0]]!r} is missing; is it a complete {learner} checkpoint?")
+    surplus = sorted(flat.keys() - expected)
     if surplus:
-        raise UserError(f"{_TO_NAME[surplus[0]]!r} does not belong to {learner} on this network")
+        raise UserError(f"{names[surplus[0]]!r} does not belong to {learner} on this network")
     for path, array in flat.items():
-        rank = (4 if "conv" in path else 2) if path.endswith("kernel") else 1
+        rank = (4 if "conv" in path else 2) if path.endswith("kernel") and not _is_rate(path) else 1
+        rank += learner == "maml_plus_plus" and "norm" in path
         if array.ndim != rank:
-            raise UserError(f"{_TO_NAME[path]!r} has shape {array.shape}; expected {rank} axes")
+            raise UserError(f"{names[path]!r} has shape {array.shape}; expected {rank} axes")
 
 
 def _channels(flat: Mapping[str, np.ndarray]) -> int:
     """Channels of the features that the head sees: those of the last normalisation."""
-    return next(flat[path] for path in ("model/block_3/norm/scale", "model/block_3/norm_2/scale") if path in flat).size
+    return next(
+        flat[path] for path in ("model/block_3/norm/scale", "model/block_3/norm_2/scale") if path in flat
+    ).shape[-1]
 
 
 def _convert(path: str, array: np.ndarray, flat: Mapping[str, np.ndarray]) -> np.ndarray:
+    if _is_rate(path):
+        return array[:-1]
     if array.ndim == 4:
         return array.transpose(2, 3, 1, 0)
     if path != "model/head/kernel":
-        return array.T
+        return array.T if path.endswith("kernel") else array
     side = _side(array.shape[1], flat)
     return array.reshape(len(array), -1, side, side).transpose(2, 3, 1, 0).reshape(-1, len(array))
 
 
 def _convert_back(path: str, array: np.ndarray, flat: Mapping[str, np.ndarray]) -> np.ndarray:
+    if _is_rate(path):
+        return np.append(array, np.zeros(1, array.dtype))
     if array.ndim == 4:
         return array.transpose(3, 2, 0, 1)
     if path != "model/head/kernel":
-        return array.T
+        return array.T if path.endswith("kernel") else array
     side = _side(array.shape[0], flat)
     return array.reshape(side, side, -1, array.shape[1]).transpose(3, 2, 0, 1).reshape(array.shape[1], -1)
 

@@ -14,7 +14,10 @@ def params_of(model, factory=cx.learners.maml, size=32):
     return factory(model).init(jax.random.key(0), np.zeros((1, size, size, 3), np.float32))
 
 
-CXGRAD = params_of(cx.models.Conv4(num_classes=5, features=4), cx.learners.cxgrad)
+SMALL, BIASED = (cx.models.Conv4(num_classes=5, features=4, use_bias=use_bias) for use_bias in (False, True))
+RESIDUAL = cx.models.ResNet12(num_classes=5, channels=(2, 3, 4, 5))
+FAMILY = (cx.learners.alfa, cx.learners.l2f, cx.learners.maml_plus_plus)
+CXGRAD = params_of(SMALL, cx.learners.cxgrad)
 MAML = {"model": CXGRAD["model"]}
 
 
@@ -25,6 +28,10 @@ MAML = {"model": CXGRAD["model"]}
         (MAML, "maml"),
         (params_of(cx.models.Conv4(num_classes=5, features=4, use_bias=True)), "maml"),
         (params_of(cx.models.ResNet12(num_classes=5, channels=(2, 3, 4, 5))), "maml"),
+        *((params_of(model, factory), factory.__name__) for factory in FAMILY for model in (SMALL, BIASED, RESIDUAL)),
+        (params_of(BIASED, cx.learners.anil), "anil"),
+        (params_of(BIASED, cx.learners.boil), "boil"),
+        (params_of(BIASED, cx.learners.cavia), "cavia"),
     ],
 )
 def test_out_and_in_again(params, learner):
@@ -41,6 +48,16 @@ def test_layout_is_the_official_one():
     kernel = CXGRAD["model"]["head"]["kernel"].reshape(2, 2, 4, 5)  # H, W, C, out
     np.testing.assert_array_equal(arrays["classifier.layer_dict.linear.weights"].reshape(5, 4, 2, 2)[3, 1, 0, 1],
                                   kernel[0, 1, 1, 3])  # fmt: skip
+
+
+def test_what_no_step_uses_is_left_out_and_written_as_zero():
+    params = params_of(BIASED, cx.learners.alfa)
+    arrays = cx.interop.to_official(params, "alfa")
+    name = "inner_loop_optimizer.names_alpha_dict.layer_dict-conv0-conv-bias"
+    np.testing.assert_array_equal(arrays[name], np.array([0.01] * 5 + [0], np.float32))
+    del arrays[name]
+    with pytest.raises(cx.UserError, match=f"'{name}' is missing; is it a complete alfa checkpoint"):
+        cx.interop.from_official(arrays, "alfa")
 
 
 def without(name, learner="cxgrad"):
