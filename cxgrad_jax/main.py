@@ -26,7 +26,9 @@ from cxgrad_jax.train import Interrupted, train
 MODES = {"train": train, "evaluate": evaluate}
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are a ``UserError``."""
+
     def error(self, message: str) -> NoReturn:
         raise UserError(message.removeprefix("argument "))
 
@@ -39,7 +41,7 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     Raises:
       UserError: an unknown flag, field or file, or a value of the wrong type.
     """
-    flags = _Parser(add_help=False, allow_abbrev=False)
+    flags = Parser(add_help=False, allow_abbrev=False)
     flags.add_argument("--config", metavar="FILE[:PRESET]", help="configuration; without: glyphs, or the run's own")
     flags.add_argument("--workdir", type=Path, help="folder of the run: configuration, metrics, checkpoints, results")
     flags.add_argument("--mode", choices=list(MODES), default="train", help="train (or resume) and test; or test only")
@@ -56,7 +58,7 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
         config = configuration.glyphs_config()
 
     fields = configuration.fields(config)
-    everything = _Parser(
+    everything = Parser(
         usage="python -m cxgrad_jax.main --workdir=DIR [--config=FILE] [--mode=MODE] [--config.FIELD=VALUE ...]",
         parents=[flags],
         allow_abbrev=False,
@@ -127,8 +129,8 @@ def load_config(spec: str) -> ConfigDict:
 
 def run(arguments: list[str]) -> int:
     """Runs the command line and returns the exit status."""
-    logging.set_verbosity(logging.ERROR)  # Orbax tells of every file that it opens
-    try:
+
+    def action():
         config, given = parse(arguments)
         if given.distributed or given.coordinator:
             jax.distributed.initialize(given.coordinator, given.num_processes, given.process_id)
@@ -136,18 +138,26 @@ def run(arguments: list[str]) -> int:
             runtime.use_cores_as_devices()
         configuration.check(config)
         results = MODES[given.mode](config, given.workdir)
+        if jax.process_index() == 0:
+            print(
+                f"test accuracy {100 * results['test_accuracy']:.2f} % ± {100 * results['test_ci95_tasks']:.2f} "
+                f"({results['num_tasks']} tasks of {results['test_data']}, ensemble of {results['ensemble_size']})"
+            )
+
+    return exit_status(action)
+
+
+def exit_status(action: Callable[[], None]) -> int:
+    """Runs ``action``; 0, or after one line on stderr 2 for a user's mistake and 130 for an interruption."""
+    logging.set_verbosity(logging.ERROR)  # Orbax tells of every file that it opens
+    try:
+        action()
     except UserError as error:
         print(f"cxgrad_jax: {error}", file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt) as interruption:
         print(f"cxgrad_jax: {str(interruption) or 'interrupted'}", file=sys.stderr)
         return 130
-    if jax.process_index() != 0:
-        return 0
-    print(
-        f"test accuracy {100 * results['test_accuracy']:.2f} % ± {100 * results['test_ci95_tasks']:.2f} "
-        f"({results['num_tasks']} tasks of {results['test_data']}, ensemble of {results['ensemble_size']})"
-    )
     return 0
 
 

@@ -1,6 +1,8 @@
 """The README's Python blocks run, and what it names exists."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,27 @@ def test_library_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     assert 0 <= float(names["metrics"]["accuracy"]) <= 1
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"configs/\w+\.py|docs/\w+\.png", README))))
+def test_the_learner_of_ones_own_works_word_for_word(tmp_path, monkeypatch):
+    section = README.split("### Add your own learner")[1].split("\n## ")[0]
+    for block in re.findall(r"```python\n(.*?)```", section, re.S):
+        (tmp_path / block.split()[1]).write_text(block)
+    monkeypatch.setenv("CXGRAD_DATA_DIR", str(tmp_path))
+    short = "--config.train.iterations=2 --config.train.epoch_iterations=1 --config.evaluation.val_episodes=20"
+    commands = re.findall(r"^    (python .*)$", section, re.M)
+    assert len(commands) == 2
+    for command in commands:
+        if "cxgrad_jax.main" in command:
+            command = f"{command} {short} --config.evaluation.episodes=20"
+        done = subprocess.run(
+            [sys.executable, *command.split()[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=1200
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "test accuracy" in done.stdout
+    assert (tmp_path / "runs" / "sign_maml" / "results.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"configs/(?:baselines/)?[a-z]\w+\.py|docs/\w+\.(?:png|md)", README)))
+)
 def test_named_files_exist(path):
     assert (Path(__file__).parents[1] / path).is_file()
