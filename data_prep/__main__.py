@@ -9,8 +9,10 @@
 An interrupted preparation leaves nothing that could be taken for a finished one: simply run it again.
 """
 
+import _thread
 import argparse
 import sys
+import threading
 from typing import NoReturn
 
 from absl import logging
@@ -85,12 +87,24 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        # Python 3.11 wraps what interrupts the making of a class, as when a module is imported.
+        if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
         print("interrupted: nothing was prepared; run the same command again", file=sys.stderr)
         return 130
     print(f"{arguments.as_name or arguments.name} is prepared in {directory}")
     return 0
 
 
+def interrupt_again(unraisable) -> None:
+    """Repeats an interruption that came in a callback, such as the garbage collector's, where Python drops it."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        threading.Timer(0.01, _thread.interrupt_main).start()  # here it would be dropped once more
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
 if __name__ == "__main__":
+    sys.unraisablehook = interrupt_again
     sys.exit(main(sys.argv[1:]))

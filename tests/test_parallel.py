@@ -63,7 +63,6 @@ def run(block, sources, state):
         (cx.learners.cxgrad, 1, 2, "host"),
         (cx.learners.cxgrad, 2, 2, "device"),
         (cx.learners.cxgrad, 4, 1, "host"),
-        (cx.learners.maml, 1, 4, "device"),
         (cx.learners.maml, 2, 1, "device"),
     ],
 )

@@ -145,7 +145,7 @@ def test_float64_agrees_with_the_official_code(name):
     assert max(found.values()) < FLOAT64, found
 
 
-@pytest.mark.parametrize("name", ["cxgrad_1shot", "maml_1shot"])
+@pytest.mark.parametrize("name", ["cxgrad_1shot"])
 def test_float32_agrees_within_its_rounding(name):
     found = deviations(name, np.float32, ("iter0",))
     print(name, found)
