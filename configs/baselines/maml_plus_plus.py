@@ -4,6 +4,9 @@
 
 5-shot: --config.episode.shot=5 --config.train.meta_batch=2. Other data: --config.data.name=cifar_fs and the like.
 
+A run much shorter than 50,000 iterations should shorten the epochs of the multi-step loss alike: 2,000 iterations with
+--config.learner.epoch_iterations=20.
+
 The default preset, :harness, is the setting that all learners share: Conv-4 with 48 filters, no convolution bias,
 images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, second order, five best checkpoints.
 

@@ -176,11 +176,10 @@ def test_cavia_without_steps_worth_of_rate_does_not_adapt():
 @pytest.mark.parametrize("name", ["l2f", "maml_plus_plus"])
 def test_first_order_at_the_start_and_second_order_later(name):
     annealed, params = make(LEARNERS[name], first_order_epochs=2, epoch_iterations=10)
-    first, second = (make(LEARNERS[name], first_order=order, epoch_iterations=10)[0] for order in (True, False))
-    for iteration, same, other in ((19, first, second), (20, second, first)):
-        gradient = outcome(annealed, params, iteration)[2]
-        assert relative(gradient, outcome(same, params, iteration)[2]) < 1e-11
-        assert relative(gradient, outcome(other, params, iteration)[2]) > 1e-6
+    first, _ = make(LEARNERS[name], first_order=True, epoch_iterations=10)
+    early, late = (outcome(annealed, params, iteration)[2] for iteration in (19, 20))
+    assert relative(early, outcome(first, params, 19)[2]) < 1e-11
+    assert relative(late, outcome(first, params, 20)[2]) > 1e-6
 
 
 # Not of ALFA and L2F, whose outer gradient holds the means of inner gradients constant.
