@@ -206,7 +206,9 @@ def _train(
             iteration += per_dispatch
             record = {name: float(np.mean(values)) for name, values in metrics.items()}
             bar.update(per_dispatch)
-            bar.set_postfix({name: f"{value:.3f}" for name, value in record.items()}, refresh=False)
+            bar.set_postfix(
+                {name: f"{record[name]:.3f}" for name in ("loss", "accuracy", "gradient_norm")}, refresh=False
+            )
             if metrics_file:
                 metrics_file.write(iteration=iteration, **{f"train_{name}": value for name, value in record.items()})
             _write_board(board, iteration, "train", record)

@@ -22,7 +22,7 @@ from cxgrad_jax.learners.base import (
     merge,
     split_by_label,
 )  # fmt: skip
-from cxgrad_jax.learners.inner_loop import scan_steps, sgd, support_gradients
+from cxgrad_jax.learners.inner_loop import gradient_norms, scan_steps, sgd, support_gradients
 from cxgrad_jax.learners.l2f import tensor_means
 from cxgrad_jax.learners.mlp import init_mlp, mlp
 
@@ -66,7 +66,7 @@ def alfa(
             rates = {path: alpha[j] * of_step["inner_lr"][path] for j, path in enumerate(paths)}
             kept = {path: (1 - beta[j] * of_step["decay"][path]) * theta[path] for j, path in enumerate(paths)}
             trace = {"support_loss": support_loss, "state": state, "alpha": alpha, "beta": beta}
-            return sgd(kept, gradients, rates), trace
+            return sgd(kept, gradients, rates), {**trace, **gradient_norms(gradients)}
 
         learned = {name: by_path(params[name]) for name in ("inner_lr", "decay")}
         theta, trace = scan_steps(step, theta, num_steps, remat, per_step=learned)

@@ -85,6 +85,9 @@ def query_loss(adapt: Callable, predict: Callable, objective: Callable | None = 
       adapt: as ``MetaLearner.adapt``.
       predict: as ``MetaLearner.predict``.
       objective: ``(logits [N, way], labels [N]) -> scalar``; ``cross_entropy`` if None.
+
+    Metrics: ``"accuracy"``, and where the trace has norms of gradients, their means over the inner steps, such as
+    ``"inner_gradient_norm/head"``.
     """
 
     def loss(params, episode: Episode, iteration=None):
@@ -92,7 +95,9 @@ def query_loss(adapt: Callable, predict: Callable, objective: Callable | None = 
         task = adapt(params, episode.support_images, episode.support_labels)
         logits = predict(params, task, episode.query_images)
         value = (objective or cross_entropy)(logits, episode.query_labels)
-        return value, {"accuracy": accuracy(logits, episode.query_labels)}
+        trace = task.trace if isinstance(task, Task) else {}
+        norms = {f"inner_{name}": jnp.mean(of_steps) for name, of_steps in trace.items() if "gradient_norm" in name}
+        return value, {"accuracy": accuracy(logits, episode.query_labels), **norms}
 
     return loss
 

@@ -23,7 +23,7 @@ from cxgrad_jax.learners.base import (
     merge,
     split_by_label,
 )  # fmt: skip
-from cxgrad_jax.learners.inner_loop import scan_steps, sgd, support_gradients
+from cxgrad_jax.learners.inner_loop import gradient_norms, scan_steps, sgd, support_gradients
 from cxgrad_jax.learners.mlp import init_mlp, mlp
 
 
@@ -59,6 +59,7 @@ def cxgrad(
     Meta-parameters: ``{"model": ..., "generator": {"hidden": ..., "output": ...}}``. Trace: ``"support_loss" [steps]``,
     ``"gamma" [steps, L]`` and ``"context" [steps, context_dim]`` as used to scale in each step, and
     ``"first_loss" [steps]`` where ``context_update="step"``, ``[]`` otherwise: the loss of the context's own pass.
+    ``"gradient_norm/LAYER" [steps]``: of the gradients by the scaled kernels and the head's.
     """
     if context_update not in ("task", "step"):
         raise UserError(f"context_update is {context_update!r}; expected 'task' or 'step'")
@@ -93,7 +94,7 @@ def cxgrad(
             if context_update == "step":
                 context, trace["first_loss"] = first_context(weights)
             loss, gamma, scaled, gradients, context_gradient = scaled_gradients(weights, context)
-            trace |= {"support_loss": loss, "gamma": gamma, "context": context}
+            trace |= {"support_loss": loss, "gamma": gamma, "context": context, **gradient_norms(gradients)}
             return (sgd(scaled, gradients, inner_lr), sgd(context, context_gradient, context_lr)), trace
 
         context, first_loss = first_context(weights)

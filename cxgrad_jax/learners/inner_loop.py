@@ -36,6 +36,17 @@ def support_gradients(
     return loss_and_gradients
 
 
+def gradient_norms(gradients: Fast) -> dict[str, jax.Array]:
+    """l2 norm of each kernel's gradient, by layer: ``"gradient_norm/block_0/conv"``. Constants for the outer loop.
+
+    What Figure 2 of the CxGrad paper shows, in the head of the kernel alone.
+    """
+    kernels = {path.removesuffix("/kernel"): g for path, g in gradients.items() if path.endswith("/kernel")}
+    return {
+        f"gradient_norm/{name}": jnp.linalg.norm(jax.lax.stop_gradient(g).reshape(-1)) for name, g in kernels.items()
+    }
+
+
 def constant_if(condition: bool | jax.Array, tree: Any) -> Any:
     """``tree``, a constant for the outer gradient where ``condition`` holds; the values are the same."""
     if isinstance(condition, bool):

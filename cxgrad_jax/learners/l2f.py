@@ -26,7 +26,7 @@ from cxgrad_jax.learners.base import (
     query_loss,
     split_by_label,
 )  # fmt: skip
-from cxgrad_jax.learners.inner_loop import first_order_at, scan_steps, sgd, support_gradients
+from cxgrad_jax.learners.inner_loop import first_order_at, gradient_norms, scan_steps, sgd, support_gradients
 from cxgrad_jax.learners.mlp import init_mlp, mlp
 
 
@@ -66,7 +66,7 @@ def l2f(
 
         def step(theta, _):
             support_loss, gradients = gradients_at(theta)
-            return sgd(theta, gradients, inner_lr), {"support_loss": support_loss}
+            return sgd(theta, gradients, inner_lr), {"support_loss": support_loss, **gradient_norms(gradients)}
 
         attenuated = {path: gamma[j] * theta[path] for j, path in enumerate(theta)}
         theta, trace = scan_steps(step, attenuated, num_steps, remat)

@@ -8,7 +8,7 @@ with the support set S and the query set Q of a task.
 import flax.linen as nn
 
 from cxgrad_jax.learners.base import Labels, MetaLearner, Task, default_labels, gradient_based, merge, split_by_label
-from cxgrad_jax.learners.inner_loop import scan_steps, sgd, support_gradients
+from cxgrad_jax.learners.inner_loop import gradient_norms, scan_steps, sgd, support_gradients
 
 
 def maml(
@@ -30,7 +30,8 @@ def maml(
       remat: recompute inner steps in the outer backward pass to save memory.
       labels: which parameters adapt, ``(path, leaf) -> "scaled" | "adapted" | "meta"``; the first two alike here.
 
-    Meta-parameters: ``{"model": ...}``. Trace: ``"support_loss" [num_steps]``, before each update.
+    Meta-parameters: ``{"model": ...}``. Trace: ``"support_loss"`` and ``"gradient_norm/LAYER"
+    [num_steps]``, before each update.
     """
 
     def adapt(params, support_images, support_labels):
@@ -39,7 +40,7 @@ def maml(
 
         def step(theta, _):
             support_loss, gradients = gradients_at(theta)
-            return sgd(theta, gradients, inner_lr), {"support_loss": support_loss}
+            return sgd(theta, gradients, inner_lr), {"support_loss": support_loss, **gradient_norms(gradients)}
 
         theta, trace = scan_steps(step, theta, num_steps, remat)
         return Task(merge(theta, frozen), trace)

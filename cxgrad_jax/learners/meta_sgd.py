@@ -22,7 +22,7 @@ from cxgrad_jax.learners.base import (
     merge,
     split_by_label,
 )  # fmt: skip
-from cxgrad_jax.learners.inner_loop import scan_steps, sgd, support_gradients
+from cxgrad_jax.learners.inner_loop import gradient_norms, scan_steps, sgd, support_gradients
 
 
 def every_parameter(path: str, leaf: jax.Array) -> str:
@@ -61,7 +61,7 @@ def meta_sgd(
 
         def step(theta, _):
             support_loss, gradients = gradients_at(theta)
-            return sgd(theta, gradients, alpha), {"support_loss": support_loss}
+            return sgd(theta, gradients, alpha), {"support_loss": support_loss, **gradient_norms(gradients)}
 
         theta, trace = scan_steps(step, theta, num_steps, remat)
         return Task(merge(theta, frozen), trace)
