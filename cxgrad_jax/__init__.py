@@ -9,7 +9,7 @@
 Every function of a learner is pure and takes one episode: ``jax.vmap`` over a batch of them.
 """
 
-from cxgrad_jax import data, interop, learners, models
+from cxgrad_jax import analysis, data, interop, learners, models
 from cxgrad_jax.episodes import Episode, HostDrawer, Shape
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
@@ -18,5 +18,5 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Episode", "HostDrawer", "MetaLearner", "Shape", "UserError", "__version__",
-    "data", "interop", "learners", "models",
+    "analysis", "data", "interop", "learners", "models",
 ]  # fmt: skip

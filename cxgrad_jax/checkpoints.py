@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the newest one, and the best by validation accuracy (Orbax)."""
+"""Checkpoints of a run: the newest one, the best by validation accuracy, and some at a fixed distance (Orbax)."""
 
 import json
 import logging
@@ -34,12 +34,13 @@ class Checkpoints:
       workdir: of the run.
       num_best: how many of the best are kept, beside the newest.
       read_only: whether nothing may be made, saved or removed, since another process may be training.
+      keep_every: iterations between those that are kept whatever their accuracy; 0: none.
 
     Raises:
       UserError: a checkpoint's record of its accuracy and digest is damaged.
     """
 
-    def __init__(self, workdir: Path, num_best: int, read_only: bool = False):
+    def __init__(self, workdir: Path, num_best: int, read_only: bool = False, keep_every: int = 0):
         self.directory = (workdir / "checkpoints").absolute()
         for folder in self.directory.glob("[0-9]*"):
             if folder.name.isdigit():
@@ -52,6 +53,8 @@ class Checkpoints:
             return metrics["val_accuracy"]
 
         keep = [policies.LatestN(1), policies.BestN(get_metric_fn=accuracy, reverse=False, n=num_best)]
+        if keep_every:
+            keep.append(policies.EveryNSteps(keep_every))
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
@@ -65,7 +68,7 @@ class Checkpoints:
         )
 
     def save(self, iteration: int, state: Any, val_accuracy: float = NOT_VALIDATED) -> None:
-        """Saves ``state`` after ``iteration`` and drops what is neither newest nor among the best."""
+        """Saves ``state`` after ``iteration`` and drops what need not be kept."""
         sha256 = params_sha256(jax.device_get(state))
         metrics = {"val_accuracy": float(val_accuracy), "shapes": _shapes(state), "sha256": sha256}
         self._manager.save(iteration, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
@@ -75,6 +78,10 @@ class Checkpoints:
     def latest(self) -> int | None:
         """The iteration of the newest checkpoint, None if there is none."""
         return self._manager.latest_step()
+
+    def all(self) -> list[int]:
+        """The iterations of the checkpoints at hand, in order."""
+        return sorted(self._manager.all_steps())
 
     def best(self) -> list[int]:
         """Iterations of the validated checkpoints at hand that rank best, best first; the later one of a tie."""

@@ -59,13 +59,12 @@ def base_config() -> ConfigDict:
     config.train.epoch_iterations = 500  # between two validations, each with a checkpoint
     config.train.meta_batch = 4  # tasks an iteration
     config.train.learning_rate = 1e-3  # of Adam
-    config.train.decay_every = (
-        0  # iterations after which the rate is multiplied by decay_factor, again and again; 0: never
-    )
+    config.train.decay_every = 0  # iterations after each of which the rate is multiplied by decay_factor; 0: never
     config.train.decay_factor = 0.5
     config.train.gradient_clamp = 0.0  # every entry of the outer gradient is cut to ± this; 0: not
     config.train.task_reduction = "mean"  # "sum" in the paper's text
     config.train.iterations_per_dispatch = 0  # 0: 5 on a CPU, 50 on an accelerator, or the next divisor below
+    config.train.keep_every = 0  # iterations between checkpoints kept for analyses over training; 0: only the best
     config.train.tensorboard = False
 
     config.evaluation = ConfigDict()
@@ -261,10 +260,15 @@ def check(config: ConfigDict) -> None:
         if field.removeprefix("learner.") in config.learner:
             _at_least(config, field, 1)
     for field in (
-        "train.decay_every", "train.gradient_clamp", "train.iterations_per_dispatch", "parallel.num_devices",
-        "parallel.tasks_per_chunk",
+        "train.decay_every", "train.gradient_clamp", "train.keep_every", "train.iterations_per_dispatch",
+        "parallel.num_devices", "parallel.tasks_per_chunk",
     ):  # fmt: skip
         _at_least(config, field, 0)
+    if config.train.keep_every % config.train.epoch_iterations:
+        raise UserError(
+            f"train.keep_every is {config.train.keep_every}; expected a multiple of train.epoch_iterations "
+            f"({config.train.epoch_iterations}), after which checkpoints are made"
+        )
     if not 0 <= config.seed < 2**32:
         raise UserError(f"seed is {config.seed}; expected 0 to 4294967295")
     rates = [f"learner.{name}" for name in ("inner_lr", "initial_lr") if name in config.learner]
@@ -336,11 +340,7 @@ def check_fields(config: ConfigDict) -> None:
     Raises:
       UserError: names a field that is missing, unknown or of another type.
     """
-    expected = base_config()
-    for section, make in (("learner", learner_config), ("model", model_config)):
-        if not isinstance(config.get(section), ConfigDict) or not isinstance(config[section].get("name"), str):
-            raise UserError(f"{section} is missing; expected what configuration.{section}_config(NAME) gives")
-        expected[section] = make(config[section].name)
+    expected = _expected(config)
     given, known = fields(config), fields(expected)
     for field in known:
         if field not in given:
@@ -354,6 +354,16 @@ def check_fields(config: ConfigDict) -> None:
             raise UserError(f"{field} is no field{of}; {hint}")
         if not _is_like(value, known[field]):
             raise UserError(f"{field} is {value!r}; expected {expected_type(known[field])}")
+
+
+def _expected(config: ConfigDict) -> ConfigDict:
+    """The defaults of all fields that a configuration with these learner and model has."""
+    expected = base_config()
+    for section, make in (("learner", learner_config), ("model", model_config)):
+        if not isinstance(config.get(section), ConfigDict) or not isinstance(config[section].get("name"), str):
+            raise UserError(f"{section} is missing; expected what configuration.{section}_config(NAME) gives")
+        expected[section] = make(config[section].name)
+    return expected
 
 
 def fields(config: ConfigDict, section: str = "") -> dict[str, Any]:
@@ -402,6 +412,8 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
 def of_run(workdir: Path) -> ConfigDict:
     """The configuration of the run in ``workdir``, from its ``config.json``.
 
+    Options younger than the run get their defaults, which are what it did.
+
     Raises:
       UserError: no run is there, or the file is damaged.
     """
@@ -411,6 +423,9 @@ def of_run(workdir: Path) -> ConfigDict:
         if "channels" in saved["model"]:
             saved["model"]["channels"] = tuple(saved["model"]["channels"])
         config = ConfigDict(saved)
+        for section, defaults in _expected(config).items():
+            if isinstance(defaults, ConfigDict):
+                config[section] = ConfigDict({**defaults, **config[section]})
         check_fields(config)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} does not exist; --workdir must be the folder of a run") from None

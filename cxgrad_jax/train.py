@@ -162,7 +162,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     learner = configuration.build_learner(config)
     with workdir_lock(workdir):
         claim_workdir(config, workdir)
-        checkpoints = Checkpoints(workdir, config.evaluation.ensemble)
+        checkpoints = Checkpoints(workdir, config.evaluation.ensemble, keep_every=config.train.keep_every)
         state = _train(config, workdir, learner, mesh, stores, checkpoints)
         results = test(config, learner, stores["test"], mesh, checkpoints, state)
         checkpoints.close()

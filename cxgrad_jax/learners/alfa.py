@@ -65,7 +65,7 @@ def alfa(
             alpha, beta = jnp.split(mlp(params["generator"], state), 2)
             rates = {path: alpha[j] * of_step["inner_lr"][path] for j, path in enumerate(paths)}
             kept = {path: (1 - beta[j] * of_step["decay"][path]) * theta[path] for j, path in enumerate(paths)}
-            trace = {"support_loss": support_loss, "state": state, "alpha": alpha, "beta": beta}
+            trace = {"support_loss": support_loss, "fast": theta, "state": state, "alpha": alpha, "beta": beta}
             return sgd(kept, gradients, rates), {**trace, **gradient_norms(gradients)}
 
         learned = {name: by_path(params[name]) for name in ("inner_lr", "decay")}

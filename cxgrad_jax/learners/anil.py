@@ -12,7 +12,7 @@ import jax
 
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners.base import MetaLearner, Task, apply_model, cross_entropy, gradient_based
-from cxgrad_jax.learners.inner_loop import constant_if, scan_steps, sgd
+from cxgrad_jax.learners.inner_loop import constant_if, gradient_norms, scan_steps, sgd
 from cxgrad_jax.learners.mlp import linear
 
 
@@ -41,7 +41,10 @@ def anil(model: nn.Module, *, inner_lr: float = 0.1, num_steps: int = 5, first_o
 
         def step(head, _):
             loss, gradient = jax.value_and_grad(support_loss)(head)
-            return sgd(head, constant_if(first_order, gradient), inner_lr), {"support_loss": loss}
+            gradient = constant_if(first_order, gradient)
+            fast, gradients = ({f"head/{name}": x for name, x in tree.items()} for tree in (head, gradient))
+            trace = {"support_loss": loss, "fast": fast, **gradient_norms(gradients)}
+            return sgd(head, gradient, inner_lr), trace
 
         head, trace = scan_steps(step, dict(params["model"]["head"]), num_steps, remat=False)
         return Task({**params["model"], "head": head}, trace)

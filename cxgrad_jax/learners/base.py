@@ -43,12 +43,13 @@ class Task(NamedTuple):
 
     Attributes:
       model: the adapted parameters of the whole model (adapted and merely meta-learned ones), as ``model.apply`` takes.
-      trace: arrays with a leading axis of inner steps, such as ``"support_loss" [num_steps]``. What a caller does not
-        use is not computed in compiled code.
+      trace: arrays with a leading axis of inner steps, such as ``"support_loss" [num_steps]``; among them ``"fast"``, a
+        dict of the adapting parameters by path, as each step takes its gradient there, which ``cxgrad_jax.analysis``
+        needs. What a caller does not use is not computed in compiled code.
     """
 
     model: Params
-    trace: dict[str, jax.Array]
+    trace: dict[str, Any]
 
 
 def gradient_based(

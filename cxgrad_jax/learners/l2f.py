@@ -66,7 +66,8 @@ def l2f(
 
         def step(theta, _):
             support_loss, gradients = gradients_at(theta)
-            return sgd(theta, gradients, inner_lr), {"support_loss": support_loss, **gradient_norms(gradients)}
+            trace = {"support_loss": support_loss, "fast": theta, **gradient_norms(gradients)}
+            return sgd(theta, gradients, inner_lr), trace
 
         attenuated = {path: gamma[j] * theta[path] for j, path in enumerate(theta)}
         theta, trace = scan_steps(step, attenuated, num_steps, remat)

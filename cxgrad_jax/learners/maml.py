@@ -31,7 +31,7 @@ def maml(
       labels: which parameters adapt, ``(path, leaf) -> "scaled" | "adapted" | "meta"``; the first two alike here.
 
     Meta-parameters: ``{"model": ...}``. Trace: ``"support_loss"`` and ``"gradient_norm/LAYER"
-    [num_steps]``, before each update.
+    [num_steps]`` and ``"fast"``, before each update.
     """
 
     def adapt(params, support_images, support_labels):
@@ -40,7 +40,8 @@ def maml(
 
         def step(theta, _):
             support_loss, gradients = gradients_at(theta)
-            return sgd(theta, gradients, inner_lr), {"support_loss": support_loss, **gradient_norms(gradients)}
+            trace = {"support_loss": support_loss, "fast": theta, **gradient_norms(gradients)}
+            return sgd(theta, gradients, inner_lr), trace
 
         theta, trace = scan_steps(step, theta, num_steps, remat)
         return Task(merge(theta, frozen), trace)

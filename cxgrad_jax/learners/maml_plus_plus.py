@@ -32,7 +32,7 @@ from cxgrad_jax.learners.base import (
     merge,
     split_by_label,
 )  # fmt: skip
-from cxgrad_jax.learners.inner_loop import first_order_at, scan_steps, sgd, support_gradients
+from cxgrad_jax.learners.inner_loop import first_order_at, gradient_norms, scan_steps, sgd, support_gradients
 
 
 def maml_plus_plus(
@@ -72,8 +72,9 @@ def maml_plus_plus(
         def step(theta, of_step):
             rates, rows = of_step
             support_loss, gradients = support_gradients(model, rows, support_images, support_labels, first_order)(theta)
+            trace = {"support_loss": support_loss, "fast": theta, **gradient_norms(gradients)}
             theta = sgd(theta, gradients, rates)
-            return theta, (merge(theta, rows), {"support_loss": support_loss})
+            return theta, (merge(theta, rows), trace)
 
         return scan_steps(step, theta, num_steps, remat, per_step=(rates, rows))[1]
 

@@ -61,7 +61,8 @@ def meta_sgd(
 
         def step(theta, _):
             support_loss, gradients = gradients_at(theta)
-            return sgd(theta, gradients, alpha), {"support_loss": support_loss, **gradient_norms(gradients)}
+            trace = {"support_loss": support_loss, "fast": theta, **gradient_norms(gradients)}
+            return sgd(theta, gradients, alpha), trace
 
         theta, trace = scan_steps(step, theta, num_steps, remat)
         return Task(merge(theta, frozen), trace)

@@ -61,8 +61,8 @@ def modgrad(
       labels: which parameters adapt: convolution kernels and biases.
 
     Meta-parameters: ``{"model": ..., "modulator": ...}``, the latter as the adapted part of the model, with an MLP for
-    each of ``"u"`` and ``"v"`` (none for a bias). Trace: ``"support_loss" [P + 1]``, at theta and behind each pass, and
-    ``"context" [P, context_dim]``, nu as used.
+    each of ``"u"`` and ``"v"`` (none for a bias). Trace: ``"support_loss" [P + 1]``, at theta and behind each pass,
+    ``"context" [P, context_dim]``, nu as used, and ``"fast"`` with an axis of 1.
 
     Raises:
       UserError: less than one pass, or in ``init`` a parameter adapts that is no kernel and no bias.
@@ -87,7 +87,8 @@ def modgrad(
             loss, gradient = jax.value_and_grad(lambda nu: loss_at(modulated(nu)))(context)
             losses.append(loss)
             context = -gradient
-        trace = {"support_loss": jnp.stack(losses), "context": jnp.stack(contexts)}
+        fast = jax.tree.map(lambda x: x[None], theta)
+        trace = {"support_loss": jnp.stack(losses), "context": jnp.stack(contexts), "fast": fast}
         return Task(merge(modulated(contexts[-1]), frozen), trace)
 
     def init_modulators(key, model_params, dtype):
