@@ -10,6 +10,7 @@ import numpy as np
 from cxgrad_jax import configuration, evaluate, parallel, runtime, state, train
 from cxgrad_jax.configuration import ConfigDict
 from cxgrad_jax.data.store import ImageStore
+from cxgrad_jax.episodes import HostDrawer
 from cxgrad_jax.main import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -57,5 +58,6 @@ def adaptation(config: ConfigDict, episodes: int) -> Callable[[], Any]:
     mesh = parallel.task_mesh(configuration.num_devices(config))
     learner = configuration.build_learner(config)
     params = parallel.put(mesh, learner.init(jax.random.key(0), store.images[:2]))
-    evaluator = evaluate.make_evaluator(learner, store, shape, 0, "test", episodes, mesh)
+    drawer = HostDrawer(store, shape, 0, "test")
+    evaluator = evaluate.over_episodes(evaluate.query_logits(learner), drawer, episodes, mesh)
     return lambda: evaluator(params)

@@ -23,12 +23,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import scipy.stats
 
 from cxgrad_jax import configuration, main, parallel, runtime
 from cxgrad_jax.configuration import ConfigDict
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.metrics import ci95_tasks, write_json
+from cxgrad_jax.metrics import paired, write_json
 from cxgrad_jax.published import published
 from cxgrad_jax.state import init_state
 from cxgrad_jax.train import host_source, make_train_block, train
@@ -209,13 +208,6 @@ def measure(config: ConfigDict) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def paired(ours: np.ndarray, first: np.ndarray) -> dict[str, float]:
-    """Mean difference of accuracies ``[episodes]``, its 95 % interval, and the two-sided p of a paired t-test."""
-    difference = np.asarray(ours) - np.asarray(first)
-    p_value = 1.0 if not np.any(difference) else float(scipy.stats.ttest_rel(ours, first).pvalue)
-    return {"difference": float(difference.mean()), "difference_ci95": ci95_tasks(difference), "p_value": p_value}
-
-
 def table(entries: Sequence[Entry], results: Sequence[dict], costs: Sequence[dict]) -> list[dict[str, Any]]:
     """One dict a configuration, with the numbers of all columns; None where there is none."""
     rows = []
@@ -248,9 +240,14 @@ def cells(row: dict[str, Any]) -> list[str]:
         "seconds_per_iteration": lambda: f"{row['seconds_per_iteration']:.3g}",
         "memory_bytes": lambda: f"{math.ceil(row['memory_bytes'] / 2**20):,}",
         "iterations": lambda: f"{row['iterations']:,}",
-        "published": lambda: f"{row['published']:.2f} ± {row['published_ci95']:.2f}",
+        "published": lambda: percent_with(row["published"], row["published_ci95"]),
     }
     return ["–" if row[name] is None else shown.get(name, lambda name=name: str(row[name]))() for name in HEADINGS]
+
+
+def percent_with(value: float, interval: float | None) -> str:
+    """Such as "51.80 ± 0.46", without ± where there is none."""
+    return f"{value:.2f}" if interval is None else f"{value:.2f} ± {interval:.2f}"
 
 
 def caption(entries: Sequence[Entry], rows: Sequence[dict[str, Any]]) -> str:
@@ -285,15 +282,20 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def as_latex(entries: Sequence[Entry], rows: Sequence[dict[str, Any]]) -> str:
-    """The table in LaTeX, for the package booktabs."""
+    """The table in LaTeX."""
+    return latex_table(caption(entries, rows), [list(HEADINGS.values()), *map(cells, rows)])
+
+
+def latex_table(caption: str, lines: Sequence[Sequence[str]]) -> str:
+    """``lines`` of cells, the first the headings, in LaTeX for the package booktabs; the caption as a comment."""
 
     def line(texts):
         return " & ".join(map(_latex, texts)) + r" \\"
 
     return "\n".join([
-        "% " + caption(entries, rows),
-        rf"\begin{{tabular}}{{l{'r' * (len(HEADINGS) - 1)}}}",
-        r"\toprule", line(HEADINGS.values()), r"\midrule", *(line(cells(row)) for row in rows), r"\bottomrule",
+        "% " + caption,
+        rf"\begin{{tabular}}{{l{'r' * (len(lines[0]) - 1)}}}",
+        r"\toprule", line(lines[0]), r"\midrule", *map(line, lines[1:]), r"\bottomrule",
         r"\end{tabular}", "",
     ])  # fmt: skip
 

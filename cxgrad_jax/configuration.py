@@ -79,6 +79,18 @@ def base_config() -> ConfigDict:
     return config
 
 
+def analysis_config() -> ConfigDict:
+    """The fields ``analysis.…`` of ``--mode=analyse``, no part of a run's configuration."""
+    config = ConfigDict()
+    config.dir = ""  # receives the report; empty: "analysis" in the folder of the first run
+    config.episodes = 600  # test episodes for feature similarity and conditioning
+    config.landscape_episodes = 20  # test episodes for the landscape, at every checkpoint
+    config.embedding_episode = 0  # the test episode that t-SNE shows
+    config.perplexity = 30.0  # of t-SNE
+    config.cross_data = ""  # a second data set for t-SNE, such as "cub"; empty: none
+    return config
+
+
 def glyphs_config() -> ConfigDict:
     """The embedded default: a small CxGrad run on the glyphs that every machine can draw, minutes on a CPU."""
     config = base_config()
@@ -148,9 +160,7 @@ def apply_preset(config: ConfigDict, preset: str | None) -> ConfigDict:
     Raises:
       UserError: another preset.
     """
-    if preset not in (None, "", "official", "paper"):
-        raise UserError(f"preset {preset!r} is unknown; write --config=FILE:official or --config=FILE:paper")
-    if preset == "paper":
+    if one_of(preset or "official", ("official", "paper")) == "paper":
         config.model.negative_slope = 0.0
         config.train.task_reduction = "sum"
         if config.model.name == "resnet12":
@@ -167,9 +177,18 @@ def is_official(preset: str | None) -> bool:
     Raises:
       UserError: another preset.
     """
-    if preset not in (None, "", "official", "harness"):
-        raise UserError(f"preset {preset!r} is unknown; write --config=FILE:harness or --config=FILE:official")
-    return preset == "official"
+    return one_of(preset or "harness", ("harness", "official")) == "official"
+
+
+def one_of(preset: str, choices: tuple[str, ...]) -> str:
+    """``preset``, which must be one of ``choices``.
+
+    Raises:
+      UserError: another one.
+    """
+    if preset not in choices:
+        raise UserError(f"preset {preset!r} is unknown; write --config=FILE:PRESET with one of {', '.join(choices)}")
+    return preset
 
 
 def build_model(config: ConfigDict) -> nn.Module:

@@ -17,7 +17,7 @@ from cxgrad_jax import configuration, parallel, runtime
 from cxgrad_jax.checkpoints import Checkpoints
 from cxgrad_jax.configuration import ConfigDict
 from cxgrad_jax.data.store import ImageStore
-from cxgrad_jax.episodes import Episode, HostDrawer, Shape
+from cxgrad_jax.episodes import Episode, HostDrawer
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.metrics import ci95_pooled, ci95_tasks, episode_accuracies, params_sha256, write_json
@@ -27,43 +27,60 @@ EPISODES_AT_ONCE = 20  # drawn on the host and sent to the devices together
 
 
 @functools.cache  # validation and test share one compiled program
-def compile_query_logits(learner: MetaLearner, mesh: Mesh) -> Callable[[Any, Episode], jax.Array]:
-    """Compiles ``(params, episodes) -> query logits`` for a batch of episodes that lies along the mesh's task axis."""
+def query_logits(learner: MetaLearner) -> Callable[[Any, Episode], jax.Array]:
+    """The function ``(params, episode) -> query logits [way*query, way]`` after adaptation."""
 
-    def logits_of(params, episodes):
+    def logits_of(params, episode):
+        task = learner.adapt(params, episode.support_images, episode.support_labels)
+        return learner.predict(params, task, episode.query_images)
+
+    return logits_of
+
+
+@functools.cache
+def compile_over_tasks(function: Callable, mesh: Mesh) -> Callable[[Any, Any], Any]:
+    """Compiles ``(params, batch) -> results`` of ``function(params, one of the batch)``, for a batch that lies along
+    the mesh's task axis."""
+
+    def results_of(params, batch):
         params = parallel.vary(params)
-
-        def one(episode):
-            task = learner.adapt(params, episode.support_images, episode.support_labels)
-            return learner.predict(params, task, episode.query_images)
-
-        return parallel.map_tasks(one, episodes, parallel.default_chunk(len(episodes.query_labels)))
+        tasks = jax.tree.leaves(batch)[0].shape[0]
+        return parallel.map_tasks(lambda one: function(params, one), batch, parallel.default_chunk(tasks))
 
     spec = P(parallel.TASK_AXIS)
-    sharded = jax.shard_map(logits_of, mesh=mesh, in_specs=(P(), spec), out_specs=spec)
+    sharded = jax.shard_map(results_of, mesh=mesh, in_specs=(P(), spec), out_specs=spec)
     return jax.jit(sharded, compiler_options=runtime.compiler_options(mesh.size))
 
 
-def make_evaluator(
-    learner: MetaLearner, store: ImageStore, shape: Shape, seed: int, split: str, num_episodes: int, mesh: Mesh
-) -> Callable[[Any], np.ndarray]:
-    """Makes the function ``params -> query logits`` of the split's fixed episodes 0 .. num_episodes-1.
+def over_episodes(
+    function: Callable, draw: Callable[[np.ndarray], Any], num_episodes: int, mesh: Mesh, title: str = ""
+) -> Callable[[Any], Any]:
+    """Makes the function ``params -> results`` of the fixed episodes 0 .. num_episodes-1.
+
+    Args:
+      function: ``(params, episode) -> `` a pytree of arrays; the same object is compiled once.
+      draw: ``indices [n] -> episodes``, a ``HostDrawer`` or what is made of some.
+      num_episodes: how many.
+      mesh: to work on.
+      title: of a progress bar; empty: none.
 
     Returns:
-      ``params -> float [num_episodes, way*query, way]``, the rows grouped by class as ``Shape.labels`` tells.
+      ``params -> `` that pytree of numpy arrays ``[num_episodes, ...]``.
     """
-    drawer, query_logits = HostDrawer(store, shape, seed, split), compile_query_logits(learner, mesh)
+    compiled = compile_over_tasks(function, mesh)
     at_once = -(-EPISODES_AT_ONCE // mesh.size) * mesh.size
     per_process = at_once // jax.process_count()
     first_here = jax.process_index() * per_process
 
     def evaluator(params):
-        logits = []
-        for first in range(0, num_episodes, at_once):
+        batches = []
+        hidden = not title or jax.process_index() != 0
+        for first in tqdm(range(0, num_episodes, at_once), desc=title, unit_scale=at_once, unit="ep", disable=hidden):
             # The last batch is filled up with further episodes, which are cut off below.
-            episodes = drawer(np.arange(first + first_here, first + first_here + per_process))
-            logits.append(query_logits(params, parallel.put(mesh, episodes, P(parallel.TASK_AXIS))))
-        return np.concatenate([parallel.fetch(batch) for batch in logits])[:num_episodes]
+            episodes = draw(np.arange(first + first_here, first + first_here + per_process))
+            batch = compiled(params, parallel.put(mesh, episodes, P(parallel.TASK_AXIS)))
+            batches.append(parallel.fetch(batch) if title else batch)
+        return jax.tree.map(lambda *x: np.concatenate(x)[:num_episodes], *map(parallel.fetch, batches))
 
     return evaluator
 
@@ -89,7 +106,8 @@ def test(
     """
     shape = configuration.episode_shape(config)
     labels, num_episodes = shape.labels()[1], config.evaluation.episodes
-    evaluator = make_evaluator(learner, store, shape, config.seed, "test", num_episodes, mesh)
+    drawer = HostDrawer(store, shape, config.seed, "test")
+    evaluator = over_episodes(query_logits(learner), drawer, num_episodes, mesh)
     chosen = checkpoints.best()[: config.evaluation.ensemble]
     if not chosen:
         raise UserError(f"{checkpoints.directory} has no validated checkpoint; train for at least one epoch first")
@@ -119,6 +137,18 @@ def test(
     }
 
 
+def open_checkpoints(config: ConfigDict, workdir: Path) -> Checkpoints:
+    """The checkpoints of a run, to read.
+
+    Raises:
+      UserError: there is none.
+    """
+    checkpoints = Checkpoints(workdir, config.evaluation.ensemble, read_only=True)
+    if not checkpoints.all():
+        raise UserError(f"{checkpoints.directory} has no checkpoint; train with --mode=train first")
+    return checkpoints
+
+
 def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Tests a run with the checkpoints at hand and writes the results.
 
@@ -138,13 +168,10 @@ def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     store = configuration.load_stores(config, ("test",), test_data)["test"]
     mesh = parallel.task_mesh(configuration.num_devices(config))
     learner = configuration.build_learner(config)
-    checkpoints = Checkpoints(workdir, config.evaluation.ensemble, read_only=True)
-    latest = checkpoints.latest()
-    if latest is None:
-        raise UserError(f"{checkpoints.directory} has no checkpoint; train with --mode=train first")
+    checkpoints = open_checkpoints(config, workdir)
     optimiser = configuration.build_optimiser(config)
     like = abstract_state(learner, optimiser, np.asarray(store.images[:2]), mesh)
-    state = checkpoints.restore(latest, like)
+    state = checkpoints.restore(checkpoints.all()[-1], like)
     results = test(config, learner, store, mesh, checkpoints, state)
     checkpoints.close()
     if jax.process_index() == 0:

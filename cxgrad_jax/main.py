@@ -1,4 +1,6 @@
-"""``python -m cxgrad_jax.main --config=configs/NAME.py --workdir=DIR [--mode=train|evaluate] [--config.FIELD=VALUE …]``
+"""``python -m cxgrad_jax.main --config=configs/NAME.py --workdir=DIR [--mode=MODE] [--config.FIELD=VALUE …]``
+
+``--mode=train`` (or resume) and test; ``evaluate`` a run; ``analyse`` some: ``--workdir=DIR`` once for each.
 
 Exit status: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted (checkpoint saved), 1 a defect.
 """
@@ -18,12 +20,13 @@ import jax
 from absl import logging
 
 from cxgrad_jax import configuration, runtime
+from cxgrad_jax.analyse import analyse
 from cxgrad_jax.configuration import ConfigDict
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluate import evaluate
 from cxgrad_jax.train import Interrupted, train
 
-MODES = {"train": train, "evaluate": evaluate}
+MODES = ("train", "evaluate", "analyse")
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,15 +39,21 @@ class Parser(argparse.ArgumentParser):
 def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     """Reads the command line: the configuration with its overrides, and the other flags.
 
-    Without ``--config`` the configuration is the embedded default, or in ``--mode=evaluate`` the run's own.
+    Without ``--config`` the configuration is the embedded default, or in the other modes the (first) run's own. In
+    ``--mode=analyse`` it has a section ``analysis`` more.
 
     Raises:
       UserError: an unknown flag, field or file, or a value of the wrong type.
     """
     flags = Parser(add_help=False, allow_abbrev=False)
     flags.add_argument("--config", metavar="FILE[:PRESET]", help="configuration; without: glyphs, or the run's own")
-    flags.add_argument("--workdir", type=Path, help="folder of the run: configuration, metrics, checkpoints, results")
-    flags.add_argument("--mode", choices=list(MODES), default="train", help="train (or resume) and test; or test only")
+    flags.add_argument(
+        "--workdir", type=Path, action="append", metavar="DIR",
+        help="folder of the run: configuration, metrics, checkpoints, results; several times in --mode=analyse",
+    )  # fmt: skip
+    flags.add_argument(
+        "--mode", choices=MODES, default="train", help="train (or resume) and test; test only; or analyse runs"
+    )
     flags.add_argument("--distributed", action="store_true", help="one of several processes, found on a cluster or by:")
     flags.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, the same in all processes")
     flags.add_argument("--num_processes", type=int, metavar="N")
@@ -52,11 +61,27 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     given = flags.parse_known_args(arguments)[0]
     if given.config:
         config = load_config(given.config)
-    elif given.mode == "evaluate" and given.workdir:
-        config = configuration.of_run(given.workdir)
+    elif given.mode != "train" and given.workdir:
+        config = configuration.of_run(given.workdir[0])
     else:
         config = configuration.glyphs_config()
+    if given.mode == "analyse":
+        config.analysis = configuration.analysis_config()
 
+    given = override(config, arguments, flags)
+    if not given.workdir or not all(workdir.name for workdir in given.workdir):
+        raise UserError("--workdir is missing; give the folder of the run, such as --workdir=runs/first")
+    if len(given.workdir) > 1 and given.mode != "analyse":
+        raise UserError(f"--workdir is given {len(given.workdir)} times; only --mode=analyse takes several runs")
+    return config, given
+
+
+def override(config: ConfigDict, arguments: list[str], flags: argparse.ArgumentParser) -> argparse.Namespace:
+    """Sets the fields that ``--config.FIELD=VALUE`` among ``arguments`` name, and returns what ``flags`` reads of them.
+
+    Raises:
+      UserError: an unknown flag or field, or a value of the wrong type.
+    """
     fields = configuration.fields(config)
     everything = Parser(
         usage="python -m cxgrad_jax.main --workdir=DIR [--config=FILE] [--mode=MODE] [--config.FIELD=VALUE ...]",
@@ -77,9 +102,7 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
         raise UserError(f"argument {name} is unknown; {hint}")
     overrides = {path: vars(given)[f"config.{path}"] for path in fields}
     config.update_from_flattened_dict({path: value for path, value in overrides.items() if value is not None})
-    if not given.workdir or not given.workdir.name:
-        raise UserError("--workdir is missing; give the folder of the run, such as --workdir=runs/first")
-    return config, given
+    return given
 
 
 def _reader(value: Any) -> Callable[[str], Any]:
@@ -136,8 +159,15 @@ def run(arguments: list[str]) -> int:
             jax.distributed.initialize(given.coordinator, given.num_processes, given.process_id)
         else:
             runtime.use_cores_as_devices()
+        options = config.get("analysis")
+        if options:
+            del config.analysis
         configuration.check(config)
-        results = MODES[given.mode](config, given.workdir)
+        if options:
+            print(f"report: {analyse(config, options, given.workdir)}")
+            return
+        (workdir,) = given.workdir
+        results = (train if given.mode == "train" else evaluate)(config, workdir)
         if jax.process_index() == 0:
             print(
                 f"test accuracy {100 * results['test_accuracy']:.2f} % ± {100 * results['test_ci95_tasks']:.2f} "

@@ -26,7 +26,7 @@ from cxgrad_jax.configuration import ConfigDict
 from cxgrad_jax.data.store import ImageStore
 from cxgrad_jax.episodes import Episode, HostDrawer, Shape, draw_on_device, largest_class
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.evaluate import make_evaluator, test
+from cxgrad_jax.evaluate import over_episodes, query_logits, test
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.metrics import MetricsFile, ci95_tasks, episode_accuracies, mean_cross_entropy, write_json
 from cxgrad_jax.state import TrainState, abstract_state, init_state
@@ -194,7 +194,8 @@ def _train(
     block = make_train_block(
         learner.loss, optimiser, draw, mesh, source_spec, per_dispatch, chunk, config.train.task_reduction
     )
-    validate = make_evaluator(learner, stores["val"], shape, seed, "val", config.evaluation.val_episodes, mesh)
+    val_drawer = HostDrawer(stores["val"], shape, seed, "val")
+    validate = over_episodes(query_logits(learner), val_drawer, config.evaluation.val_episodes, mesh)
     query_labels = shape.labels()[1]
 
     bar = tqdm(total=total, initial=iteration, unit="it", disable=not writer, dynamic_ncols=True)

@@ -14,7 +14,7 @@ import scipy.stats
 from runs import environment, flags, results
 
 from cxgrad_jax import configuration
-from cxgrad_jax.compare import paired
+from cxgrad_jax.metrics import paired
 from cxgrad_jax.published import CONV4, published
 
 CONFIGS = Path(__file__).parents[1] / "configs"

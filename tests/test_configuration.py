@@ -55,6 +55,36 @@ def test_file(path):
         assert (path.parent / name).is_file()
 
 
+ABLATIONS = {
+    "conditioning": ("implicit", "explicit", "none"),
+    "context_lr": ("1.0", "0.1", "0.01"),
+    "context_update": ("task", "step"),
+    "inner_steps": ("5", "4", "3", "2", "1"),
+}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_ablation(name):
+    path = CONFIGS[0].parent / "ablations" / f"{name}.py"
+    configs = [load_config(f"{path}:{preset}") for preset in ABLATIONS[name]]
+    assert load_config(str(path)) == configs[0], "the first is the default, the paper's own"
+    settings = [configuration.fields(config) for config in configs]
+    differ = {field for field in settings[0] if len({each[field] for each in settings}) > 1}
+    assert differ and all(field.startswith("learner.") for field in differ)
+    assert len({repr(config.learner) for config in configs}) == len(configs)
+    base = base_config() if configs[0].episode.shot == 1 else configuration.five_shot(base_config())
+    assert configs[0] == base
+    for config in configs:
+        check(config)
+    with pytest.raises(UserError, match="preset 'foo' is unknown; write --config=FILE:PRESET with one of"):
+        load_config(f"{path}:foo")
+    assert f"--config=configs/ablations/{name}.py:" in path.read_text()
+
+
+def test_every_ablation_is_tested():
+    assert {path.stem for path in (CONFIGS[0].parent / "ablations").glob("*.py")} == set(ABLATIONS)
+
+
 def test_presets_settle_where_text_and_code_disagree():
     def settled(config):
         learner, model = config.learner, config.model
@@ -111,7 +141,9 @@ def test_baseline(path):
     text = " ".join(path.read_text().split())
     assert f"--config=configs/baselines/{path.name} --workdir=runs/{path.stem}" in text
     assert load_config(str(path)) == load_config(f"{path}:harness")
-    with pytest.raises(UserError, match="preset 'paper' is unknown; write --config=FILE:harness or"):
+    with pytest.raises(
+        UserError, match="preset 'paper' is unknown; write --config=FILE:PRESET with one of harness, official"
+    ):
         load_config(f"{path}:paper")
     for preset in ("harness", "official"):
         config = load_config(f"{path}:{preset}")
@@ -218,7 +250,7 @@ def test_bad_combinations():
         (lambda c: c.__delattr__("seed"), "seed is missing"),
         (lambda c: c.__delattr__("model"), "model is missing; expected what configuration.model_config"),
         (lambda c: c.__setattr__("learner", configuration.ConfigDict({"name": "sgd"})), "learner.name is 'sgd'"),
-        (lambda c: c.learner.__setattr__("name", "maml"), "learner.context_dim is no field of maml; expected"),
+        (lambda c: c.learner.__setattr__("name", "maml"), "learner.conditioning is no field of maml; expected"),
         (lambda c: c.__setattr__("episode", configuration.ConfigDict({"way": "5", "shot": 1, "query": 1})), "'5'"),
         (lambda c: c.__setattr__("episode", configuration.ConfigDict({"way": True, "shot": 1, "query": 1})), "True"),
     ],

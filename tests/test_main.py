@@ -171,7 +171,7 @@ MISTAKES: dict[str, tuple[Callable[[Place], Any], str]] = {
     ),
     "unknown preset": (
         lambda p: [f"--config={CONFIGS / 'mini_1shot.py'}:foo", f"--workdir={p.folder / 'run'}"],
-        "preset 'foo' is unknown; write --config=FILE:official or --config=FILE:paper",
+        "preset 'foo' is unknown; write --config=FILE:PRESET with one of official, paper",
     ),
     "new field in a file": (
         lambda p: p.config("def get_config():\n  c = base_config(); c.train.learningrate = 1.0; return c"),

@@ -15,7 +15,8 @@ from runs import command, environment, flags, outcome, results, run, told
 
 from cxgrad_jax import configuration, parallel
 from cxgrad_jax.checkpoints import Checkpoints
-from cxgrad_jax.evaluate import make_evaluator
+from cxgrad_jax.episodes import HostDrawer
+from cxgrad_jax.evaluate import over_episodes, query_logits
 from cxgrad_jax.metrics import episode_accuracies, read_metrics
 from cxgrad_jax.state import abstract_state, outer_optimiser
 
@@ -78,7 +79,7 @@ def test_results_have_all_fields_and_the_formulas_hold(finished, tiny_data):
         parallel.task_mesh(1),
         configuration.episode_shape(config),
     )
-    evaluator = make_evaluator(learner, store, shape, config.seed, "test", 6, mesh)
+    evaluator = over_episodes(query_logits(learner), HostDrawer(store, shape, config.seed, "test"), 6, mesh)
     checkpoints = Checkpoints(finished, 2, read_only=True)
     like = abstract_state(learner, outer_optimiser(1e-3), np.asarray(store.images[:2]), mesh)
     logits = [evaluator(checkpoints.restore(iteration, like).params) for iteration in best]

@@ -7,6 +7,7 @@ The biased estimator, as in Figure 3 of the CxGrad paper and in BOIL's code.
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from cxgrad_jax.analysis.features import features, unadapted
 from cxgrad_jax.episodes import Episode
@@ -26,7 +27,7 @@ def cka(learner: MetaLearner, params: Params, episode: Episode) -> dict[str, jax
     return {layer: linear_cka(before[layer], after[layer]) for layer in before}
 
 
-def linear_cka(x: jax.Array, y: jax.Array) -> jax.Array:
+def linear_cka(x: ArrayLike, y: ArrayLike) -> jax.Array:
     """CKA of two representations ``[n, d1]`` and ``[n, d2]`` of the same n images, a scalar.
 
     By the Gram matrices ``[n, n]`` of the centred features, since n is less than d here: ``||X' Y||_F^2`` is the inner
@@ -36,6 +37,6 @@ def linear_cka(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.vdot(gram_x, gram_y) / (jnp.linalg.norm(gram_x) * jnp.linalg.norm(gram_y))
 
 
-def _gram(x: jax.Array) -> jax.Array:
-    centred = x - jnp.mean(x, axis=0)
+def _gram(x: ArrayLike) -> jax.Array:
+    centred = jnp.asarray(x) - jnp.mean(x, axis=0)
     return jnp.matmul(centred, centred.T, precision="highest")

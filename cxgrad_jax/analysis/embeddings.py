@@ -1,7 +1,5 @@
 """Features of the last block before and after adaptation, and their picture by t-SNE (Figure 4 of the CxGrad paper)."""
 
-import importlib.util
-
 import jax
 import numpy as np
 
@@ -29,11 +27,9 @@ def joint_tsne(before: np.ndarray, after: np.ndarray, perplexity: float, seed: i
     """Both representations ``[N, D]`` in one plane: one t-SNE of their 2 N points (scikit-learn), two ``[N, 2]``.
 
     Raises:
-      UserError: scikit-learn is not installed, or the perplexity is not below the number of points.
+      UserError: the perplexity is not below the number of points.
     """
-    if importlib.util.find_spec("sklearn") is None:
-        raise UserError("t-SNE needs scikit-learn: pip install 'cxgrad_jax[analysis]'")
-    from sklearn.manifold import TSNE
+    from sklearn.manifold import TSNE  # of the extra "analysis"
 
     points = np.concatenate([np.asarray(before), np.asarray(after)])
     if not 0 < perplexity < len(points):

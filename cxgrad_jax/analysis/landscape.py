@@ -21,7 +21,10 @@ from cxgrad_jax.episodes import Episode
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.learners.base import Params, cross_entropy
 
-RATES = tuple(0.005 * j for j in range(1, 9))  # half to four times the paper's alpha of 0.01
+
+def multiples(inner_lr: float) -> tuple[float, ...]:
+    """The paper's rates: half to four times alpha, in eight equal steps."""
+    return tuple(0.5 * inner_lr * j for j in range(1, 9))
 
 
 class Landscape(NamedTuple):
@@ -38,7 +41,9 @@ class Landscape(NamedTuple):
     smoothness: jax.Array
 
 
-def landscape(learner: MetaLearner, params: Params, episode: Episode, rates: tuple[float, ...] = RATES) -> Landscape:
+def landscape(
+    learner: MetaLearner, params: Params, episode: Episode, rates: tuple[float, ...] = multiples(0.01)
+) -> Landscape:
     """The loss and its gradient at the points of Eq. 9; all on the support set.
 
     Args:

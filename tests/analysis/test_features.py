@@ -7,7 +7,8 @@ from conftest import WAY, make, make_episode
 import cxgrad_jax as cx
 from cxgrad_jax import analysis
 
-ADAPTING = ["alfa", "anil", "boil", "cxgrad", "l2f", "maml", "maml_plus_plus", "meta_sgd", "modgrad"]
+# Of those that step like MAML, MAML++ has the least in common with it.
+ADAPTING = ["anil", "cxgrad", "l2f", "maml_plus_plus", "modgrad"]
 
 
 class Skipping(nn.Module):

@@ -10,6 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import cxgrad_jax as cx
+from cxgrad_jax.learners.base import apply_model, cross_entropy
 
 cxgrad_module = import_module("cxgrad_jax.learners.cxgrad")  # the package's name is the factory
 
@@ -147,6 +148,7 @@ def test_meta_gradient_has_no_radial_part():
         # The official first context step is a constant by decree, which no finite difference can see.
         partial(make, cx.learners.cxgrad, differentiate_first_context=True),
         partial(make, cx.learners.cxgrad, differentiate_first_context=True, context_update="step"),
+        partial(make, cx.learners.cxgrad, conditioning="explicit"),
     ],
 )
 def test_meta_gradient_against_finite_differences(learner_of):
@@ -175,6 +177,56 @@ def test_the_official_first_context_step_is_a_constant():
     assert np.linalg.matrix_rank(constant, tol=1e-12 * np.linalg.norm(constant)) == 1
     cosine = np.abs(constant.T @ context) / np.linalg.norm(constant, axis=0).clip(1e-300) / np.linalg.norm(context)
     assert np.all((cosine > 1 - 1e-9) | (np.linalg.norm(constant, axis=0) == 0))
+
+
+def test_explicit_and_implicit_scaling_make_the_same_step():
+    # With the context at zero they differ by the normalisation's epsilon alone.
+    models = []
+    for conditioning in ("implicit", "explicit"):
+        changes = {"norm_epsilon": 1e-13}
+        learner, params = make(cx.learners.cxgrad, 0, changes, context_lr=0.0, conditioning=conditioning)
+        episode = make_episode()
+        models.append(learner.adapt(params, episode.support_images, episode.support_labels).model)
+    assert relative(*models) < 1e-6
+
+
+@pytest.mark.parametrize("context_update", ["task", "step"])
+def test_explicit_context_follows_the_loss_behind_the_step(context_update):
+    episode, rate = make_episode(), 0.7
+    options = {"conditioning": "explicit", "context_update": context_update, "context_lr": rate}
+    learner, params = make(cx.learners.cxgrad, num_steps=2, **options)
+    trace = learner.adapt(params, episode.support_images, episode.support_labels).trace
+
+    @jax.jit
+    def loss_behind(context, before):
+        """The support loss after step 2 (step 1 with the factors before) with the factors of this context."""
+        gamma = cxgrad_module.scaling_factors(params["generator"], context)
+        gammas = jnp.stack([*before, gamma])
+        task = cx.analysis.adapt_with_factors(
+            model(), params, episode.support_images, episode.support_labels, gammas, conditioning="explicit"
+        )
+        return cross_entropy(apply_model(model(), task.model, episode.support_images), episode.support_labels)
+
+    start = jnp.zeros(6)
+    for step in range(2):
+        before = trace["gamma"][:step]
+        value, gradient = jax.value_and_grad(loss_behind)(start, before)
+        np.testing.assert_allclose(trace["trial_loss"][step], value, rtol=1e-9)
+        np.testing.assert_allclose(trace["context"][step], start - rate * gradient, rtol=1e-7, atol=1e-12)
+        start = trace["context"][step] if context_update == "task" else start
+
+
+def test_explicit_conditioning_is_of_first_order_and_implicit_lives_on_epsilon():
+    episode, norms = make_episode(), {}
+    for conditioning in ("implicit", "explicit"):
+        for epsilon in (1e-5, 1e-9):
+            changes = {"norm_epsilon": epsilon}
+            learner, params = make(cx.learners.cxgrad, 0, changes, num_steps=1, conditioning=conditioning)
+            context = learner.adapt(params, episode.support_images, episode.support_labels).trace["context"]
+            norms[conditioning, epsilon] = np.linalg.norm(context)
+    assert norms["implicit", 1e-9] < 1e-3 * norms["implicit", 1e-5]
+    assert norms["explicit", 1e-9] == pytest.approx(norms["explicit", 1e-5], rel=0.05)
+    assert norms["explicit", 1e-5] > 5 * norms["implicit", 1e-5]
 
 
 def test_at_zero_context_gamma_is_the_same_for_all_tasks():

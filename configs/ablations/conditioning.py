@@ -1,0 +1,22 @@
+"""What the context's update sees of the scaling, 5-way 1-shot miniImageNet; no table of the paper's.
+
+    python -m cxgrad_jax.main --config=configs/ablations/conditioning.py:explicit --workdir=runs/conditioning-explicit
+    python -m cxgrad_jax.compare --configs configs/ablations/conditioning.py:{implicit,none,explicit} --workdir=runs/it
+
+:implicit (the default) is the paper's: the context follows the loss at the scaled kernels, which hardly depends on it.
+:explicit updates it through the scaled gradients (section 3.2's alternative). :none leaves it at zero: all tasks share
+the factors. 5-shot: --config.episode.shot=5 --config.train.meta_batch=2.
+
+50,000 iterations of 4 tasks. Published test accuracy: 51.80 ± 0.46 % for :implicit, none for the others.
+"""
+
+from cxgrad_jax.configuration import base_config, one_of
+
+
+def get_config(preset="implicit"):
+    config = base_config()
+    if one_of(preset, ("implicit", "explicit", "none")) == "none":
+        config.learner.context_lr = 0.0
+    else:
+        config.learner.conditioning = preset
+    return config
