@@ -11,7 +11,11 @@ import tempfile
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "PYTEST_XDIST_WORKER" not in os.environ:  # the processes that share the tests have it from the first
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    # Most of the time goes into compiling programs that run for a moment, so machine code is not optimised, unless
+    # XLA_FLAGS asks for it.
+    given = os.environ.get("XLA_FLAGS", "")
+    level = "" if "backend_optimization_level" in given else " --xla_backend_optimization_level=0"
+    os.environ["XLA_FLAGS"] = f"{given}{level} --xla_force_host_platform_device_count=4"
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp()
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)

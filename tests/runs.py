@@ -25,7 +25,8 @@ def flags(data_dir: Path, workdir: Path, **changes: Any) -> list[str]:
 
 def environment(devices: int = 1) -> dict[str, str]:
     """The environment of a process of its own, with so many simulated devices."""
-    return {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    others = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ.get("XLA_FLAGS", ""))
+    return {**os.environ, "XLA_FLAGS": f"{others} --xla_force_host_platform_device_count={devices}"}
 
 
 def command(*arguments: str, before: str = "") -> list[str]:

@@ -183,7 +183,7 @@ MISTAKES: dict[str, tuple[Callable[[Place], Any], str]] = {
     ),
     "learner of another name": (
         lambda p: p.flags(learner__name="maml"),
-        "learner.context_dim is no field of maml; expected first_order, inner_lr",
+        "learner.conditioning is no field of maml; expected first_order, inner_lr",
     ),
     "unknown learner": (
         lambda p: p.flags(learner__name="reptile"),
@@ -398,7 +398,7 @@ def test_help(capsys):
 def test_without_a_configuration_the_embedded_one_runs():
     config, given = main.parse(["--workdir=runs/first"])
     assert config == configuration.glyphs_config() == main.load_config(str(CONFIGS / "glyphs_1shot.py"))
-    assert (given.workdir, given.mode, given.distributed) == (Path("runs/first"), "train", False)
+    assert (given.workdir, given.mode, given.distributed) == ([Path("runs/first")], "train", False)
 
 
 def test_overrides_have_the_type_of_their_field():

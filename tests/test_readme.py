@@ -40,7 +40,7 @@ def test_the_learner_of_ones_own_works_word_for_word(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "path", sorted(set(re.findall(r"configs/(?:baselines/)?[a-z]\w+\.py|docs/\w+\.(?:png|md)", README)))
+    "path", sorted(set(re.findall(r"configs/(?:baselines/|ablations/)?[a-z]\w+\.py|docs/\w+\.(?:png|md)", README)))
 )
 def test_named_files_exist(path):
     assert (Path(__file__).parents[1] / path).is_file()

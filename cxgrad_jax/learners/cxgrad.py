@@ -100,9 +100,7 @@ def cxgrad(
             loss, gradients = gradients_at(scaled)
             gamma_gradient = jnp.stack([jnp.vdot(gradients[path], directions[path]) for path in scaled_paths])
             (context_gradient,) = gamma_vjp(gamma_gradient)
-            if first_order:
-                context_gradient = jax.lax.stop_gradient(context_gradient)
-            return loss, gamma, scaled, gradients, context_gradient
+            return loss, gamma, scaled, gradients, constant_if(first_order, context_gradient)
 
         def first_context(weights):
             """The context after its update from zero, and the loss there."""
