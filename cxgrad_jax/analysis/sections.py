@@ -68,7 +68,7 @@ def feature_similarity(
     for run in shown(runs):
         function = function_of(run, cka)
         values = over_episodes(function, drawer(run, store), options.episodes, mesh, f"CKA, {run.name}")(best(run))
-        # Dictionaries come back from compiled code in alphabetical order, which is that of the layers' names here.
+        values = {layer: values[layer] for layer in layer_order(run, store)}
         means[run.name] = {layer: of_tasks.mean() for layer, of_tasks in values.items()}
         intervals[run.name] = {layer: ci95_tasks(of_tasks) for layer, of_tasks in values.items()}
         for layer, of_tasks in values.items():
@@ -272,6 +272,14 @@ def remarks(runs: Sequence[Run]) -> list[str]:
 def function_of(run: Run, measure):
     """``(params, episode) -> measure`` of the run's learner."""
     return lambda params, episode: measure(run.learner, params, episode)
+
+
+def layer_order(run: Run, store: ImageStore) -> list[str]:
+    """The layers as the model calls them; what compiled code returns is in alphabetical order."""
+    episode = jax.tree.map(lambda x: x[0], drawer(run, store)(np.arange(1)))
+    names: list[str] = []
+    jax.eval_shape(lambda params: names.extend(cka(run.learner, params, episode)), best(run))
+    return names
 
 
 def drawer(run: Run, store: ImageStore) -> HostDrawer:

@@ -1,12 +1,8 @@
-"""Double precision, and one small adapted learner of each kind."""
+"""Double precision, and a small episode."""
 
 import jax
-import numpy as np
 import pytest
-
-import cxgrad_jax as cx
-
-WAY, SIZE = 3, 16
+from small import make_episode
 
 
 @pytest.fixture(autouse=True)
@@ -18,23 +14,4 @@ def double_precision():
 
 @pytest.fixture
 def episode():
-    return make_episode(0)
-
-
-def make_episode(seed, shot=2, query=2):
-    """Smooth images with an offset a class, so that gradients are neither zero nor chaotic."""
-    rng = np.random.default_rng(seed)
-    classes = rng.uniform(size=(WAY, 4, 4, 3)).repeat(4, axis=1).repeat(4, axis=2)
-    images = [np.clip(classes[:, None] + 0.1 * rng.normal(size=(WAY, n, SIZE, SIZE, 3)), 0, 1) for n in (shot, query)]
-    support, query_images = (x.reshape(-1, SIZE, SIZE, 3) for x in images)
-    labels = np.arange(WAY, dtype=np.int32)
-    return cx.Episode(support, labels.repeat(shot), query_images, labels.repeat(query))
-
-
-def make(name, episode, **hyper_parameters):
-    """The learner called ``name`` on a small Conv-4, its model, and meta-parameters."""
-    model = cx.models.Conv4(num_classes=WAY, features=4)
-    if name == "cxgrad":
-        hyper_parameters.setdefault("context_dim", 6)
-    learner = getattr(cx.learners, name)(model, **hyper_parameters)
-    return learner, model, jax.jit(learner.init)(jax.random.key(0), episode.support_images)
+    return make_episode()

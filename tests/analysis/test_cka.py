@@ -1,7 +1,7 @@
 import jax
 import numpy as np
 import pytest
-from conftest import make
+from small import make
 
 from cxgrad_jax import analysis
 from cxgrad_jax.analysis import features, linear_cka, unadapted

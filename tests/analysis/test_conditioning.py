@@ -1,7 +1,7 @@
 import jax
 import numpy as np
 import pytest
-from conftest import make, make_episode
+from small import make, make_episode
 
 import cxgrad_jax as cx
 from cxgrad_jax import analysis

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from conftest import make
 from sklearn.neighbors import NearestNeighbors
+from small import make
 
 import cxgrad_jax as cx
 from cxgrad_jax import analysis

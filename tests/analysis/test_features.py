@@ -2,7 +2,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from conftest import WAY, make, make_episode
+from small import WAY, make, make_episode
 
 import cxgrad_jax as cx
 from cxgrad_jax import analysis

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import make
+from small import make
 
 import cxgrad_jax as cx
 from cxgrad_jax import analysis

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from small import WAY, make_episode
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners.base import apply_model, cross_entropy
 
 cxgrad_module = import_module("cxgrad_jax.learners.cxgrad")  # the package's name is the factory
 
-WAY, SIZE, FEATURES = 3, 16, 4
+FEATURES = 4
 
 # The context's gradient is what the normalisation's epsilon of 1e-5 leaves of numbers of order one, so its rounding,
 # and that of all that it feeds, is 1e5 times float64's.
@@ -26,16 +27,6 @@ def double_precision():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
-
-
-def make_episode(seed=0, shot=2, query=2):
-    """Smooth images with an offset a class, so that gradients are neither zero nor chaotic."""
-    rng = np.random.default_rng(seed)
-    classes = rng.uniform(size=(WAY, 4, 4, 3)).repeat(4, axis=1).repeat(4, axis=2)
-    images = [np.clip(classes[:, None] + 0.1 * rng.normal(size=(WAY, n, SIZE, SIZE, 3)), 0, 1) for n in (shot, query)]
-    support, query_images = (x.reshape(-1, SIZE, SIZE, 3) for x in images)
-    labels = np.arange(WAY, dtype=np.int32)
-    return cx.Episode(support, labels.repeat(shot), query_images, labels.repeat(query))
 
 
 def model(**changes):
