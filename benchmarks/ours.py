@@ -1,5 +1,6 @@
 """This project's side of the comparisons: the very functions that ``cxgrad_jax.main`` compiles, on random images."""
 
+import atexit
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,15 @@ def random_store(config: ConfigDict, classes: int = 16) -> ImageStore:
 
 def training(config: ConfigDict) -> Callable[[], Any]:
     """One training iteration: episodes drawn and gathered, inner loops, outer gradient, Adam; waits for its metrics."""
-    store, shape, tasks = random_store(config), configuration.episode_shape(config), config.train.meta_batch
-    mesh = parallel.task_mesh(configuration.num_devices(config))
+    store, tasks, mesh = (
+        random_store(config),
+        config.train.meta_batch,
+        parallel.task_mesh(configuration.num_devices(config)),
+    )
     learner, optimiser = configuration.build_learner(config), configuration.build_optimiser(config)
     current = parallel.put(mesh, state.init_state(learner, optimiser, 0, store.images[:2]))
-    draw, spec, sources = train.device_source(store, shape, 0, tasks, mesh)
+    draw, spec, sources = train.training_source(config, store, mesh, 0, 1)
+    atexit.register(sources.close)  # ends the thread that draws, before Python takes away what it needs
     chunk = config.parallel.tasks_per_chunk or parallel.default_chunk(tasks // mesh.size)
     block = train.make_train_block(learner.loss, optimiser, draw, mesh, spec, 1, chunk, config.train.task_reduction)
 

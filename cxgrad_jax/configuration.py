@@ -47,7 +47,7 @@ def base_config() -> ConfigDict:
     config.data.image_size = 84
     config.data.dir = ""  # where data sets are prepared; empty: $CXGRAD_DATA_DIR, else ~/.cache/cxgrad_jax
     config.data.rotated_classes = False  # turned classes as classes of their own in training (Omniglot)
-    config.data.storage = "auto"  # training images on the "device" or the "host"; "auto": device where they fit
+    config.data.storage = "auto"  # training images on the "device" or the "host"; "auto": an accelerator where they fit
 
     config.episode = ConfigDict()
     config.episode.way = 5

@@ -20,7 +20,6 @@ import jax
 from absl import logging
 
 from cxgrad_jax import configuration, runtime
-from cxgrad_jax.analyse import analyse
 from cxgrad_jax.configuration import ConfigDict
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluate import evaluate
@@ -164,6 +163,8 @@ def run(arguments: list[str]) -> int:
             del config.analysis
         configuration.check(config)
         if options:
+            from cxgrad_jax.analyse import analyse  # with matplotlib and scikit-learn, which training does not need
+
             print(f"report: {analyse(config, options, given.workdir)}")
             return
         (workdir,) = given.workdir

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import scipy.stats
 
 
 def episode_accuracies(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -31,8 +30,10 @@ def ci95_pooled(accuracy: float, num_predictions: int) -> float:
 
 def paired(ours: np.ndarray, first: np.ndarray) -> dict[str, float]:
     """Mean difference of accuracies ``[episodes]``, its 95 % interval, and the two-sided p of a paired t-test."""
+    from scipy import stats  # slow to import, and seldom needed
+
     difference = np.asarray(ours) - np.asarray(first)
-    p_value = 1.0 if not np.any(difference) else float(scipy.stats.ttest_rel(ours, first).pvalue)
+    p_value = 1.0 if not np.any(difference) else float(stats.ttest_rel(ours, first).pvalue)
     return {"difference": float(difference.mean()), "difference_ci95": ci95_tasks(difference), "p_value": p_value}
 
 

@@ -1,6 +1,5 @@
 """Task batching: over one device in chunks, and over the devices of a ``task`` mesh axis."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -108,10 +107,9 @@ def fetch(tree: Any) -> Any:
 def fits_on_device(num_bytes: int, mesh: Mesh) -> bool:
     """Whether a store of this size may live on each device of the mesh: at most half of its memory.
 
-    On a CPU, whose devices do not tell, at most a quarter of the machine's memory.
+    Not on a CPU, whose devices would each copy what lies in the machine's memory already, nor where a device does not
+    tell how much it has.
     """
-    stats = mesh.devices.flat[0].memory_stats() if mesh.devices.flat[0].platform != "cpu" else None
-    if stats:
-        return num_bytes <= stats["bytes_limit"] // 2
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return num_bytes * mesh.devices.size <= machine // 4
+    device = mesh.devices.flat[0]
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    return bool(stats) and num_bytes <= stats["bytes_limit"] // 2

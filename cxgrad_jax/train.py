@@ -136,6 +136,21 @@ def host_source(
     return draw, spec, sources()
 
 
+def training_source(
+    config: ConfigDict, store: ImageStore, mesh: Mesh, first: int, per_dispatch: int
+) -> tuple[Callable[[Any, jax.Array], Episode], P, Iterator[Any]]:
+    """``device_source`` or ``host_source``, as ``data.storage`` says, from iteration ``first`` on."""
+    storage, shape, seed, meta_batch = (
+        config.data.storage, configuration.episode_shape(config), config.seed, config.train.meta_batch
+    )  # fmt: skip
+    if storage == "auto":
+        storage = "device" if parallel.fits_on_device(store.images.nbytes, mesh) else "host"
+    logging.info("training images: %.2f GB on the %s", store.images.nbytes / 1e9, storage)
+    if storage == "device":
+        return device_source(store, shape, seed, meta_batch, mesh)
+    return host_source(store, shape, seed, meta_batch, mesh, first, config.train.iterations, per_dispatch)
+
+
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Trains, validates every epoch, tests at the end and writes ``results.json``; goes on where a run stopped.
 
@@ -190,7 +205,7 @@ def _train(
 
     total, per_dispatch = config.train.iterations, configuration.iterations_per_dispatch(config)
     chunk = config.parallel.tasks_per_chunk or parallel.default_chunk(config.train.meta_batch // mesh.size)
-    draw, source_spec, sources = _source(config, stores["train"], shape, mesh, iteration, per_dispatch)
+    draw, source_spec, sources = training_source(config, stores["train"], mesh, iteration, per_dispatch)
     block = make_train_block(
         learner.loss, optimiser, draw, mesh, source_spec, per_dispatch, chunk, config.train.task_reduction
     )
@@ -231,17 +246,6 @@ def _train(
     if board is not None:
         board.close()
     return state
-
-
-def _source(config, store: ImageStore, shape: Shape, mesh: Mesh, iteration: int, per_dispatch: int):
-    storage = config.data.storage
-    if storage == "auto":
-        storage = "device" if parallel.fits_on_device(store.images.nbytes, mesh) else "host"
-    logging.info("training images: %.2f GB on the %s", store.images.nbytes / 1e9, storage)
-    if storage == "device":
-        return device_source(store, shape, config.seed, config.train.meta_batch, mesh)
-    total = config.train.iterations
-    return host_source(store, shape, config.seed, config.train.meta_batch, mesh, iteration, total, per_dispatch)
 
 
 def _check_finite(metrics: dict[str, np.ndarray], iteration: int, checkpoints: Checkpoints) -> None:

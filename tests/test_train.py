@@ -185,9 +185,9 @@ def test_a_checkpoint_that_was_removed_is_made_again(finished, tiny_data, tmp_pa
     assert outcome(tmp_path)[:2] == outcome(finished)[:2]
 
 
-def test_images_on_the_host_are_the_same_run(finished, tiny_data, tmp_path):
-    assert configuration.of_run(finished).data.storage == "auto"  # which is the device for images as few as these
-    assert run(*flags(tiny_data, tmp_path, data__storage="host")).returncode == 0
+def test_images_on_the_device_are_the_same_run(finished, tiny_data, tmp_path):
+    assert configuration.of_run(finished).data.storage == "auto"  # which is the host, on a CPU
+    assert run(*flags(tiny_data, tmp_path, data__storage="device")).returncode == 0
     assert outcome(tmp_path)[:2] == outcome(finished)[:2]
 
 

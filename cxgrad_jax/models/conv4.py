@@ -85,9 +85,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, film: Film | None = None) -> jax.Array:
-        x = Conv(self.features, use_bias=self.use_bias, precision=self.precision, name="conv")(x)
-        if not self.padded:
-            x = x[:, 1:-1, 1:-1]
+        conv = Conv(self.features, 3, self.use_bias, self.precision, self.padded, name="conv")
         # A monotone activation commutes with max-pooling, so it comes last, on a quarter of the values.
-        x = Norm(self.norm, self.norm_epsilon, pool=self.pooled, name="norm")(x)
+        x = Norm(self.norm, self.norm_epsilon, pool=self.pooled, name="norm")(x, conv.function_of(x))
         return leaky_relu(modulate(x, film), self.negative_slope)

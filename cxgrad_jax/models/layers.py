@@ -5,6 +5,8 @@ kernel gradient and pooling gradient are several times slower than their forward
 All layers take ``[N, H, W, C]`` arrays and follow the dtype of their input.
 """
 
+import math
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -17,6 +19,8 @@ Film = tuple[jax.Array, jax.Array]  # scale and shift, each [C]
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation of red, green and blue
 IMAGES_AT_ONCE = 15  # of a kernel gradient on a CPU
+FEW_CHANNELS = 3  # most that images have, and fewer than feature maps
+PART_BYTES = 8_000_000  # of a first layer's feature maps on a CPU, so that they stay in its caches
 
 
 def _lax_convolution(x: jax.Array, kernel: jax.Array, precision: Precision, margin: int) -> jax.Array:
@@ -24,13 +28,36 @@ def _lax_convolution(x: jax.Array, kernel: jax.Array, precision: Precision, marg
     return lax.conv_general_dilated(x, kernel, (1, 1), margins, dimension_numbers=dimensions, precision=precision)
 
 
+def _neighbours(x: jax.Array, size: int) -> list[jax.Array]:
+    """``x [N, H, W, C]`` moved by each offset of a ``size`` x ``size`` kernel, zeros beyond the margins."""
+    height, width, margin = x.shape[1], x.shape[2], (size // 2, size // 2)
+    x = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
+    return [x[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
+
+
 # The convolution is bilinear in (input, kernel), and so is its kernel gradient in (input, output gradient). The
 # derivatives of each are again one of the two, so two custom rules cover every order of differentiation.
+#
+# What a forward rule keeps has an axis more than its inputs: jax (0.10) takes kept inputs by their number, and a wrong
+# one in a scan that is differentiated twice.
+
+
+def _keep(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(jnp.expand_dims(array, 0) for array in arrays)
+
+
+def _kept(arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    return tuple(jnp.squeeze(array, 0) for array in arrays)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolution(x: jax.Array, kernel: jax.Array, precision: Precision) -> jax.Array:
-    return _lax_convolution(x, kernel, precision, kernel.shape[0] // 2)
+    size, _, channels, features = kernel.shape
+    if size > 1 and channels <= FEW_CHANNELS:
+        # The compiler's convolution gathers an image's three channels number by number, in every inner step anew.
+        patches = jnp.concatenate(_neighbours(x, size), axis=-1)
+        return _lax_convolution(patches, kernel.reshape(1, 1, -1, features), precision, 0)
+    return _lax_convolution(x, kernel, precision, size // 2)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -43,6 +70,11 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision
     """
 
     def of_images(x, g):
+        channels, features = x.shape[-1], g.shape[-1]
+        if channels <= FEW_CHANNELS:  # a product of matrices, which is fastest written as a convolution
+            moved = jnp.stack([shifted.transpose(3, 0, 1, 2) for shifted in _neighbours(x, size)])
+            left, right = moved.reshape(size * size * channels, 1, 1, -1), g.reshape(1, 1, -1, features)
+            return _lax_convolution(left, right, precision, 0).reshape(size, size, channels, features)
         rows = _lax_convolution(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), precision, size // 2)
         return rows.transpose(1, 2, 0, 3)
 
@@ -65,20 +97,20 @@ def _transposed(kernel: jax.Array) -> jax.Array:
 
 
 def _convolution_forward(x, kernel, precision):
-    return _convolution(x, kernel, precision), (x, kernel)
+    return _convolution(x, kernel, precision), _keep(x, kernel)
 
 
 def _convolution_backward(precision, residuals, g):
-    x, kernel = residuals
+    x, kernel = _kept(residuals)
     return _convolution(g, _transposed(kernel), precision), _kernel_gradient(x, g, kernel.shape[0], precision)
 
 
 def _kernel_gradient_forward(x, g, size, precision):
-    return _kernel_gradient(x, g, size, precision), (x, g)
+    return _kernel_gradient(x, g, size, precision), _keep(x, g)
 
 
 def _kernel_gradient_backward(size, precision, residuals, cotangent):
-    x, g = residuals
+    x, g = _kept(residuals)
     return _convolution(g, _transposed(cotangent), precision), _convolution(x, cotangent, precision)
 
 
@@ -156,12 +188,12 @@ def _place(values: jax.Array, position: jax.Array, size: tuple[int, int]) -> jax
 
 
 _pick.defvjp(
-    lambda x, position, size: (_pick(x, position, size), position),
-    lambda size, position, g: (_place(g, position, size), None),
+    lambda x, position, size: (_pick(x, position, size), _keep(position)),
+    lambda size, kept, g: (_place(g, *_kept(kept), size), None),
 )
 _place.defvjp(
-    lambda values, position, size: (_place(values, position, size), position),
-    lambda size, position, g: (_pick(g, position, size), None),
+    lambda values, position, size: (_place(values, position, size), _keep(position)),
+    lambda size, kept, g: (_pick(g, *_kept(kept), size), None),
 )
 
 
@@ -187,20 +219,34 @@ def xavier_uniform(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> 
 
 
 class Conv(nn.Module):
-    """A ``size`` x ``size`` convolution, stride 1, "SAME" padding: ``[N, H, W, C] -> [N, H, W, features]``."""
+    """A ``size`` x ``size`` convolution, stride 1, "SAME" padding: ``[N, H, W, C] -> [N, H, W, features]``.
+
+    Without ``padded`` it drops a margin of ``size // 2`` positions on every side.
+    """
 
     features: int
     size: int = 3
     use_bias: bool = False
     precision: Precision = "highest"
+    padded: bool = True
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.function_of(x)(x)
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def function_of(self, x: jax.Array) -> Callable[[jax.Array], jax.Array]:
+        """The layer for inputs like ``x`` as a function of them, to be called later and on some of the images."""
         shape = (self.size, self.size, x.shape[-1], self.features)
-        x = convolution(x, self.param("kernel", xavier_uniform, shape, x.dtype), self.precision)
-        if self.use_bias:
-            x = x + self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
-        return x
+        kernel = self.param("kernel", xavier_uniform, shape, x.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), x.dtype) if self.use_bias else None
+        margin = 0 if self.padded else self.size // 2
+
+        def convolve(x):
+            x = convolution(x, kernel, self.precision)
+            x = x[:, margin : x.shape[1] - margin, margin : x.shape[2] - margin] if margin else x
+            return x if bias is None else x + bias
+
+        return convolve
 
 
 class Norm(nn.Module):
@@ -213,6 +259,8 @@ class Norm(nn.Module):
 
     With ``pool`` 2x2 max-pooling follows. It is done first, which gives the same: scale and shift then touch a quarter
     of the values.
+
+    A call takes feature maps, or ``layer``, what makes them of ``x``, such as a convolution.
     """
 
     kind: str = "batch"
@@ -221,11 +269,17 @@ class Norm(nn.Module):
     pool: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        channels = x.shape[-1]
+    def __call__(self, x: jax.Array, layer: Callable[[jax.Array], jax.Array] = lambda x: x) -> jax.Array:
+        shape = jax.eval_shape(layer, x).shape
+        channels = shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,), x.dtype)
         bias = self.param("bias", nn.initializers.zeros, (channels,), x.dtype)
-        if self.kind == "batch":
+        parts = _num_parts(x, shape) if self.kind == "batch" and self.pool else 1
+        if parts == 1:
+            x = layer(x)
+        if parts > 1:
+            x, mean, mean_of_squares = _pool_in_parts(layer, x, parts, scale)
+        elif self.kind == "batch":
             mean = jnp.mean(x, axis=(0, 1, 2))
             mean_of_squares = jnp.mean(x * x, axis=(0, 1, 2))
         else:
@@ -237,8 +291,39 @@ class Norm(nn.Module):
         # One multiply-add an element: a third of the time of the textbook form, at every order of differentiation.
         variance = jnp.maximum(mean_of_squares - mean * mean, 0)
         factor = scale * lax.rsqrt(variance + self.epsilon)
-        x = max_pool(x, factor=factor) if self.pool else x
+        x = max_pool(x, factor=factor) if self.pool and parts == 1 else x
         return x * factor + (bias - mean * factor)
+
+
+def _num_parts(x: jax.Array, shape: tuple[int, ...]) -> int:
+    """Into how many parts to divide ``x [N, H, W, C]``, of which a layer makes feature maps of ``shape``.
+
+    More than one on a CPU, if these are larger than its caches and cheap to compute again: the first layer's.
+    """
+    if jax.default_backend() != "cpu" or x.shape[-1] > FEW_CHANNELS:
+        return 1
+    least = -(-math.prod(shape) * x.dtype.itemsize // PART_BYTES)
+    return next(parts for parts in range(min(least, len(x)), len(x) + 1) if len(x) % parts == 0)
+
+
+def _pool_in_parts(
+    layer: Callable[[jax.Array], jax.Array], x: jax.Array, parts: int, factor: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """``layer(x)`` pooled as by ``max_pool(..., factor=factor)``, its mean and the mean of its squares, ``[C]``.
+
+    One part follows the other, and what ``layer`` makes of it is not kept: derivatives compute it again.
+    """
+
+    def of_part(images):
+        y = layer(images)
+        return max_pool(y, factor=factor), jnp.mean(y, axis=(0, 1, 2)), jnp.mean(y * y, axis=(0, 1, 2))
+
+    @jax.checkpoint  # the inner one is for the first derivative, this one for the second
+    def of_all(images):
+        return lax.map(jax.checkpoint(of_part), images)
+
+    pooled, mean, mean_of_squares = of_all(x.reshape(parts, -1, *x.shape[1:]))
+    return pooled.reshape(-1, *pooled.shape[2:]), jnp.mean(mean, axis=0), jnp.mean(mean_of_squares, axis=0)
 
 
 class Head(nn.Module):

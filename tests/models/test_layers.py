@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from cxgrad_jax.models import layers
+from cxgrad_jax.models.conv4 import Block
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +42,23 @@ def assert_close(ours, theirs, rtol=1e-12):
         np.testing.assert_allclose(a, b, rtol=0, atol=rtol * max(np.max(np.abs(b)), 1e-3))
 
 
-@pytest.mark.parametrize(("size", "channels_in", "channels_out"), [(3, 3, 5), (3, 17, 4), (1, 3, 6)])
+@pytest.mark.parametrize(("size", "channels_in", "channels_out"), [(3, 3, 5), (5, 3, 2), (3, 17, 4), (1, 3, 6)])
 def test_convolution(size, channels_in, channels_out):
     x, kernel = random(0, 3, 7, 6, channels_in), 0.2 * random(1, size, size, channels_in, channels_out)
     assert_close(derivatives(layers.convolution, x, kernel), derivatives(plain_convolution, x, kernel))
+
+
+def test_convolutions_in_a_scan_that_is_differentiated_twice():
+    x, kernels = random(0, 2, 3, 6, 6, 4), [0.2 * random(i, 3, 3, 4, 4) for i in (1, 2)]
+
+    def one_after_the_other(convolution):
+        def network(x, kernels):
+            return convolution(jnp.sin(convolution(x, kernels[0])), kernels[1])
+
+        return lambda *kernels: jax.lax.map(lambda x: layers.max_pool(network(x, kernels)), x)
+
+    ours = derivatives(one_after_the_other(layers.convolution), *kernels)
+    assert_close(ours, derivatives(one_after_the_other(plain_convolution), *kernels))
 
 
 def test_convolution_under_vmap_over_kernels():
@@ -109,3 +123,19 @@ def test_norm_is_the_textbook_form(kind, axes, groups):
         return layers.max_pool(textbook(x, scale, bias))
 
     assert_close(derivatives(ours_pooled, x, scale, bias), derivatives(textbook_pooled, x, scale, bias), rtol=1e-10)
+
+
+@pytest.mark.parametrize(("images", "channels", "parts"), [(6, 3, 3), (7, 1, 7), (6, 5, 1)])
+def test_a_first_block_in_parts_is_the_same(images, channels, parts, monkeypatch):
+    """A block of Conv-4 that divides its images, as if the caches held little; of many channels it does not."""
+    x, block = random(0, images, 8, 6, channels), Block(4, "batch", False, 0.01, 1e-5, "highest")
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * random(1, *leaf.shape), block.init(jax.random.key(0), x))
+
+    def ours(params, x):
+        return block.apply(params, x)
+
+    whole = derivatives(ours, params, x)
+    monkeypatch.setattr(layers, "PART_BYTES", 2 * 8 * 6 * 4 * 8)
+    jax.clear_caches()
+    assert layers._num_parts(x, (images, 8, 6, 4)) == parts
+    assert_close(derivatives(ours, params, x), whole, rtol=1e-10)
