@@ -159,7 +159,7 @@ def conditioning(gamma: Mapping[str, np.ndarray], norms: Mapping[str, np.ndarray
         steps = np.arange(1, len(middle) + 1)
         context.errorbar(steps, middle, [middle - low, high - middle], capsize=3, **style(i))
     for axis, title in ((factors, "factor, mean over tasks"), (spread, "spread over tasks / mean, largest step")):
-        axis.set_xticks(range(len(layers)), layers, rotation=20 if len(layers) < 6 else 90)
+        axis.set_xticks(range(len(layers)), layers, rotation=30 if len(layers) < 6 else 90, ha="right")
         axis.set_title(title, fontsize=10)
         axis.set_yscale("log")
     context.set(yscale="log", xlabel="inner step")
