@@ -3,7 +3,7 @@
 import fcntl
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -88,7 +88,7 @@ def make_train_block(
 
 def device_source(
     store: ImageStore, shape: Shape, seed: int, meta_batch: int, mesh: Mesh
-) -> tuple[Callable[[Any, jax.Array], Episode], P, Iterator[Any]]:
+) -> tuple[Callable[[Any, jax.Array], Episode], P, Generator[Any, None, None]]:
     """Training episodes drawn on the device from a store that lives there: (draw, spec of the source, sources)."""
     tasks, largest = meta_batch // mesh.devices.size, largest_class(store)
 
@@ -109,7 +109,7 @@ def device_source(
 
 def host_source(
     store: ImageStore, shape: Shape, seed: int, meta_batch: int, mesh: Mesh, first: int, last: int, per_dispatch: int
-) -> tuple[Callable[[Any, jax.Array], Episode], P, Iterator[Any]]:
+) -> tuple[Callable[[Any, jax.Array], Episode], P, Generator[Any, None, None]]:
     """Training episodes drawn on the host, one block ahead of the device: (draw, spec of the source, sources)."""
     drawer = HostDrawer(store, shape, seed, "train")
     spec = P(None, parallel.TASK_AXIS)
@@ -138,7 +138,7 @@ def host_source(
 
 def training_source(
     config: ConfigDict, store: ImageStore, mesh: Mesh, first: int, per_dispatch: int
-) -> tuple[Callable[[Any, jax.Array], Episode], P, Iterator[Any]]:
+) -> tuple[Callable[[Any, jax.Array], Episode], P, Generator[Any, None, None]]:
     """``device_source`` or ``host_source``, as ``data.storage`` says, from iteration ``first`` on."""
     storage, shape, seed, meta_batch = (
         config.data.storage, configuration.episode_shape(config), config.seed, config.train.meta_batch
