@@ -21,7 +21,7 @@ from cxgrad_jax import runtime
 from cxgrad_jax.learners import inner_loop
 from cxgrad_jax.models import layers
 
-ALL_IMAGES = 1_000_000
+ALL_IMAGES, ALL_BYTES = 1_000_000, 1_000_000_000_000
 
 
 def variants(tasks: int) -> dict[str, tuple[dict[str, Any], list[Any]]]:
@@ -35,6 +35,8 @@ def variants(tasks: int) -> dict[str, tuple[dict[str, Any], list[Any]]]:
         "inner steps as a loop": ({}, [mock.patch.object(inner_loop, "UNROLLED", 1)]),
         "inner steps recomputed": ({"learner__remat": True}, []),
         "kernel gradient of all images at once": ({}, [mock.patch.object(layers, "IMAGES_AT_ONCE", ALL_IMAGES)]),
+        "first block of all images at once": ({}, [mock.patch.object(layers, "PART_BYTES", ALL_BYTES)]),
+        "first layer like the others": ({}, [mock.patch.object(layers, "FEW_CHANNELS", 0)]),
         "the compiler's default options": ({}, [mock.patch.multiple(runtime, **plain)]),
     }
 
