@@ -37,11 +37,8 @@ def random_store(config: ConfigDict, classes: int = 16) -> ImageStore:
 
 def training(config: ConfigDict) -> Callable[[], Any]:
     """One training iteration: episodes drawn and gathered, inner loops, outer gradient, Adam; waits for its metrics."""
-    store, tasks, mesh = (
-        random_store(config),
-        config.train.meta_batch,
-        parallel.task_mesh(configuration.num_devices(config)),
-    )
+    store, tasks = random_store(config), config.train.meta_batch
+    mesh = parallel.task_mesh(configuration.num_devices(config))
     learner, optimiser = configuration.build_learner(config), configuration.build_optimiser(config)
     current = parallel.put(mesh, state.init_state(learner, optimiser, 0, store.images[:2]))
     draw, spec, sources = train.training_source(config, store, mesh, 0, 1)

@@ -163,7 +163,7 @@ def run(arguments: list[str]) -> int:
             del config.analysis
         configuration.check(config)
         if options:
-            from cxgrad_jax.analyse import analyse  # with matplotlib and scikit-learn, which training does not need
+            from cxgrad_jax.analyse import analyse  # with matplotlib, which training does not need
 
             print(f"report: {analyse(config, options, given.workdir)}")
             return

@@ -298,7 +298,8 @@ class Norm(nn.Module):
 def _num_parts(x: jax.Array, shape: tuple[int, ...]) -> int:
     """Into how many parts to divide ``x [N, H, W, C]``, of which a layer makes feature maps of ``shape``.
 
-    More than one on a CPU, if these are larger than its caches and cheap to compute again: the first layer's.
+    More than one on a CPU, for the sake of memory, if these are larger than its caches and cheap to compute again: the
+    first layer's.
     """
     if jax.default_backend() != "cpu" or x.shape[-1] > FEW_CHANNELS:
         return 1
