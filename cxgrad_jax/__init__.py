@@ -9,12 +9,12 @@
 Every function of a learner is pure and takes one episode: ``jax.vmap`` over a batch of them.
 """
 
+__version__ = "0.1.0"  # the metadata of the package take it from here
+
 from cxgrad_jax import analysis, data, interop, learners, models
 from cxgrad_jax.episodes import Episode, HostDrawer, Shape
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Episode", "HostDrawer", "MetaLearner", "Shape", "UserError", "__version__",

@@ -100,8 +100,7 @@ def parse(arguments: list[str]) -> tuple[list[Entry], Path]:
     }
     somewhere = set().union(*known.values())
     for spec in given.configs:
-        file, _, preset = spec.partition(":")
-        name = Path(file).stem + (f"-{preset}" if preset else "")
+        file, name = spec.partition(":")[0], main.config_name(spec)
         if name in [entry.name for entry in entries]:
             raise UserError(f"--configs names {name} twice; each run needs a folder of its own")
         workdir = given.workdir / name

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
-from cxgrad_jax import configuration, parallel, runtime
+from cxgrad_jax import __version__, configuration, parallel, runtime
 from cxgrad_jax.checkpoints import Checkpoints
 from cxgrad_jax.configuration import ConfigDict
 from cxgrad_jax.data.store import ImageStore
@@ -132,7 +131,7 @@ def test(
         else f"none ({config.model.norm} norm, statistics of each image alone)",
         "iterations": int(state.iteration),
         "params_sha256": params_sha256(jax.device_get(state.params)),
-        "versions": {"jax": jax.__version__, "flax": flax.__version__, "cxgrad_jax": version("cxgrad_jax")},
+        "versions": {"jax": jax.__version__, "flax": flax.__version__, "cxgrad_jax": __version__},
         "config": configuration.to_json(config),
     }
 

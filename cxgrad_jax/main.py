@@ -1,6 +1,7 @@
-"""``python -m cxgrad_jax.main --config=configs/NAME.py --workdir=DIR [--mode=MODE] [--config.FIELD=VALUE …]``
+"""``python -m cxgrad_jax.main [--config=configs/NAME.py] [--workdir=DIR] [--mode=MODE] [--config.FIELD=VALUE …]``
 
-``--mode=train`` (or resume) and test; ``evaluate`` a run; ``analyse`` some: ``--workdir=DIR`` once for each.
+``--mode=train`` (or resume) and test; ``evaluate`` a run; ``analyse`` some: ``--workdir=DIR`` once for each. Without
+``--workdir`` the run lies in ``runs/NAME``, NAME being that of the configuration.
 
 Exit status: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted (checkpoint saved), 1 a defect.
 """
@@ -26,6 +27,7 @@ from cxgrad_jax.evaluate import evaluate
 from cxgrad_jax.train import Interrupted, train
 
 MODES = ("train", "evaluate", "analyse")
+DEFAULT = "glyphs_1shot"  # what the embedded default is called
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,16 +62,17 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     given = flags.parse_known_args(arguments)[0]
     if given.config:
         config = load_config(given.config)
-    elif given.mode != "train" and given.workdir:
-        config = configuration.of_run(given.workdir[0])
+    elif given.mode != "train":
+        config = configuration.of_run(given.workdir[0] if given.workdir else Path("runs", DEFAULT))
     else:
         config = configuration.glyphs_config()
     if given.mode == "analyse":
         config.analysis = configuration.analysis_config()
 
     given = override(config, arguments, flags)
-    if not given.workdir or not all(workdir.name for workdir in given.workdir):
-        raise UserError("--workdir is missing; give the folder of the run, such as --workdir=runs/first")
+    given.workdir = given.workdir or [Path("runs", config_name(given.config) if given.config else DEFAULT)]
+    if not all(workdir.name for workdir in given.workdir):
+        raise UserError("--workdir is empty; give the folder of the run, such as --workdir=runs/first")
     if len(given.workdir) > 1 and given.mode != "analyse":
         raise UserError(f"--workdir is given {len(given.workdir)} times; only --mode=analyse takes several runs")
     return config, given
@@ -121,6 +124,12 @@ def _reader(value: Any) -> Callable[[str], Any]:
     return read
 
 
+def config_name(spec: str) -> str:
+    """How the run of ``FILE`` or ``FILE:PRESET`` is called: ``"mini_1shot"`` or ``"mini_1shot-paper"``."""
+    file, _, preset = spec.partition(":")
+    return Path(file).stem + (f"-{preset}" if preset else "")
+
+
 def load_config(spec: str) -> ConfigDict:
     """The configuration of ``FILE`` or ``FILE:PRESET``: what its ``get_config()`` or ``get_config(preset)`` gives.
 
@@ -168,6 +177,7 @@ def run(arguments: list[str]) -> int:
             print(f"report: {analyse(config, options, given.workdir)}")
             return
         (workdir,) = given.workdir
+        print(f"run: {workdir}", file=sys.stderr)
         results = (train if given.mode == "train" else evaluate)(config, workdir)
         if jax.process_index() == 0:
             print(

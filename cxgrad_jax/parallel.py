@@ -78,7 +78,9 @@ def vary(tree: Any) -> Any:
     Without it a gradient by a replicated value is summed over the devices at once, also in the inner loop, where it
     would silently mix the tasks of all devices.
     """
-    return jax.lax.pcast(tree, TASK_AXIS, to="varying")
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(tree, TASK_AXIS, to="varying")
+    return jax.lax.pvary(tree, TASK_AXIS)  # jax 0.7 and 0.8 have no pcast
 
 
 def mean_over_devices(tree: Any) -> Any:

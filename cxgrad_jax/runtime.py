@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import logging
 
 # glibc gives freed buffers back to the system, and clearing new pages costs more than the arithmetic in them: keep
 # them, in huge pages where the system has those.
@@ -70,7 +69,8 @@ def compiler_options(num_devices: int) -> dict[str, Any]:
     """Options for ``jax.jit(..., compiler_options=)`` of a program on ``num_devices`` devices; none on an accelerator.
 
     On a CPU convolutions go to the older library (Eigen), which is two to four times faster than the default (YNN)
-    here, and an operation uses several threads only where there are more cores than devices.
+    here. A compiler that does not know that option has no other library. An operation uses several threads only where
+    there are more cores than devices.
     """
     if jax.default_backend() != "cpu":
         return {}
@@ -86,8 +86,6 @@ def _is_known(name: str, value: Any) -> bool:
     """Whether this version of the compiler takes the option."""
     try:
         jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
-    except jax.errors.JaxRuntimeError as error:
-        reason = str(error).splitlines()[0]
-        logging.warning("the compiler of jax %s does not take %s (%s): slower", jax.__version__, name, reason)
+    except jax.errors.JaxRuntimeError:
         return False
     return True

@@ -117,8 +117,7 @@ def cell(spec: str, column: Column, workdir: Path, overrides: list[str]) -> Cell
             config.learner.inner_lr = 0.3  # the authors' for this backbone
     fields = configuration.fields(config)
     main.override(config, [flag for flag in overrides if _field(flag) in fields], main.Parser(add_help=False))
-    file, _, preset = spec.partition(":")
-    name = Path(file).stem + (f"-{preset}" if preset else "")
+    name = main.config_name(spec)
     folder = f"{config.data.name}_{config.episode.shot}shot" + ("_resnet12" if column.model == "resnet12" else "")
     return Cell(compare.Entry(name, config, workdir / folder / name), column.test_data)
 

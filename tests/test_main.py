@@ -154,7 +154,7 @@ MISTAKES: dict[str, tuple[Callable[[Place], Any], str]] = {
     ),
     "flag without value": (lambda p: [*p.flags(), "--config.seed"], "--config.seed: expected one argument"),
     "unknown mode": (lambda p: [*p.flags(), "--mode=test"], "--mode: invalid choice: 'test' (choose from"),
-    "no workdir": (lambda p: p.flags()[1:], "--workdir is missing; give the folder of the run"),
+    "empty workdir": (lambda p: [*p.flags()[1:], "--workdir="], "--workdir is empty; give the folder of the run"),
     "no such configuration": (
         lambda p: ["--config=configs/none.py"],
         "configs/none.py does not exist; expected a file",
@@ -396,7 +396,8 @@ def test_help(capsys):
 
 
 def test_without_a_configuration_the_embedded_one_runs():
-    config, given = main.parse(["--workdir=runs/first"])
+    config, given = main.parse([])
+    assert given.workdir == [Path("runs/glyphs_1shot")]
     assert config == configuration.glyphs_config() == main.load_config(str(CONFIGS / "glyphs_1shot.py"))
     assert (given.workdir, given.mode, given.distributed) == ([Path("runs/first")], "train", False)
 
