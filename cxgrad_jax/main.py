@@ -177,7 +177,6 @@ def run(arguments: list[str]) -> int:
             print(f"report: {analyse(config, options, given.workdir)}")
             return
         (workdir,) = given.workdir
-        print(f"run: {workdir}", file=sys.stderr)
         results = (train if given.mode == "train" else evaluate)(config, workdir)
         if jax.process_index() == 0:
             print(

@@ -3,6 +3,7 @@
 import fcntl
 import math
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -200,6 +201,8 @@ def _train(
     iteration = resumed or 0
     logging.info("%s at iteration %d on %d device(s)", "resuming" if iteration else "starting", iteration, mesh.size)
     writer = jax.process_index() == 0
+    if writer:
+        print(f"{workdir}: {'resuming' if iteration else 'starting'} at iteration {iteration}", file=sys.stderr)
     metrics_file = MetricsFile(workdir / "metrics.jsonl", iteration) if writer else None
     board = _tensorboard(workdir) if writer and config.train.tensorboard else None
 

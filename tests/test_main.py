@@ -397,9 +397,8 @@ def test_help(capsys):
 
 def test_without_a_configuration_the_embedded_one_runs():
     config, given = main.parse([])
-    assert given.workdir == [Path("runs/glyphs_1shot")]
     assert config == configuration.glyphs_config() == main.load_config(str(CONFIGS / "glyphs_1shot.py"))
-    assert (given.workdir, given.mode, given.distributed) == ([Path("runs/first")], "train", False)
+    assert (given.workdir, given.mode, given.distributed) == ([Path("runs/glyphs_1shot")], "train", False)
 
 
 def test_overrides_have_the_type_of_their_field():
