@@ -8,11 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from cxgrad_jax import configuration, evaluate, parallel, runtime, state, train
-from cxgrad_jax.configuration import ConfigDict
-from cxgrad_jax.data.store import ImageStore
+from cxgrad_jax import evaluate, parallel, runtime, state, train
+from cxgrad_jax.data._store import ImageStore
 from cxgrad_jax.episodes import HostDrawer
 from cxgrad_jax.main import load_config
+from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training.config import ConfigDict
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -26,8 +26,9 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks import ours
 from benchmarks.interleaved import machine
-from cxgrad_jax import configuration, parallel, runtime, state, train
-from cxgrad_jax.learners.base import apply_model
+from cxgrad_jax import parallel, runtime, state, train
+from cxgrad_jax.learners._base import apply_model
+from cxgrad_jax.training import config as configuration
 
 
 def least_seconds(function: Callable, *arguments: Any, rounds: int = 7) -> float:

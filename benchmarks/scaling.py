@@ -72,7 +72,8 @@ def collectives(devices: int) -> dict[str, int]:
 def count_collectives(devices: int) -> dict[str, int]:
     """Compiles the small default configuration on the devices of this process and reads its program."""
     from benchmarks import ours
-    from cxgrad_jax import configuration, parallel, state, train
+    from cxgrad_jax import parallel, state, train
+    from cxgrad_jax.training import config as configuration
 
     config = ours.prepare("glyphs_1shot", train__meta_batch=8, parallel__num_devices=devices)
     store, mesh = ours.random_store(config), parallel.task_mesh(devices)

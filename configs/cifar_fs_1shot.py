@@ -6,7 +6,7 @@
 protocol: 58.9 ± 1.9 %.
 """
 
-from cxgrad_jax.configuration import apply_preset, base_config
+from cxgrad_jax.training.config import apply_preset, base_config
 
 
 def get_config(preset=None):

@@ -6,7 +6,7 @@
 protocol: 71.5 ± 1.0 %.
 """
 
-from cxgrad_jax.configuration import apply_preset, base_config, five_shot, learner_config
+from cxgrad_jax.training.config import apply_preset, base_config, five_shot, learner_config
 
 
 def get_config(preset=None):

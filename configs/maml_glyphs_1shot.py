@@ -5,7 +5,7 @@
 500 iterations of 4 tasks.
 """
 
-from cxgrad_jax.configuration import apply_preset, glyphs_config, learner_config
+from cxgrad_jax.training.config import apply_preset, glyphs_config, learner_config
 
 
 def get_config(preset=None):

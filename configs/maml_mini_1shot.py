@@ -5,7 +5,7 @@
 50,000 iterations of 4 tasks. Published test accuracy: 48.70 ± 1.84 %, quoted by the paper from another work.
 """
 
-from cxgrad_jax.configuration import apply_preset, base_config, learner_config
+from cxgrad_jax.training.config import apply_preset, base_config, learner_config
 
 
 def get_config(preset=None):

@@ -5,7 +5,7 @@
 50,000 iterations of 2 tasks. Published test accuracy: 63.11 ± 0.92 %, quoted by the paper from another work.
 """
 
-from cxgrad_jax.configuration import apply_preset, base_config, five_shot, learner_config
+from cxgrad_jax.training.config import apply_preset, base_config, five_shot, learner_config
 
 
 def get_config(preset=None):

@@ -5,7 +5,7 @@
 50,000 iterations of 4 tasks. Not in the paper.
 """
 
-from cxgrad_jax.configuration import apply_preset, base_config, learner_config
+from cxgrad_jax.training.config import apply_preset, base_config, learner_config
 
 
 def get_config(preset=None):

@@ -5,7 +5,7 @@
 125,000 iterations of 4 tasks. Published test accuracy: 65.47 ± 0.44 % (by the paper's binomial interval).
 """
 
-from cxgrad_jax.configuration import apply_preset, base_config, model_config
+from cxgrad_jax.training.config import apply_preset, base_config, model_config
 
 
 def get_config(preset=None):

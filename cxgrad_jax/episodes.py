@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cxgrad_jax.data.store import SPLITS, ImageStore
+from cxgrad_jax.data._store import SPLITS, ImageStore
 
 
 class Episode(NamedTuple):

@@ -20,11 +20,12 @@ from typing import Any, NoReturn
 import jax
 from absl import logging
 
-from cxgrad_jax import configuration, runtime
-from cxgrad_jax.configuration import ConfigDict
+from cxgrad_jax import runtime
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.evaluate import evaluate
-from cxgrad_jax.train import Interrupted, train
+from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.loop import Interrupted, train
+from cxgrad_jax.training.testing import evaluate
 
 MODES = ("train", "evaluate", "analyse")
 DEFAULT = "glyphs_1shot"  # what the embedded default is called
@@ -172,7 +173,7 @@ def run(arguments: list[str]) -> int:
             del config.analysis
         configuration.check(config)
         if options:
-            from cxgrad_jax.analyse import analyse  # with matplotlib, which training does not need
+            from cxgrad_jax.report.analysis import analyse  # with matplotlib, which training does not need
 
             print(f"report: {analyse(config, options, given.workdir)}")
             return

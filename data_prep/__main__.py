@@ -18,8 +18,8 @@ from typing import NoReturn
 from absl import logging
 
 from cxgrad_jax import data
-from cxgrad_jax.data.catalogue import CATALOGUE
-from cxgrad_jax.data.preparation import size_text
+from cxgrad_jax.data._prepare import size_text
+from cxgrad_jax.data.datasets.catalogue import CATALOGUE
 from cxgrad_jax.errors import UserError
 
 

@@ -26,7 +26,7 @@ from PIL import Image  # noqa: E402
 from runs import flags, run  # noqa: E402
 
 from cxgrad_jax import data  # noqa: E402
-from cxgrad_jax.data import prepared  # noqa: E402
+from cxgrad_jax.data import _load as prepared  # noqa: E402
 
 
 @pytest.fixture(scope="session")

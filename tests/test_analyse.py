@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 from runs import flags, run, told
 
-from cxgrad_jax import analysis, configuration
-from cxgrad_jax.analysis.runs import open_run
+from cxgrad_jax import analysis
 from cxgrad_jax.episodes import HostDrawer
-from cxgrad_jax.learners.base import accuracy
+from cxgrad_jax.learners._base import accuracy
 from cxgrad_jax.metrics import read_metrics
+from cxgrad_jax.report.runs import open_run
+from cxgrad_jax.training import config as configuration
 
 BASELINES = Path(__file__).parents[1] / "configs" / "baselines"
 PICTURES = ["cka", "conditioning", "embeddings", "gradient_norms", "landscape"]

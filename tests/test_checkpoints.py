@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cxgrad_jax.checkpoints import Checkpoints
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.metrics import params_sha256
+from cxgrad_jax.training.checkpoints import Checkpoints
 
 
 def state(seed: int):

@@ -13,16 +13,16 @@ import pytest
 import scipy.stats
 from runs import environment, flags, results
 
-from cxgrad_jax import configuration
 from cxgrad_jax.metrics import paired
-from cxgrad_jax.published import CONV4, published
+from cxgrad_jax.report.published import CONV4, published
+from cxgrad_jax.training import config as configuration
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NAMES = ["maml", "maml_plus_plus", "proto_net"]
 
 
 def compare(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cxgrad_jax.compare", *arguments]
+    command = [sys.executable, "-m", "cxgrad_jax.report.comparison", *arguments]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=1200)
 
 

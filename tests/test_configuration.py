@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cxgrad_jax import Episode, configuration, learners, models
-from cxgrad_jax.configuration import base_config, check, check_parallel
-from cxgrad_jax.data.catalogue import CATALOGUE
+from cxgrad_jax import Episode, learners, models
+from cxgrad_jax.data.datasets.catalogue import CATALOGUE
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.main import load_config
+from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training.config import base_config, check, check_parallel
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.py"))
 BASELINES = sorted(Path(__file__).parents[1].glob("configs/baselines/*.py"))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cxgrad_jax.data.store import ImageStore
+from cxgrad_jax.data._store import ImageStore
 from cxgrad_jax.episodes import HostDrawer, Shape, draw_indices, draw_on_device, largest_class
 
 SIZES = np.array([9, 4, 7, 5, 12, 4, 6])

@@ -15,8 +15,9 @@ import pytest
 from runs import flags, outcome, results, run, told
 
 import data_prep.__main__ as data_prep
-from cxgrad_jax import configuration, interop, main
+from cxgrad_jax import interop, main
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.training import config as configuration
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -35,7 +36,7 @@ class Place(NamedTuple):
     def config(self, text: str) -> list[str]:
         """A configuration file of this content."""
         path = self.folder / "config.py"
-        path.write_text(f"from cxgrad_jax.configuration import *\n{text}\n")
+        path.write_text(f"from cxgrad_jax.training.config import *\n{text}\n")
         return [f"--config={path}", f"--workdir={self.folder / 'run'}"]
 
     def train(self, spoil: Callable[[Path], Any], **changes: Any) -> list[str]:
@@ -382,7 +383,7 @@ def test_status_of_a_process_that_a_mistake_ends(tmp_path):
 
 
 def test_status_of_a_process_that_a_defect_ends(tmp_path):
-    done = run(f"--workdir={tmp_path}", before="from cxgrad_jax import configuration; configuration.check = None")
+    done = run(f"--workdir={tmp_path}", before="from cxgrad_jax.training import config; config.check = None")
     assert done.returncode == 1 and "Traceback" in done.stderr
 
 

@@ -8,9 +8,9 @@ import pytest
 
 import cxgrad_jax as cx
 from cxgrad_jax import parallel
-from cxgrad_jax.data.store import ImageStore
-from cxgrad_jax.state import init_state, outer_optimiser
-from cxgrad_jax.train import device_source, host_source, make_train_block
+from cxgrad_jax.data._store import ImageStore
+from cxgrad_jax.training.loop import device_source, host_source, make_train_block
+from cxgrad_jax.training.state import init_state, outer_optimiser
 
 SHAPE = cx.Shape(way=3, shot=1, query=2)
 CLASSES, IMAGES = 4, 5

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 from runs import environment, flags, results
 
-from cxgrad_jax import configuration, main, tables
-from cxgrad_jax.published import published
+from cxgrad_jax import main
+from cxgrad_jax.report import paper_tables as tables
+from cxgrad_jax.report.published import published
+from cxgrad_jax.training import config as configuration
 
 ROOT = Path(__file__).parents[1]
 
 
 def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cxgrad_jax.tables", *arguments]
+    command = [sys.executable, "-m", "cxgrad_jax.report.paper_tables", *arguments]
     return subprocess.run(command, env=environment(), cwd=cwd, capture_output=True, text=True, timeout=1200)
 
 

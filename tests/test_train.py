@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from runs import command, environment, flags, outcome, results, run, told
 
-from cxgrad_jax import configuration, parallel
-from cxgrad_jax.checkpoints import Checkpoints
+from cxgrad_jax import parallel
 from cxgrad_jax.episodes import HostDrawer
-from cxgrad_jax.evaluate import over_episodes, query_logits
 from cxgrad_jax.metrics import episode_accuracies, read_metrics
-from cxgrad_jax.state import abstract_state, outer_optimiser
+from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training.checkpoints import Checkpoints
+from cxgrad_jax.training.state import abstract_state, outer_optimiser
+from cxgrad_jax.training.testing import over_episodes, query_logits
 
 # Code that runs before the command line. The first dies in what makes a checkpoint appear, or in what removes an old
 # one; the second sends signals to its own process after iteration 5; the third in the middle of the test at the end.

@@ -12,7 +12,7 @@ The preset :official is the method's own: convolution bias, ImageNet's mean and 
 Published test accuracy: 50.58 ± 0.51 % (5-shot 69.12 ± 0.47 %).
 """
 
-from cxgrad_jax.configuration import base_config, is_official, learner_config
+from cxgrad_jax.training.config import base_config, is_official, learner_config
 
 
 def get_config(preset=None):

@@ -11,7 +11,7 @@ The preset :official is the method's own: there is no code of the authors; the B
 ReLU, one step of 0.5, 30,000 iterations, the best checkpoint alone.
 """
 
-from cxgrad_jax.configuration import base_config, is_official, learner_config
+from cxgrad_jax.training.config import base_config, is_official, learner_config
 
 
 def get_config(preset=None):

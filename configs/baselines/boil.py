@@ -13,7 +13,7 @@ best checkpoint alone. ResNet-12 takes --config.learner.inner_lr=0.3.
 Published test accuracy: 49.61 ± 0.16 % (5-shot 66.45 ± 0.37 %), ± a standard deviation of repeats.
 """
 
-from cxgrad_jax.configuration import base_config, is_official, learner_config
+from cxgrad_jax.training.config import base_config, is_official, learner_config
 
 
 def get_config(preset=None):

@@ -14,7 +14,7 @@ best checkpoint alone, 500 test episodes.
 Published test accuracy: 51.82 ± 0.65 % (5-shot 65.85 ± 0.55 %).
 """
 
-from cxgrad_jax.configuration import base_config, is_official, learner_config
+from cxgrad_jax.training.config import base_config, is_official, learner_config
 
 
 def get_config(preset=None):

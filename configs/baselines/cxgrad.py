@@ -12,7 +12,7 @@ The preset :official is the method's own: they are those of the harness.
 Published test accuracy: 51.80 ± 0.46 % (5-shot 69.82 ± 0.42 %).
 """
 
-from cxgrad_jax.configuration import base_config, is_official, learner_config
+from cxgrad_jax.training.config import base_config, is_official, learner_config
 
 
 def get_config(preset=None):

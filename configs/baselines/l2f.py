@@ -13,7 +13,7 @@ over tasks, gradients cut to ±10 (there the attenuator's are not), 30,000 itera
 Published test accuracy: 52.10 ± 0.50 % (5-shot 69.38 ± 0.46 %).
 """
 
-from cxgrad_jax.configuration import base_config, is_official, learner_config
+from cxgrad_jax.training.config import base_config, is_official, learner_config
 
 
 def get_config(preset=None):

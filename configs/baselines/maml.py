@@ -12,7 +12,7 @@ The preset :official is the method's own: those of CxGrad's official MAML baseli
 Published test accuracy, with other widths and an inner loss five times larger: 48.70 ± 1.84 % (5-shot 63.11 ± 0.92 %).
 """
 
-from cxgrad_jax.configuration import base_config, is_official, learner_config
+from cxgrad_jax.training.config import base_config, is_official, learner_config
 
 
 def get_config(preset=None):

@@ -17,7 +17,7 @@ epochs, the sum over tasks, gradients cut to ±10 (there the learned rates' are 
 Published test accuracy: 52.15 ± 0.26 % (5-shot 68.32 ± 0.44 %).
 """
 
-from cxgrad_jax.configuration import base_config, is_official, learner_config
+from cxgrad_jax.training.config import base_config, is_official, learner_config
 
 
 def get_config(preset=None):

@@ -15,7 +15,7 @@ offered.
 Published test accuracy: 43.44 ± 0.77 % (5-shot 55.31 ± 0.73 %); the former is probably another method's.
 """
 
-from cxgrad_jax.configuration import base_config, is_official, learner_config
+from cxgrad_jax.training.config import base_config, is_official, learner_config
 
 
 def get_config(preset=None):

@@ -11,7 +11,7 @@ The preset :official is the method's own: there is no code of the authors; an un
 ReLU, rates from 1e-3, 60,000 iterations, the best checkpoint alone. The harness starts the rates at 0.1.
 """
 
-from cxgrad_jax.configuration import base_config, is_official, learner_config
+from cxgrad_jax.training.config import base_config, is_official, learner_config
 
 
 def get_config(preset=None):

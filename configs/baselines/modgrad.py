@@ -14,7 +14,7 @@ tasks, 16,500 iterations, the rate halved every 6,600 (there the modulator's eve
 Published test accuracy: 53.20 ± 0.86 % (5-shot 69.17 ± 0.69 %).
 """
 
-from cxgrad_jax.configuration import base_config, is_official, learner_config
+from cxgrad_jax.training.config import base_config, is_official, learner_config
 
 
 def get_config(preset=None):

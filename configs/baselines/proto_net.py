@@ -14,7 +14,7 @@ and the 30 or 20 ways of the published training are not offered.
 Published test accuracy: 49.42 ± 0.78 % (5-shot 68.20 ± 0.66 %).
 """
 
-from cxgrad_jax.configuration import base_config, is_official, learner_config
+from cxgrad_jax.training.config import base_config, is_official, learner_config
 
 
 def get_config(preset=None):

@@ -14,7 +14,7 @@ initialisation and normalisation of images (by Omniglot's figures) are not offer
 Published test accuracy: 50.44 ± 0.82 % (5-shot 65.32 ± 0.70 %).
 """
 
-from cxgrad_jax.configuration import base_config, is_official, learner_config, model_config
+from cxgrad_jax.training.config import base_config, is_official, learner_config, model_config
 
 
 def get_config(preset=None):

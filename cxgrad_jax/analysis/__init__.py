@@ -3,12 +3,12 @@
 They work for every learner whose ``adapt`` returns a trace with ``"fast"`` (see ``learners.base.Task``), on any model.
 """
 
-from cxgrad_jax.analysis.cka import cka, linear_cka
-from cxgrad_jax.analysis.conditioning import adapt_with_factors, conditioning
-from cxgrad_jax.analysis.embeddings import embeddings, joint_tsne
-from cxgrad_jax.analysis.features import features, unadapted
-from cxgrad_jax.analysis.gradient_norms import gradient_norms
-from cxgrad_jax.analysis.landscape import landscape
+from cxgrad_jax.analysis._cka import cka, linear_cka
+from cxgrad_jax.analysis._conditioning import adapt_with_factors, conditioning
+from cxgrad_jax.analysis._embeddings import embeddings, joint_tsne
+from cxgrad_jax.analysis._features import features, unadapted
+from cxgrad_jax.analysis._gradient_norms import gradient_norms
+from cxgrad_jax.analysis._landscape import landscape
 
 __all__ = [
     "adapt_with_factors", "cka", "conditioning", "embeddings", "features", "gradient_norms", "joint_tsne", "landscape",

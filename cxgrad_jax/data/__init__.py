@@ -5,10 +5,10 @@
 Only preparing needs tensorflow-datasets; loading needs NumPy alone.
 """
 
-from cxgrad_jax.data.catalogue import CATALOGUE
-from cxgrad_jax.data.preparation import prepare
-from cxgrad_jax.data.prepared import default_data_dir, load
-from cxgrad_jax.data.store import SPLITS, ImageStore, with_rotations
+from cxgrad_jax.data._load import default_data_dir, load
+from cxgrad_jax.data._prepare import prepare
+from cxgrad_jax.data._store import SPLITS, ImageStore, with_rotations
+from cxgrad_jax.data.datasets.catalogue import CATALOGUE
 
 NAMES = tuple(CATALOGUE)
 """The names that ``prepare`` takes. ``load`` takes them and those that ``as_name`` gave to the user's own images."""

@@ -4,8 +4,8 @@ import pytest
 from small import make
 
 from cxgrad_jax import analysis
-from cxgrad_jax.analysis.features import inner_states, with_fast
-from cxgrad_jax.learners.base import cross_entropy
+from cxgrad_jax.analysis._features import inner_states, with_fast
+from cxgrad_jax.learners._base import cross_entropy
 
 
 @pytest.mark.parametrize("name", ["maml", "cxgrad"])

@@ -4,7 +4,7 @@ import tarfile
 
 import pytest
 
-from cxgrad_jax.data.archives import Span, open_files, tar_files
+from cxgrad_jax.data.datasets.archives import Span, open_files, tar_files
 from cxgrad_jax.errors import UserError
 
 FILES = {"a/one.bin": bytes(range(256)) * 9, "a/b/two.bin": b"2" * 700, "three.bin": b""}

@@ -3,7 +3,7 @@ from itertools import combinations
 import pytest
 
 from cxgrad_jax import data
-from cxgrad_jax.data import catalogue, cub, glyphs, mini_imagenet, omniglot, tiered_imagenet
+from cxgrad_jax.data.datasets import catalogue, cub, glyphs, mini_imagenet, omniglot, tiered_imagenet
 from cxgrad_jax.errors import UserError
 
 LISTS = {

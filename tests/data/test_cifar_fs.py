@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cxgrad_jax import data
-from cxgrad_jax.data import cifar_fs
+from cxgrad_jax.data.datasets import cifar_fs
 from cxgrad_jax.errors import UserError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cxgrad_jax import data
-from cxgrad_jax.data import cub
+from cxgrad_jax.data.datasets import cub
 from cxgrad_jax.errors import UserError
 
 

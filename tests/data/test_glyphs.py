@@ -11,8 +11,8 @@ import pytest
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageFilter
 
-from cxgrad_jax.data import glyphs
-from cxgrad_jax.data.store import SPLITS
+from cxgrad_jax.data._store import SPLITS
+from cxgrad_jax.data.datasets import glyphs
 from cxgrad_jax.errors import UserError
 
 CHARACTERS = "".join(glyphs.load_splits().values())

@@ -48,7 +48,7 @@ def test_records_equal_the_arrays(tmp_path, make):
 
 
 def test_many_shards_equal_one(tmp_path, make, monkeypatch):
-    from cxgrad_jax.data import builder
+    from cxgrad_jax.data.datasets import builder
 
     make.image_folder(tmp_path / "birds", per_class=5)
     prepare(tmp_path, as_name="one", image_size=12)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxgrad_jax.data.images import ink_pixels, open_image, rgb_pixels
+from cxgrad_jax.data.datasets.images import ink_pixels, open_image, rgb_pixels
 from cxgrad_jax.errors import UserError
 
 

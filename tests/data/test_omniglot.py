@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from cxgrad_jax import data
-from cxgrad_jax.data import omniglot
+from cxgrad_jax.data.datasets import omniglot
 from cxgrad_jax.errors import UserError
 
 

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from cxgrad_jax import data
-from cxgrad_jax.data import catalogue, omniglot, preparation
+from cxgrad_jax.data import _prepare as preparation
+from cxgrad_jax.data.datasets import catalogue, omniglot
 from cxgrad_jax.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -120,7 +121,7 @@ def test_data_dir_that_cannot_be_written(tmp_path, make):
 
 
 def test_full_disk_is_told_beforehand(tmp_path, make, monkeypatch):
-    from cxgrad_jax.data import builder
+    from cxgrad_jax.data.datasets import builder
 
     make.image_folder(tmp_path / "source")
     monkeypatch.setattr(builder.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
@@ -138,7 +139,7 @@ def test_missing_tfds_tells_the_command(tmp_path, make, monkeypatch):
 
 
 def test_glyphs_are_prepared_on_first_use(tmp_path, caplog):
-    from cxgrad_jax.data import glyphs
+    from cxgrad_jax.data.datasets import glyphs
 
     facts = catalogue.CATALOGUE["glyphs"]
     with caplog.at_level("INFO", logger="absl"):

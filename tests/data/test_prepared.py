@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxgrad_jax import data
-from cxgrad_jax.data import prepared
+from cxgrad_jax.data import _load as prepared
 from cxgrad_jax.errors import UserError
 
 

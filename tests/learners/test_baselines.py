@@ -11,10 +11,10 @@ from jax.flatten_util import ravel_pytree
 from test_identities import WAY, double_precision, make_episode, model, relative  # noqa: F401
 
 import cxgrad_jax as cx
-from cxgrad_jax.learners.base import ADAPTED, META, default_labels
-from cxgrad_jax.learners.boil import body_labels
-from cxgrad_jax.learners.maml_plus_plus import step_weights
-from cxgrad_jax.learners.modgrad import last_two_convolutions
+from cxgrad_jax.learners._base import ADAPTED, META, default_labels
+from cxgrad_jax.learners._boil import body_labels
+from cxgrad_jax.learners._maml_plus_plus import step_weights
+from cxgrad_jax.learners._modgrad import last_two_convolutions
 
 MAML = partial(cx.learners.maml, num_steps=2)
 LEARNERS = {

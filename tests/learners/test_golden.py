@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import cxgrad_jax as cx
-from cxgrad_jax.state import outer_optimiser
+from cxgrad_jax.training.state import outer_optimiser
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FILES = {"cxgrad_1shot": "cxgrad", "cxgrad_first_order": "cxgrad", "maml_1shot": "maml", "resnet12_maml": "maml"}

@@ -15,10 +15,10 @@ import pytest
 from test_golden import FLOAT64, GOLDEN, double_precision, episodes_of, first_tasks, recorder  # noqa: F401
 
 import cxgrad_jax as cx
-from cxgrad_jax.learners.base import by_path, merge
-from cxgrad_jax.learners.maml_plus_plus import step_weights
-from cxgrad_jax.learners.modgrad import mask
-from cxgrad_jax.state import outer_optimiser
+from cxgrad_jax.learners._base import by_path, merge
+from cxgrad_jax.learners._maml_plus_plus import step_weights
+from cxgrad_jax.learners._modgrad import mask
+from cxgrad_jax.training.state import outer_optimiser
 
 EPOCH = 500  # iterations
 

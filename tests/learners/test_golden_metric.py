@@ -17,10 +17,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from test_golden import FLOAT64, GOLDEN, double_precision, episodes_of, recorder  # noqa: F401
 
 import cxgrad_jax as cx
-from cxgrad_jax.learners.metric import mean_by_class, sum_by_class
-from cxgrad_jax.state import outer_optimiser
+from cxgrad_jax.learners._metric import mean_by_class, sum_by_class
+from cxgrad_jax.training.state import outer_optimiser
 
-matching_net = import_module("cxgrad_jax.learners.matching_net")  # the package's name is the factory
+matching_net = import_module("cxgrad_jax.learners._matching_net")  # the package's name is the factory
 
 # Of the largest gradient, or of 1 where all are smaller: the rounding of gradients that are zero, those of convolution
 # biases before a normalisation.

@@ -11,9 +11,9 @@ from jax.flatten_util import ravel_pytree
 from small import WAY, make_episode
 
 import cxgrad_jax as cx
-from cxgrad_jax.learners.base import apply_model, cross_entropy
+from cxgrad_jax.learners._base import apply_model, cross_entropy
 
-cxgrad_module = import_module("cxgrad_jax.learners.cxgrad")  # the package's name is the factory
+cxgrad_module = import_module("cxgrad_jax.learners._cxgrad")  # the package's name is the factory
 
 FEATURES = 4
 

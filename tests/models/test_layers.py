@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from cxgrad_jax.models import layers
-from cxgrad_jax.models.conv4 import Block
+from cxgrad_jax.models._conv4 import Block
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,81 @@
+"""How far CxGrad's factors depend on the task, and what that is worth.
+
+Behind a batch normalisation the loss does not depend on gamma but for the epsilon, so the context's gradient nearly
+vanishes, and gamma hardly differs between tasks: it is a learned rate for each layer, since a kernel of norm gamma
+moves by alpha / gamma^2 times the gradient by its direction (``cxgrad_jax.learners._cxgrad``). These functions measure
+that: gamma, the context's norm and the rate of each step, and the inner loop run again with factors of one's choice.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cxgrad_jax.analysis._features import trace_of
+from cxgrad_jax.episodes import Episode
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners import MetaLearner, Task, default_labels
+from cxgrad_jax.learners._base import Labels, Params, merge, split_by_label
+from cxgrad_jax.learners._cxgrad import rescale, scaling_factors, unit_kernels
+from cxgrad_jax.learners._inner_loop import scan_steps, sgd, support_gradients
+
+
+class Conditioning(NamedTuple):
+    """Of one episode, L scaled kernels.
+
+    Attributes:
+      gamma: the task's factors of each inner step, ``[steps, L]``.
+      gamma_at_zero: the factors of the context zero, which all tasks share, ``[L]``.
+      context_norm: ||nu|| as used in each inner step, ``[steps]``.
+    """
+
+    gamma: jax.Array
+    gamma_at_zero: jax.Array
+    context_norm: jax.Array
+
+
+def conditioning(learner: MetaLearner, params: Params, episode: Episode) -> Conditioning:
+    """The factors and the context that ``learners.cxgrad`` comes to in an episode.
+
+    Raises:
+      UserError: the learner has no context that generates factors.
+    """
+    task = learner.adapt(params, episode.support_images, episode.support_labels)
+    trace = trace_of(task)
+    if not {"gamma", "context"} <= {*trace}:
+        raise UserError('this learner has no conditioning: its task has no trace["gamma"] and trace["context"]')
+    no_context = jnp.zeros_like(params["generator"]["hidden"]["bias"])
+    at_zero = scaling_factors(params["generator"], no_context)
+    return Conditioning(trace["gamma"], at_zero, jnp.linalg.norm(trace["context"], axis=-1))
+
+
+def adapt_with_factors(
+    model: nn.Module,
+    params: Params,
+    support_images: jax.Array,
+    support_labels: jax.Array,
+    gamma: jax.Array,
+    *,
+    inner_lr: float = 0.01,
+    conditioning: str = "implicit",
+    labels: Labels = default_labels,
+) -> Task:
+    """``cxgrad``'s inner loop with the factors ``gamma [steps, L]`` given: those of another task, say.
+
+    With the task's own, this is ``cxgrad``'s result. The other arguments are as of ``cxgrad``; the trace is empty.
+    """
+    weights, frozen, scaled_paths = split_by_label(params["model"], labels)
+    gradients_at = support_gradients(model, frozen, support_images, support_labels, first_order=True)
+
+    def step(weights, factors):
+        directions = unit_kernels(weights, scaled_paths)
+        scaled = rescale(directions, scaled_paths, factors)
+        if conditioning == "explicit":
+            gradients = rescale(gradients_at(directions)[1], scaled_paths, 1 / factors)
+        else:
+            gradients = gradients_at(scaled)[1]
+        return sgd(scaled, gradients, inner_lr), None
+
+    weights, _ = scan_steps(step, weights, len(gamma), remat=False, per_step=gamma)
+    return Task(merge(weights, frozen), {})

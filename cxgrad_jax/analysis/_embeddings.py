@@ -1,0 +1,38 @@
+"""Features of the last block before and after adaptation, and their picture by t-SNE (Figure 4 of the CxGrad paper)."""
+
+import jax
+import numpy as np
+
+from cxgrad_jax.analysis._features import features, unadapted
+from cxgrad_jax.episodes import Episode
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.learners._base import Params
+
+
+def embeddings(learner: MetaLearner, params: Params, episode: Episode) -> tuple[jax.Array, jax.Array]:
+    """What the last layer, the head, receives of the query images before and after adaptation: two ``[N, D]``.
+
+    Raises:
+      UserError: the learner adapts nothing.
+    """
+    task = learner.adapt(params, episode.support_images, episode.support_labels)
+    before = features(learner, params, unadapted(task), episode.query_images)
+    after = features(learner, params, task, episode.query_images)
+    block = list(before)[-2]
+    return before[block], after[block]
+
+
+def joint_tsne(before: np.ndarray, after: np.ndarray, perplexity: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both representations ``[N, D]`` in one plane: one t-SNE of their 2 N points (scikit-learn), two ``[N, 2]``.
+
+    Raises:
+      UserError: the perplexity is not below the number of points.
+    """
+    from sklearn.manifold import TSNE  # of the extra "analysis"
+
+    points = np.concatenate([np.asarray(before), np.asarray(after)])
+    if not 0 < perplexity < len(points):
+        raise UserError(f"perplexity is {perplexity}; expected between 0 and the {len(points)} points")
+    plane = TSNE(perplexity=perplexity, random_state=seed, init="pca").fit_transform(points)
+    return plane[: len(before)], plane[len(before) :]

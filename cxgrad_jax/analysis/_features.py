@@ -1,0 +1,74 @@
+"""What every layer of an adapted network makes of images, for any learner and model."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.learners._base import Params, by_path, merge
+
+
+def features(learner: MetaLearner, params: Params, task: Any, images: jax.Array) -> dict[str, jax.Array]:
+    """The output of each layer as the next one receives it, flattened: ``{layer: [N, D]}`` in the order of their calls.
+
+    Layers are the direct children of the learner's model, such as ``"block_0"`` to ``"block_3"`` and ``"head"`` (whose
+    output, the last, is the logits). What the model does between two of them, such as pooling or an activation, counts
+    to the one before.
+
+    Args:
+      learner: whose ``predict`` applies the model.
+      params: meta-parameters.
+      task: of ``learner.adapt``, or ``unadapted``.
+      images: ``[N, H, W, C]``.
+    """
+    inputs, outputs = {}, {}
+
+    def record(next_function, arguments, keywords, context):
+        output = next_function(*arguments, **keywords)
+        if context.method_name == "__call__" and len(context.module.path) == 1:
+            (name,) = context.module.path
+            inputs[name], outputs[name] = arguments[0], output
+        return output
+
+    with nn.intercept_methods(record):
+        learner.predict(params, task, images)
+    names = list(outputs)
+    seen = [*(inputs[following] for following in names[1:]), outputs[names[-1]]]
+    return {name: value.reshape(len(value), -1) for name, value in zip(names, seen, strict=True)}
+
+
+def inner_states(task: Any) -> dict[str, Any]:
+    """The trace's ``"fast"``: adapting parameters by path before each inner step, ``[steps, ...]``.
+
+    Raises:
+      UserError: the learner that made the task tells none, since nothing adapts.
+    """
+    trace = trace_of(task)
+    if "fast" not in trace:
+        raise UserError('this learner adapts no parameters: its task has no trace["fast"], which the analysis needs')
+    return trace["fast"]
+
+
+def trace_of(task: Any) -> dict[str, Any]:
+    """What the inner loop told of itself, an empty dict if nothing."""
+    trace = getattr(task, "trace", None)
+    return trace if isinstance(trace, dict) else {}
+
+
+def with_fast(task: Any, fast: dict[str, jax.Array]) -> Any:
+    """``task`` whose adapted parameters are ``fast``, by path."""
+    return task._replace(model=merge({**by_path(task.model), **fast}))
+
+
+def unadapted(task: Any) -> Any:
+    """The task as it was before its first inner step.
+
+    CxGrad's kernels are then scaled already, L2F's parameters attenuated. Of a normalisation that learns a row for
+    every step (MAML++), the last stays in place, so that adaptation is all that differs.
+
+    Raises:
+      UserError: as ``inner_states``.
+    """
+    return with_fast(task, {path: states[0] for path, states in inner_states(task).items()})

@@ -1,0 +1,30 @@
+"""Norms of the inner loop's gradients, layer by layer (Figure 2 of the CxGrad paper).
+
+Training records their means over steps and tasks at each iteration (``train_inner_gradient_norm/LAYER`` of
+``metrics.jsonl``), so that Figure 2 needs no second run. Of CxGrad these are the gradients by the scaled kernels, which
+the updates use; of the head, those of the kernel alone.
+"""
+
+import jax
+
+from cxgrad_jax.analysis._features import trace_of
+from cxgrad_jax.episodes import Episode
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.learners._base import Params
+
+PREFIX = "gradient_norm/"
+
+
+def gradient_norms(learner: MetaLearner, params: Params, episode: Episode) -> dict[str, jax.Array]:
+    """l2 norm of each adapting kernel's support gradient before each step: ``{layer: [steps]}``.
+
+    Raises:
+      UserError: the learner's trace has none.
+    """
+    task = learner.adapt(params, episode.support_images, episode.support_labels)
+    trace = trace_of(task).items()
+    norms = {name.removeprefix(PREFIX): values for name, values in trace if name.startswith(PREFIX)}
+    if not norms:
+        raise UserError('this learner has no gradients of an inner loop: its task has no trace["gradient_norm/LAYER"]')
+    return norms

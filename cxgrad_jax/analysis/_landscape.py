@@ -1,0 +1,78 @@
+"""The support loss around the states of the inner loop (appendix C of the CxGrad paper, Eqs. 9-12).
+
+    h(theta) = dL(theta; S)/dtheta                                  at theta_s, the state before inner step s
+    theta_s^j = theta_s - a_j h(theta_s)                            Eq. 9: points around it, rates a_1 ... a_J
+    loss        L(theta_s^j; S)                                     Eq. 10
+    distance    ||h(theta_s^j) - h(theta_s)||                       Eq. 11, "gradient predictiveness"
+    smoothness  distance at j* / ||a_j* h(theta_s)||                Eq. 12, j* where the distance is largest
+
+theta is what adapts; for CxGrad the scaled kernels and the head, with the factors of the step held fixed. Eq. 11 prints
+h(theta) without the step; h(theta_s) is meant here.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cxgrad_jax.analysis._features import inner_states, with_fast
+from cxgrad_jax.episodes import Episode
+from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.learners._base import Params, cross_entropy
+
+
+def multiples(inner_lr: float) -> tuple[float, ...]:
+    """The paper's rates: half to four times alpha, in eight equal steps."""
+    return tuple(0.5 * inner_lr * j for j in range(1, 9))
+
+
+class Landscape(NamedTuple):
+    """Of one episode, by inner step s and rate j.
+
+    Attributes:
+      loss: ``[steps, J]`` in nats, Eq. 10.
+      distance: ``[steps, J]``, Eq. 11.
+      smoothness: ``[steps]``, Eq. 12.
+    """
+
+    loss: jax.Array
+    distance: jax.Array
+    smoothness: jax.Array
+
+
+def landscape(
+    learner: MetaLearner, params: Params, episode: Episode, rates: tuple[float, ...] = multiples(0.01)
+) -> Landscape:
+    """The loss and its gradient at the points of Eq. 9; all on the support set.
+
+    Args:
+      learner: one that adapts parameters.
+      params: meta-parameters.
+      episode: the query set is not used.
+      rates: a_1 ... a_J.
+
+    Raises:
+      UserError: the learner adapts nothing.
+    """
+    task = learner.adapt(params, episode.support_images, episode.support_labels)
+
+    def loss_of(fast):
+        logits = learner.predict(params, with_fast(task, fast), episode.support_images)
+        return cross_entropy(logits, episode.support_labels)
+
+    def around(fast):
+        gradient = jax.grad(loss_of)(fast)
+
+        def point(rate):
+            moved = jax.tree.map(lambda x, g: x - rate * g, fast, gradient)
+            loss, there = jax.value_and_grad(loss_of)(moved)
+            return loss, optax.tree.norm(optax.tree.sub(there, gradient))
+
+        dtype = jax.tree.leaves(fast)[0].dtype
+        all_rates = jnp.asarray(rates, dtype)
+        loss, distance = jax.lax.map(point, all_rates)
+        farthest = jnp.argmax(distance)
+        return Landscape(loss, distance, distance[farthest] / (all_rates[farthest] * optax.tree.norm(gradient)))
+
+    return jax.lax.map(around, inner_states(task))

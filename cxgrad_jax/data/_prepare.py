@@ -1,0 +1,237 @@
+"""Turns archives, image folders and the embedded glyphs into prepared data sets."""
+
+import contextlib
+import fcntl
+import importlib
+import importlib.util
+import io
+import os
+import re
+import shutil
+import types
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import logging
+
+from cxgrad_jax.data import _load as prepared
+from cxgrad_jax.data._store import SPLITS
+from cxgrad_jax.data.datasets import catalogue
+from cxgrad_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from cxgrad_jax.data.datasets.builder import FewShotBuilder
+
+_PathLike = str | os.PathLike[str]
+
+_BUILDERS = {
+    "mini_imagenet": ("mini_imagenet", "MiniImagenet"),
+    "tiered_imagenet": ("tiered_imagenet", "TieredImagenet"),
+    "cifar_fs": ("cifar_fs", "CifarFs"),
+    "cub": ("cub", "Cub"),
+    "omniglot": ("omniglot", "Omniglot"),
+    "glyphs": ("glyphs_builder", "Glyphs"),
+    "image_folder": ("image_folder", "ImageFolder"),
+}
+
+
+def prepare(
+    name: str,
+    *,
+    data_dir: _PathLike | None = None,
+    archives: Sequence[_PathLike] = (),
+    source: _PathLike | None = None,
+    image_size: int | None = None,
+    as_name: str | None = None,
+    download: bool = False,
+) -> Path:
+    """Prepares a data set for ``load``; returns at once where that is done already.
+
+    A preparation that is interrupted, even by a kill, leaves nothing that ``load`` takes for a finished one, and can
+    simply be run again. Of several at the same time one does the work and the others wait for it.
+
+    Args:
+      name: one of ``NAMES``.
+      data_dir: the folder of prepared data sets; ``default_data_dir()`` unless given.
+      archives: the publisher's archives, where the data set has any (see ``python -m data_prep --list``).
+      source: instead of archives, a folder: the extracted images of miniImageNet or tieredImageNet or, for
+        ``image_folder``, the user's own ``root/{train,val,test}/class/*.{jpg,jpeg,png}``.
+      image_size: the height and width to resize to; the data set's usual size unless given. Sizes lie side by side.
+      as_name: the name by which ``load`` finds the images of an ``image_folder``; small letters, digits and ``_``.
+      download: whether to download the archives (CIFAR-FS, CUB and Omniglot); their checksums are verified.
+
+    Returns:
+      The folder of the prepared data set; ``tfds.builder_from_directory`` reads it, too.
+
+    Raises:
+      UserError: an argument, an archive, an image or the data directory cannot be used.
+    """
+    facts = catalogue.facts(name)
+    own_name = _check_arguments(name, image_size, as_name, download)
+    if download and (archives or source):
+        raise UserError(f"{name} is either downloaded or made from files at hand: give one of the two")
+    directory = prepared.prepared_dir(own_name, image_size, data_dir)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(directory.parent / ".lock"):
+            if _is_complete(directory):
+                _check_same_source(own_name, directory, source)
+                logging.info("%s is prepared already in %s", own_name, directory)
+                return directory
+            paths = () if download else _sources(name, facts, archives, source)
+            # What an interrupted preparation left; nobody else is at work, since the lock is ours.
+            for remains in (*directory.parent.glob("incomplete.*"), directory):
+                shutil.rmtree(remains, ignore_errors=True)
+            logging.info("Preparing %s in %s", own_name, directory)
+            builder = make_builder(name, own_name, directory, paths, download)
+            _run(builder, facts)
+    except OSError as error:
+        raise UserError(f"cannot prepare {own_name} in {directory}: {error}") from error
+    return directory
+
+
+def make_builder(
+    name: str, own_name: str, directory: Path, archives: Sequence[Path] = (), download: bool = False
+) -> "FewShotBuilder":
+    """Makes the tfds builder of a data set under the name and size that ``directory``, by ``prepared_dir``, has."""
+    missing = [
+        pip
+        for pip, module in (
+            ("tensorflow-datasets", "tensorflow_datasets"),
+            ("array_record", "array_record"),
+            ("importlib_resources", "importlib_resources"),
+        )
+        if importlib.util.find_spec(module) is None
+    ]
+    if missing:
+        raise UserError(f"preparing data needs {', '.join(missing)}: run `pip install {' '.join(missing)}`")
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.checksums import UrlInfo
+    from tensorflow_datasets.core.utils import Size
+
+    from cxgrad_jax.data.datasets.builder import ImageSize
+
+    module, class_name = _BUILDERS[name]
+    base = getattr(importlib.import_module(f"cxgrad_jax.data.datasets.{module}"), class_name)
+    size = directory.parent.name
+    attributes = {
+        "__module__": base.__module__,
+        "name": own_name,
+        "BUILDER_CONFIGS": [ImageSize(int(size))],
+        "VERSION": tfds.core.Version(directory.name),
+        "url_infos": {
+            archive.url: UrlInfo(Size(archive.size), archive.sha256 or "", archive.name)
+            for archive in catalogue.CATALOGUE[name].archives
+            if archive.url
+        },
+    }
+    # tfds takes names and sizes from the class, not from the instance.
+    builder = types.new_class(class_name, (base,), {"skip_registration": True}, lambda body: body.update(attributes))
+    return builder(
+        archives=archives,
+        download=download,
+        data_dir=directory.parent.parent.parent,
+        config=size,
+        file_format="array_record",
+    )
+
+
+def _run(builder: "FewShotBuilder", facts: catalogue.Facts) -> None:
+    """Runs tfds's preparation, which works in a folder of another name and renames it at the end."""
+    import requests
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+    from tensorflow_datasets.core.download.util import DownloadError
+
+    config = tfds.download.DownloadConfig(try_download_gcs=False, force_checksums_validation=True)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # tfds prints that all sizes are unknown
+            builder.download_and_prepare(download_config=config)
+    except NonMatchingChecksumError as error:  # its message has several lines
+        reason = " ".join(str(error).split())
+        raise UserError(f"the downloaded file is not the publisher's: {reason}") from error
+    except (DownloadError, requests.RequestException) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{reason}; download it yourself from {facts.origin} and give it with --archive") from error
+
+
+def _check_arguments(name: str, image_size: int | None, as_name: str | None, download: bool) -> str:
+    """Checks what can be checked without any file, and returns the name to prepare under."""
+    if image_size is not None and not 1 <= image_size <= 1024:
+        raise UserError(f"image_size={image_size}: expected 1 to 1024 pixels")
+    if download and not catalogue.facts(name).downloadable:
+        raise UserError(f"{name} cannot be downloaded without an account: {_needs(name)}")
+    if as_name is None:
+        return name
+    if name != "image_folder":
+        raise UserError(f"as_name={as_name!r} is for image_folder; {name} keeps its name")
+    if not re.fullmatch("[a-z][a-z0-9_]*", as_name) or as_name in catalogue.CATALOGUE:
+        raise UserError(f"as_name={as_name!r}: expected small letters, digits and _, and no name of another data set")
+    return as_name
+
+
+def _sources(
+    name: str, facts: catalogue.Facts, archives: Sequence[_PathLike], source: _PathLike | None
+) -> tuple[Path, ...]:
+    """The archives or the one folder to read; raises UserError where they do not suit the data set."""
+    if source is not None and not facts.folder:
+        raise UserError(f"{name} is not read from a folder: {_needs(name)}")
+    if archives and (source is not None or not facts.archives):
+        raise UserError(f"{name} takes no archives here: {_needs(name)}")
+    paths = tuple(Path(path).expanduser() for path in (archives if source is None else [source]))
+    if not paths and (facts.archives or facts.folder):
+        raise UserError(_needs(name))
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} does not exist: {_needs(name)}")
+    if source is not None and not paths[0].is_dir():
+        raise UserError(f"{paths[0]} is not a folder: {_needs(name)}")
+    return paths
+
+
+def _needs(name: str) -> str:
+    """What a data set is made from, where that is had, and how it is given."""
+    facts = catalogue.facts(name)
+    ways = []
+    if facts.archives:
+        files = " and ".join(f"{archive.name} ({size_text(archive.size)})" for archive in facts.archives)
+        ways.append(f"{files} from {facts.origin}, given with --archive")
+    if facts.folder:
+        ways.append(f"{facts.folder}, given with --source")
+    if facts.downloadable:
+        ways.append("--download")
+    return f"{name} needs {', or '.join(ways)}" if ways else f"{name} needs no archive"
+
+
+def size_text(size: int | str) -> str:
+    """A size in words: bytes are told exactly, for comparing with a file at hand."""
+    return f"{size:,} bytes" if isinstance(size, int) else size
+
+
+def _is_complete(directory: Path) -> bool:
+    try:
+        for split in SPLITS:
+            prepared.open_store(directory, split)
+    except prepared.DAMAGE:
+        return False
+    return (directory / "dataset_info.json").is_file()
+
+
+def _check_same_source(own_name: str, directory: Path, source: _PathLike | None) -> None:
+    """Raises UserError if a name is asked for that stands for another folder already."""
+    known = prepared.read_index(directory)["source"]
+    if source is not None and known and str(Path(source).expanduser().resolve()) not in known:
+        raise UserError(f"{own_name} is prepared from {known[0]} already: choose another as_name or remove {directory}")
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Lets one process at a time in; the system opens the lock of a process that dies."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.warning("another process is preparing %s: waiting for it", path.parent)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

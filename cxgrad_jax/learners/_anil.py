@@ -1,0 +1,52 @@
+"""ANIL: almost no inner loop (Raghu et al., ICLR 2020): MAML whose inner loop adapts the head only.
+
+    psi_0 = psi,   psi_{k+1} = psi_k - alpha * dL(psi_k; f(S))/dpsi_k,   meta loss L(psi_K; f(Q))
+
+with a head psi on features f, which the outer loop learns. There is no code of the method's authors. Facts are from two
+unofficial ones, which differ: the BOIL repository takes 1 step of 0.5, learn2learn 5 steps of 0.1 (and encodes support
+and query images in one batch). The paper's own numbers are not verified.
+"""
+
+import flax.linen as nn
+import jax
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners._base import MetaLearner, Task, apply_model, cross_entropy, gradient_based
+from cxgrad_jax.learners._inner_loop import constant_if, gradient_norms, scan_steps, sgd
+from cxgrad_jax.learners._mlp import linear
+
+
+def anil(model: nn.Module, *, inner_lr: float = 0.1, num_steps: int = 5, first_order: bool = False) -> MetaLearner:
+    """ANIL, with support and query images encoded in separate passes. The features are computed once.
+
+    Args:
+      model: a backbone with the method ``embed(images [N, H, W, C]) -> [N, D]`` and a linear layer ``head``.
+      inner_lr: alpha.
+      num_steps: inner steps.
+      first_order: treat inner gradients as constants in the outer gradient.
+
+    Meta-parameters: ``{"model": ...}``. Trace: ``"support_loss" [num_steps]``, before each update.
+
+    Raises:
+      UserError: the model has no ``embed``.
+    """
+    if not callable(getattr(model, "embed", None)):
+        raise UserError(f"{type(model).__name__} has no method embed(images); anil needs the features before the head")
+
+    def adapt(params, support_images, support_labels):
+        features = apply_model(model, params["model"], support_images, "embed")
+
+        def support_loss(head):
+            return cross_entropy(linear(head, features), support_labels)
+
+        def step(head, _):
+            loss, gradient = jax.value_and_grad(support_loss)(head)
+            gradient = constant_if(first_order, gradient)
+            fast, gradients = ({f"head/{name}": x for name, x in tree.items()} for tree in (head, gradient))
+            trace = {"support_loss": loss, "fast": fast, **gradient_norms(gradients)}
+            return sgd(head, gradient, inner_lr), trace
+
+        head, trace = scan_steps(step, dict(params["model"]["head"]), num_steps, remat=False)
+        return Task({**params["model"], "head": head}, trace)
+
+    return gradient_based(model, adapt)

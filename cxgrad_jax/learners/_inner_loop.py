@@ -1,0 +1,90 @@
+"""The inner loop that gradient-based learners share: scanned steps of support gradients and SGD."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners._base import Fast, apply_model, cross_entropy, merge
+
+UNROLLED = 10  # most inner steps that are compiled one after the other on a CPU, without a loop
+
+
+def support_loss(model: nn.Module, frozen: Fast, images: jax.Array, labels: jax.Array) -> Callable[[Fast], jax.Array]:
+    """Makes the function ``fast -> support loss``: the mean cross-entropy of the support set, a scalar in nats."""
+    return lambda fast: cross_entropy(apply_model(model, merge(fast, frozen), images), labels)
+
+
+def support_gradients(
+    model: nn.Module, frozen: Fast, images: jax.Array, labels: jax.Array, first_order: bool | jax.Array
+) -> Callable[[Fast], tuple[jax.Array, Fast]]:
+    """Makes the function ``fast -> (support loss, its gradients by fast)``: one forward and one backward pass.
+
+    With ``first_order`` the gradients are constants for the outer loop. It may be a traced boolean, at the cost of the
+    second order.
+    """
+
+    value_and_grad = jax.value_and_grad(support_loss(model, frozen, images, labels))
+
+    def loss_and_gradients(fast):
+        value, gradients = value_and_grad(fast)
+        return value, constant_if(first_order, gradients)
+
+    return loss_and_gradients
+
+
+def gradient_norms(gradients: Fast) -> dict[str, jax.Array]:
+    """l2 norm of each kernel's gradient, by layer: ``"gradient_norm/block_0/conv"``. Constants for the outer loop.
+
+    What Figure 2 of the CxGrad paper shows, in the head of the kernel alone.
+    """
+    kernels = {path.removesuffix("/kernel"): g for path, g in gradients.items() if path.endswith("/kernel")}
+    return {
+        f"gradient_norm/{name}": jnp.linalg.norm(jax.lax.stop_gradient(g).reshape(-1)) for name, g in kernels.items()
+    }
+
+
+def constant_if(condition: bool | jax.Array, tree: Any) -> Any:
+    """``tree``, a constant for the outer gradient where ``condition`` holds; the values are the same."""
+    if isinstance(condition, bool):
+        return jax.lax.stop_gradient(tree) if condition else tree
+    return jax.tree.map(lambda x: jnp.where(condition, jax.lax.stop_gradient(x), x), tree)
+
+
+def first_order_at(first_order: bool, num_iterations: int, iteration: jax.Array | None) -> bool | jax.Array:
+    """Whether outer ``iteration`` is of first order: always, or in the first ``num_iterations`` (derivative-order
+    annealing). None, as in a test, counts as late."""
+    if first_order or iteration is None or num_iterations == 0:
+        return first_order
+    return iteration < num_iterations
+
+
+def sgd(parameters: Any, gradients: Any, rates: float | Mapping[str, jax.Array]) -> Any:
+    """``parameters - rates * gradients``, leaf by leaf.
+
+    Args:
+      parameters: a pytree of arrays.
+      gradients: alike.
+      rates: one number, or by path a scalar or an array of the parameter's shape.
+    """
+    if isinstance(rates, Mapping):
+        return {path: value - rates[path] * gradients[path] for path, value in parameters.items()}
+    return jax.tree.map(lambda p, g: p - rates * g, parameters, gradients)
+
+
+def scan_steps(step: Callable, state: Any, num_steps: int, remat: bool, per_step: Any = None) -> tuple[Any, Any]:
+    """Runs ``step(state, input) -> (state, trace)`` ``num_steps`` times and stacks the traces.
+
+    ``per_step`` is a pytree whose leaves have a leading axis of steps, such as learned rates; each step gets its slice,
+    or None. With ``remat`` the outer gradient recomputes each step instead of storing its activations: memory no longer
+    grows by a full backward pass a step, for about a third more time. On a CPU up to ``UNROLLED`` steps follow one
+    another without a loop, whose stacked activations would be copied in and out.
+    """
+    if not isinstance(num_steps, int) or num_steps < 1:
+        raise UserError(f"num_steps is {num_steps!r}; expected a whole number, at least 1")
+    body = jax.checkpoint(step) if remat else step
+    unroll = num_steps if num_steps <= UNROLLED and jax.default_backend() == "cpu" else 1
+    return jax.lax.scan(body, state, per_step, length=num_steps, unroll=unroll)

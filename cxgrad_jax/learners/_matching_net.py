@@ -1,0 +1,125 @@
+"""MatchingNet: matching networks (Vinyals et al., NeurIPS 2016), as CloserLookFewShot writes it.
+
+    a(x, x_i) = softmax_i( scale * relu(cos(f(x), g(x_i))) )          attention over the support images
+    p(y = c | x) = sum of a(x, x_i) over the support images of class c,     loss = -log(p + 1e-6)
+
+By default f and g are the encoder. With full-context embeddings (FCE) both see the support set S [N, D]:
+
+    G = S + forward LSTM(S) + backward LSTM(S)                        g of all support images, in the order given
+    h_0 = f(x), c_0 = 0;   N times:   r = softmax(h G^T) G,   (h, c) = LSTM([f(x), r], (h, c)),   h <- h + f(x)
+
+There is no code of the method's authors; facts are from CloserLookFewShot (Chen et al., ICLR 2019), which has scale
+100, the ReLU and FCE always. The paper's own definition, not verified here, has scale 1 and no ReLU. CloserLookFewShot
+encodes support and query images in one batch (``joint_normalisation``), and normalises by running averages at
+evaluation, which is not offered here (see ``metric``).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners._base import MetaLearner
+from cxgrad_jax.learners._metric import Support, metric_based
+from cxgrad_jax.learners._mlp import init_linear, linear
+
+SHARE_FLOOR = 1e-6  # added to a class's share before the logarithm
+NORM_FLOOR = 1e-5  # added to the length of a feature vector
+
+
+def matching_net(
+    model: nn.Module, *, scale: float = 100.0, full_context: bool = False, joint_normalisation: bool = False
+) -> MetaLearner:
+    """MatchingNet with the mean negative logarithm of the query images' shares.
+
+    Args:
+      model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
+      scale: of the cosine.
+      full_context: whether full-context embeddings are used; an LSTM of D units runs N times a query image.
+      joint_normalisation: whether support and query images are encoded in one batch, as CloserLookFewShot does.
+
+    Meta-parameters: ``{"model": ...}`` without a head, and with ``full_context`` the LSTMs ``{"context": {"forward",
+    "backward", "query"}}``. Task: the support features ``[N, D]`` with labels, or images with labels with
+    ``joint_normalisation``. Logits are ``log(p + 1e-6)``.
+
+    Raises:
+      UserError: a scale that is not positive.
+    """
+    if not scale > 0:
+        raise UserError(f"scale is {scale}; expected a positive number")
+
+    def describe(params, features, labels):
+        return Support(support_context(params["context"], features) if full_context else features, labels)
+
+    def compare(params, task, features):
+        if full_context:
+            features = query_context(params["context"], features, task.inputs)
+        cosine = jnp.matmul(unit(features), unit(task.inputs).T, precision="highest")
+        attention = jax.nn.softmax(scale * jax.nn.relu(cosine))
+        members = jax.nn.one_hot(task.labels, model.num_classes, dtype=attention.dtype)
+        return jnp.log(jnp.matmul(attention, members, precision="highest") + SHARE_FLOOR)
+
+    def objective(logits, labels):
+        return -jnp.mean(jnp.take_along_axis(logits, labels[:, None], axis=-1))
+
+    def init_context(key, features):
+        keys, size, dtype = jax.random.split(key, 3), features.shape[-1], features.dtype
+        inputs = {"forward": size, "backward": size, "query": 2 * size}
+        return {
+            "context": {name: init_lstm(k, inputs[name], size, dtype) for k, name in zip(keys, inputs, strict=True)}
+        }
+
+    return metric_based(
+        model, "embed", describe, compare,
+        objective=objective, init_extra=init_context if full_context else None, joint_normalisation=joint_normalisation,
+    )  # fmt: skip
+
+
+def unit(features: jax.Array) -> jax.Array:
+    """``features [N, D]`` divided by their lengths; zeros stay zeros, also in the gradient."""
+    squares = jnp.sum(features**2, axis=-1, keepdims=True)
+    return features / (jnp.sqrt(squares + jnp.finfo(features.dtype).tiny) + NORM_FLOOR)
+
+
+def support_context(context: dict, features: jax.Array) -> jax.Array:
+    """G of the support features, both ``[N, D]``."""
+
+    def run(cell, reverse):
+        def step(state, x):
+            state = lstm(cell, x, *state)
+            return state, state[0]
+
+        start = jnp.zeros_like(features[0])
+        return jax.lax.scan(step, (start, start), features, reverse=reverse)[1]
+
+    return features + run(context["forward"], False) + run(context["backward"], True)
+
+
+def query_context(context: dict, features: jax.Array, support: jax.Array) -> jax.Array:
+    """The last h of query ``features [M, D]`` that attend to G, ``support [N, D]``: ``[M, D]``."""
+
+    def step(state, _):
+        h, c = state
+        attention = jax.nn.softmax(jnp.matmul(h, support.T, precision="highest"))
+        read = jnp.matmul(attention, support, precision="highest")
+        h, c = lstm(context["query"], jnp.concatenate([features, read], axis=-1), h, c)
+        return (h + features, c), None
+
+    return jax.lax.scan(step, (features, jnp.zeros_like(features)), length=len(support))[0][0]
+
+
+def lstm(cell: dict, x: jax.Array, h: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """One step of an LSTM: input ``x [..., D_in]`` and state ``h, c [..., D]`` to the next state ``(h, c)``."""
+    gates = linear(cell["input"], x) + linear(cell["hidden"], h)
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+
+def init_lstm(key: jax.Array, inputs: int, size: int, dtype: jnp.dtype) -> dict:
+    """Parameters of ``lstm`` with ``size`` units: uniform in ±1/sqrt(size), PyTorch's default, with its two biases."""
+    input_key, hidden_key = jax.random.split(key)
+    return {
+        "input": init_linear(input_key, inputs, 4 * size, size**-0.5, dtype),
+        "hidden": init_linear(hidden_key, size, 4 * size, size**-0.5, dtype),
+    }

@@ -1,0 +1,68 @@
+"""RelationNet: learning to compare (Sung et al., CVPR 2018).
+
+    s_c = sum of f(x_i) over the support images of class c                   feature maps, not vectors
+    r_c(x) = sigmoid( g([s_c, f(x)]) )                                       g: the relation module, on joined channels
+    loss = mean over query images and classes of (r_c(x) - [y = c])^2
+
+Facts from the authors' code (floodsung/LearningToCompare_FSL). Its training halves the rate every 100,000 episodes,
+clips the gradient of each network to norm 0.5 and normalises miniImageNet by Omniglot's mean and deviation; that
+belongs to the outer loop and the data and is not offered here. Nor is its initialisation (normal, linear bias 1). Its
+5-shot script selects models on the test classes. Statistics are of the current batch in training and test, there as
+here.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners._base import MetaLearner
+from cxgrad_jax.learners._metric import mean_by_class, metric_based, sum_by_class
+from cxgrad_jax.models import RelationHead
+
+CLASS_FEATURES = {"sum": sum_by_class, "mean": mean_by_class}
+
+
+def relation_net(model: nn.Module, *, shot_reduction: str = "sum", hidden: int = 8) -> MetaLearner:
+    """RelationNet with the mean squared error of the relation scores.
+
+    Args:
+      model: an encoder, ``feature_maps(images [N, H, W, C]) -> [N, h, w, D]``, with ``num_classes``. The relation
+        module takes the model's normalisation, activation, convolution bias and precision where it has such fields.
+      shot_reduction: ``"sum"`` of a class's support maps as in the authors' code, or ``"mean"``.
+      hidden: size of the relation module's hidden linear layer.
+
+    Meta-parameters: ``{"model": ..., "relation": ...}``, the first without a head. Task: the classes' maps
+    ``[way, h, w, D]``. Logits are the relations before the sigmoid.
+
+    Raises:
+      UserError: another reduction, or no hidden units.
+    """
+    if shot_reduction not in CLASS_FEATURES:
+        raise UserError(f"shot_reduction is {shot_reduction!r}; expected 'sum' or 'mean'")
+    if hidden < 1:
+        raise UserError(f"hidden is {hidden}; expected at least 1")
+    shared = ("norm", "use_bias", "negative_slope", "norm_epsilon", "precision")
+    relation = RelationHead(hidden, **{field: getattr(model, field) for field in shared if hasattr(model, field)})
+
+    def describe(params, maps, labels):
+        return CLASS_FEATURES[shot_reduction](maps, labels, model.num_classes)
+
+    def compare(params, classes, maps):
+        pairs = pair_maps(classes, maps)
+        relations = relation.apply({"params": params["relation"]}, pairs.reshape(-1, *pairs.shape[2:]))
+        return jnp.asarray(relations).reshape(pairs.shape[:2])
+
+    def objective(logits, labels):
+        return jnp.mean((jax.nn.sigmoid(logits) - jax.nn.one_hot(labels, model.num_classes, dtype=logits.dtype)) ** 2)
+
+    def init_relation(key, maps):
+        return {"relation": relation.init(key, pair_maps(maps[:1], maps)[:, 0])["params"]}
+
+    return metric_based(model, "feature_maps", describe, compare, objective=objective, init_extra=init_relation)
+
+
+def pair_maps(classes: jax.Array, maps: jax.Array) -> jax.Array:
+    """Every map ``[N, h, w, D]`` behind every class's ``[way, h, w, D]``, on the channels: ``[N, way, h, w, 2 D]``."""
+    shape = (len(maps), len(classes), *maps.shape[1:])
+    return jnp.concatenate([jnp.broadcast_to(classes, shape), jnp.broadcast_to(maps[:, None], shape)], axis=-1)

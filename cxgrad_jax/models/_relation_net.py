@@ -1,0 +1,54 @@
+"""The two networks of RelationNet: the encoder of its official code, and the relation module."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen import leaky_relu
+
+from cxgrad_jax.models._conv4 import Block, Conv4
+from cxgrad_jax.models._layers import Head, Precision
+
+SMALL_MAP = 10  # below this side the relation module pads its convolutions
+
+
+class RelationConv4(Conv4):
+    """Conv-4 that keeps a wide map, RelationNet's own encoder (floodsung/LearningToCompare_FSL).
+
+    Blocks 1 and 2 do not pad their convolutions and pool; blocks 3 and 4 pad and do not pool: 84 -> 41 -> 19 -> 19 ->
+    19. Attributes as ``Conv4``; the official ones are ``features=64, use_bias=True, negative_slope=0``.
+    """
+
+    def setup(self):
+        self.block = [self.make_block(padded=i >= 2, pooled=i < 2) for i in range(4)]
+        self.head = Head(self.num_classes, self.precision)
+
+
+class RelationHead(nn.Module):
+    """The relation module: pairs of feature maps ``[M, h, w, 2 C]`` to their relation before the sigmoid, ``[M]``.
+
+    Two blocks of convolution 3x3 with C filters - normalisation - activation - max-pooling, a linear layer of
+    ``hidden``, an activation, a linear layer of 1. The convolutions do not pad (19 -> 8 -> 3), except on maps smaller
+    than 10x10, the rule of CloserLookFewShot; a map of a single row or column is not pooled.
+
+    Attributes:
+      hidden: outputs of the first linear layer.
+      norm, use_bias, negative_slope, norm_epsilon, precision: as ``Conv4``.
+    """
+
+    hidden: int = 8
+    norm: str = "batch"
+    use_bias: bool = False
+    negative_slope: float = 0.01
+    norm_epsilon: float = 1e-5
+    precision: Precision = "highest"
+
+    @nn.compact
+    def __call__(self, pairs: jax.Array) -> jax.Array:
+        x, padded = pairs, min(pairs.shape[1:3]) < SMALL_MAP
+        for i in range(2):
+            x = Block(
+                pairs.shape[-1] // 2, self.norm, self.use_bias, self.negative_slope, self.norm_epsilon, self.precision,
+                padded=padded, pooled=min(x.shape[1:3]) - 2 * (not padded) >= 2, name=f"block_{i}",
+            )(x)  # fmt: skip
+        x = Head(self.hidden, self.precision, name="hidden")(x.reshape(x.shape[0], -1))
+        return jnp.squeeze(Head(1, self.precision, name="score")(leaky_relu(x, self.negative_slope)), axis=-1)

@@ -1,0 +1,91 @@
+"""ResNet-12: four residual blocks of three convolutions."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen import leaky_relu
+
+from cxgrad_jax.models._layers import Conv, Film, Head, Norm, Precision, max_pool, modulate, standardise
+
+
+class ResNet12(nn.Module):
+    """Four residual blocks, global average pooling and a linear head: ``[N, H, W, C] -> logits [N, num_classes]``.
+
+    Attributes:
+      num_classes: outputs of the head, the way of the episodes.
+      channels: of the four blocks.
+      pooling: ``"alfa"``: as the network released with ALFA, the only public code (blocks 1 and 2 pool, block 3 pools
+        with one row and column of padding, block 4 does not; 84 -> 42 -> 21 -> 11 -> 11). ``"every_block"``: as the
+        CxGrad paper's appendix B (84 -> 42 -> 21 -> 10 -> 5).
+      norm: ``"batch"``, ``"layer"`` or ``"group"`` (see ``layers.Norm``).
+      negative_slope: of the activation; 0 is ReLU, which both paper and released code use here.
+      norm_epsilon: added to the variance.
+      precision: of products on accelerators.
+      image_statistics: as ``Conv4``.
+
+    A call may be given ``film``, a scale and a shift ``[channels[2]]`` of the third block before its activation.
+    """
+
+    num_classes: int
+    channels: tuple[int, ...] = (64, 128, 256, 512)
+    pooling: str = "alfa"
+    norm: str = "batch"
+    negative_slope: float = 0.0
+    norm_epsilon: float = 1e-5
+    precision: Precision = "highest"
+    image_statistics: str = "none"
+
+    def setup(self):
+        self.block = [  # its parameters are block_0 ... block_3
+            ResidualBlock(channels, self.norm, self.negative_slope, self.norm_epsilon, self.precision)
+            for channels in self.channels
+        ]
+        self.head = Head(self.num_classes, self.precision)
+
+    @property
+    def film_features(self) -> int:
+        """Channels that ``film`` scales and shifts."""
+        return self.channels[2]
+
+    def __call__(self, x: jax.Array, film: Film | None = None) -> jax.Array:
+        return self.head(self.embed(x, film))
+
+    def embed(self, x: jax.Array, film: Film | None = None) -> jax.Array:
+        """What the head sees, the mean over positions: ``[N, H, W, C] -> [N, D]``, D the last of ``channels``."""
+        return jnp.mean(self.feature_maps(x, film), axis=(1, 2))
+
+    def feature_maps(self, x: jax.Array, film: Film | None = None) -> jax.Array:
+        """The output of the last block: ``[N, H, W, C] -> [N, h, w, D]``."""
+        x = standardise(x, self.image_statistics)
+        for i, block in enumerate(self.block):
+            x = block(x)
+            # ReLU commutes with max-pooling; pooling first activates a quarter of the values.
+            if self.pooling == "every_block" or i < 2:
+                x = max_pool(x)
+            elif i == 2:
+                x = max_pool(x, padding=1)
+            x = leaky_relu(modulate(x, film if i == 2 else None), self.negative_slope)
+        return x
+
+
+class ResidualBlock(nn.Module):
+    """Three 3x3 convolutions beside a 1x1 shortcut, summed, before pooling and activation: ``[N, H, W, channels]``."""
+
+    channels: int
+    norm: str
+    negative_slope: float
+    norm_epsilon: float
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        def conv_norm(x, size, prefix, suffix):
+            x = Conv(self.channels, size, precision=self.precision, name=f"{prefix}conv{suffix}")(x)
+            return Norm(self.norm, self.norm_epsilon, name=f"{prefix}norm{suffix}")(x)
+
+        shortcut = conv_norm(x, 1, "shortcut_", "")
+        for i in range(3):
+            x = conv_norm(x, 3, "", f"_{i}")
+            if i < 2:
+                x = leaky_relu(x, self.negative_slope)
+        return x + shortcut

@@ -1,0 +1,104 @@
+"""The runs that ``--mode=analyse`` measures, opened to be read."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cxgrad_jax import parallel
+from cxgrad_jax.analysis._features import inner_states
+from cxgrad_jax.data._store import ImageStore
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.state import abstract_state, init_state
+from cxgrad_jax.training.testing import open_checkpoints
+
+# What runs must share to be measured on the same episodes.
+ALIKE = ("data.name", "data.image_size", "episode.way", "episode.shot", "episode.query", "seed")
+
+
+class Run(NamedTuple):
+    """A run, finished or not.
+
+    Attributes:
+      name: of its folder.
+      workdir: where it is.
+      config: its own, with the test data of the analysis.
+      learner: of the configuration.
+      iterations: of the checkpoints at hand, in order.
+      best: the iteration of the one best in validation.
+      restore: ``iteration -> meta-parameters``; 0 gives those before training.
+      remark: why it cannot be analysed, since its learner adapts no parameters; empty if it can.
+    """
+
+    name: str
+    workdir: Path
+    config: ConfigDict
+    learner: MetaLearner
+    iterations: list[int]
+    best: int
+    restore: Callable[[int], Any]
+    remark: str
+
+
+def open_run(workdir: Path, like: ConfigDict, store: ImageStore) -> Run:
+    """The run in ``workdir``.
+
+    Args:
+      workdir: of the run.
+      like: tells where the data lie and what to test on.
+      store: the test images.
+
+    Raises:
+      UserError: no run there, or no validated checkpoint.
+    """
+    config = configuration.of_run(workdir)
+    config.data.dir, config.evaluation.data = like.data.dir, like.evaluation.data
+    checkpoints = open_checkpoints(config, workdir)
+    if not checkpoints.best():
+        raise UserError(f"{checkpoints.directory} has no validated checkpoint; train for at least one epoch first")
+    learner, optimiser = configuration.build_learner(config), configuration.build_optimiser(config)
+    images = np.asarray(store.images[:2])
+    shapes = abstract_state(learner, optimiser, images, parallel.task_mesh(1))
+
+    def restore(iteration):
+        if iteration == 0:
+            return init_state(learner, optimiser, config.seed, images).params
+        return jax.device_get(checkpoints.restore(iteration, shapes).params)
+
+    def adapt(params, images):
+        return learner.adapt(params, images, jnp.arange(len(images)))
+
+    remark, one_a_class = "", jnp.zeros((config.episode.way, *images.shape[1:]), images.dtype)
+    try:
+        inner_states(jax.eval_shape(adapt, shapes.params, one_a_class))
+    except UserError as error:
+        remark = f"{workdir.name} is not shown: {error}."
+    iterations = checkpoints.all()
+    return Run(workdir.name, workdir, config, learner, iterations, checkpoints.best()[0], restore, remark)
+
+
+def check_alike(runs: Sequence[Run]) -> None:
+    """Refuses runs that cannot stand in one report.
+
+    Raises:
+      UserError: two of one name, some on other episodes, or none that adapts anything; names runs and field.
+    """
+    first = runs[0]
+    for i, run in enumerate(runs):
+        if run.name in [other.name for other in runs[:i]]:
+            raise UserError(f"two runs are called {run.name}, but the report goes by names; rename one of the folders")
+        for field in ALIKE:
+            ours, theirs = (configuration.config_value(each.config, field) for each in (run, first))
+            if ours != theirs:
+                raise UserError(
+                    f"{field} is {ours!r} in {run.workdir}, but {theirs!r} in {first.workdir}; "
+                    "expected runs on the same episodes"
+                )
+    if all(run.remark for run in runs):
+        raise UserError(f"nothing to analyse: {runs[0].remark.removesuffix('.')}")
