@@ -1,6 +1,7 @@
 """This project's side of the comparisons: the very functions that ``cxgrad_jax.main`` compiles, on random images."""
 
 import atexit
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from cxgrad_jax import evaluate, parallel, runtime, state, train
+from cxgrad_jax import evaluation, fitting, parallel, runtime
 from cxgrad_jax.data._store import ImageStore
-from cxgrad_jax.episodes import HostDrawer
 from cxgrad_jax.main import load_config
-from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training import build, checks
 from cxgrad_jax.training.config import ConfigDict
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -24,7 +24,7 @@ def prepare(setting: str, **changes: Any) -> ConfigDict:
     runtime.keep_compiled_programs()
     config = load_config(str(CONFIGS / f"{setting}.py"))
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
-    configuration.check(config)
+    checks.check(config)
     return config
 
 
@@ -38,18 +38,17 @@ def random_store(config: ConfigDict, classes: int = 16) -> ImageStore:
 
 def training(config: ConfigDict) -> Callable[[], Any]:
     """One training iteration: episodes drawn and gathered, inner loops, outer gradient, Adam; waits for its metrics."""
-    store, tasks = random_store(config), config.train.meta_batch
-    mesh = parallel.task_mesh(configuration.num_devices(config))
-    learner, optimiser = configuration.build_learner(config), configuration.build_optimiser(config)
-    current = parallel.put(mesh, state.init_state(learner, optimiser, 0, store.images[:2]))
-    draw, spec, sources = train.training_source(config, store, mesh, 0, 1)
-    atexit.register(sources.close)  # ends the thread that draws, before Python takes away what it needs
-    chunk = config.parallel.tasks_per_chunk or parallel.default_chunk(tasks // mesh.size)
-    block = train.make_train_block(learner.loss, optimiser, draw, mesh, spec, 1, chunk, config.train.task_reduction)
+    store, mesh = random_store(config), build.build_mesh(config)
+    learner, optimiser = build.build_learner(config), build.build_optimiser(config)
+    current = parallel.put(mesh, fitting.init_state(learner, optimiser, 0, store.images[:2]))
+    source = build.build_source(config, store, mesh)
+    arrays = source.arrays((first, 1) for first in itertools.count())
+    program = build.build_program(config, learner, optimiser, mesh, source, 1)
+    atexit.register(arrays.close)  # ends the thread that draws, before Python takes away what it needs
 
     def iteration():
         nonlocal current
-        current, metrics = block(current, next(sources))
+        current, metrics = program(current, next(arrays))
         return jax.device_get(metrics)
 
     return iteration
@@ -57,10 +56,8 @@ def training(config: ConfigDict) -> Callable[[], Any]:
 
 def adaptation(config: ConfigDict, episodes: int) -> Callable[[], Any]:
     """Adaptation to ``episodes`` test episodes and the logits of their queries, as in validation and test."""
-    store, shape = random_store(config), configuration.episode_shape(config)
-    mesh = parallel.task_mesh(configuration.num_devices(config))
-    learner = configuration.build_learner(config)
+    store, mesh, learner = random_store(config), build.build_mesh(config), build.build_learner(config)
     params = parallel.put(mesh, learner.init(jax.random.key(0), store.images[:2]))
-    drawer = HostDrawer(store, shape, 0, "test")
-    evaluator = evaluate.over_episodes(evaluate.query_logits(learner), drawer, episodes, mesh)
+    draw = build.build_sampler(config, store).batch
+    evaluator = evaluation.over_episodes(evaluation.query_logits(learner), draw, episodes, mesh)
     return lambda: evaluator(params)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import cxgrad_jax as cx
-from cxgrad_jax import data, episodes
+from cxgrad_jax import data
 from cxgrad_jax.learners._base import as_float
 
 PRECISIONS = ("default", "high", "highest")
@@ -62,7 +62,7 @@ def main(flags: list[str]) -> None:
         store = data.load(arguments.data, "train", image_size=arguments.image_size, data_dir=arguments.data_dir)
     except cx.UserError as error:
         parser.error(str(error))
-    tasks = episodes.HostDrawer(store, cx.Shape(5, arguments.shot, 15), 0, "train")(np.arange(arguments.episodes))
+    tasks = cx.sampler(store, 5, arguments.shot, 15).batch(np.arange(arguments.episodes))
     result = {precision: errors(precision, store.images[:2], tasks) for precision in PRECISIONS}
     for precision, found in result.items():
         print(f"{precision:8}", ", ".join(f"{name} {value:.1e}" for name, value in found.items()))

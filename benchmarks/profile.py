@@ -26,9 +26,9 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks import ours
 from benchmarks.interleaved import machine
-from cxgrad_jax import parallel, runtime, state, train
+from cxgrad_jax import batching, fitting, parallel, runtime
 from cxgrad_jax.learners._base import apply_model
-from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training import build
 
 
 def least_seconds(function: Callable, *arguments: Any, rounds: int = 7) -> float:
@@ -80,14 +80,14 @@ def cost(jaxpr, limits: dict[str, float]) -> np.ndarray:
 
 def stages(config) -> dict[str, tuple[Callable, tuple]]:
     """The programs of the stages and their arguments, by name."""
-    store, shape, tasks = ours.random_store(config), configuration.episode_shape(config), config.train.meta_batch
-    mesh = parallel.task_mesh(configuration.num_devices(config))
-    learner, model = configuration.build_learner(config), configuration.build_model(config)
-    optimiser = configuration.build_optimiser(config)
-    current = parallel.put(mesh, state.init_state(learner, optimiser, 0, store.images[:2]))
-    draw, source_spec, sources = train.device_source(store, shape, 0, tasks, mesh)
-    source = next(sources)
-    chunk = config.parallel.tasks_per_chunk or parallel.default_chunk(tasks // mesh.size)
+    store, tasks = ours.random_store(config), config.train.meta_batch
+    mesh = parallel.task_mesh(build.num_devices(config))
+    learner, model = build.build_learner(config), build.build_model(config)
+    optimiser = build.build_optimiser(config)
+    current = parallel.put(mesh, fitting.init_state(learner, optimiser, 0, store.images[:2]))
+    source = build.build_source(config, store, mesh, "device")
+    arrays = next(source.arrays([(0, 1)]))
+    at_once = batching.vectorised_tasks(tasks // mesh.size, config.parallel.tasks_per_chunk)
     spec, options = P(parallel.TASK_AXIS), runtime.compiler_options(mesh.size)
 
     def program(function, in_specs, out_specs):
@@ -97,19 +97,19 @@ def stages(config) -> dict[str, tuple[Callable, tuple]]:
     def of_tasks(function):
         def mapped(params, episodes):
             params = parallel.vary(params)
-            return parallel.map_tasks(lambda episode: function(params, episode), episodes, chunk)
+            return batching.map_tasks(lambda episode: function(params, episode), episodes, at_once)
 
         return program(mapped, (P(), spec), spec)
 
     def gradients(params, episodes):
-        (loss, _), gradients = parallel.mean_loss_and_gradients(learner.loss, parallel.vary(params), episodes, chunk)
+        (loss, _), gradients = batching.mean_loss_and_gradients(learner.loss, parallel.vary(params), episodes, at_once)
         return parallel.mean_over_devices((loss, gradients))
 
-    sampling = program(lambda source, i: draw(source, i), (source_spec, P()), spec)
-    episodes = sampling(source, current.iteration)
+    sampling = program(lambda arrays, i: source.draw(arrays, i, i), (source.spec, P()), spec)
+    episodes = sampling(arrays, current.iteration)
     params, like = current.params, jax.tree.map(jnp.copy, current.params)
     return {
-        "sampling": (sampling, (source, current.iteration)),
+        "sampling": (sampling, (arrays, current.iteration)),
         "forward": (of_tasks(lambda p, e: apply_model(model, p["model"], e.query_images)), (params, episodes)),
         "inner gradients": (
             of_tasks(lambda p, e: learner.adapt(p, e.support_images, e.support_labels).model), (params, episodes)

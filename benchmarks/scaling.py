@@ -72,16 +72,16 @@ def collectives(devices: int) -> dict[str, int]:
 def count_collectives(devices: int) -> dict[str, int]:
     """Compiles the small default configuration on the devices of this process and reads its program."""
     from benchmarks import ours
-    from cxgrad_jax import parallel, state, train
-    from cxgrad_jax.training import config as configuration
+    from cxgrad_jax import fitting, parallel
+    from cxgrad_jax.training import build
 
     config = ours.prepare("glyphs_1shot", train__meta_batch=8, parallel__num_devices=devices)
     store, mesh = ours.random_store(config), parallel.task_mesh(devices)
-    learner, optimiser = configuration.build_learner(config), configuration.build_optimiser(config)
-    current = parallel.put(mesh, state.init_state(learner, optimiser, 0, store.images[:2]))
-    draw, spec, sources = train.device_source(store, configuration.episode_shape(config), 0, 8, mesh)
-    block = train.make_train_block(learner.loss, optimiser, draw, mesh, spec, 2, 1, "mean")
-    program = block.lower(current, next(sources)).compile().as_text()
+    learner, optimiser = build.build_learner(config), build.build_optimiser(config)
+    current = parallel.put(mesh, fitting.init_state(learner, optimiser, 0, store.images[:2]))
+    source = build.build_source(config, store, mesh, "device")
+    program = build.build_program(config, learner, optimiser, mesh, source, 2)
+    program = program.lower(current, next(source.arrays([(0, 2)]))).compile().as_text()
     kinds = ("all-reduce", "all-gather", "all-to-all", "collective-permute")
     return {kind: len(re.findall(rf"= \S+ {kind}(?:-start)?\(", program)) for kind in kinds}
 

@@ -6,7 +6,8 @@
 protocol: 71.5 ± 1.0 %.
 """
 
-from cxgrad_jax.training.config import apply_preset, base_config, five_shot
+from cxgrad_jax.training.config import base_config, five_shot
+from cxgrad_jax.training.presets import apply_preset
 
 
 def get_config(preset=None):

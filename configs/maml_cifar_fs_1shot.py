@@ -6,7 +6,8 @@
 protocol: 58.9 ± 1.9 %.
 """
 
-from cxgrad_jax.training.config import apply_preset, base_config, learner_config
+from cxgrad_jax.training.config import base_config, learner_config
+from cxgrad_jax.training.presets import apply_preset
 
 
 def get_config(preset=None):

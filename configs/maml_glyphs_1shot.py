@@ -5,7 +5,8 @@
 500 iterations of 4 tasks.
 """
 
-from cxgrad_jax.training.config import apply_preset, glyphs_config, learner_config
+from cxgrad_jax.training.config import glyphs_config, learner_config
+from cxgrad_jax.training.presets import apply_preset
 
 
 def get_config(preset=None):

@@ -5,7 +5,8 @@
 50,000 iterations of 2 tasks. Published test accuracy: 69.76 ± 0.46 %, quoted by the paper from another work.
 """
 
-from cxgrad_jax.training.config import apply_preset, base_config, five_shot, learner_config, model_config
+from cxgrad_jax.training.config import base_config, five_shot, learner_config, model_config
+from cxgrad_jax.training.presets import apply_preset
 
 
 def get_config(preset=None):

@@ -10,7 +10,8 @@ Or test a finished run of maml_mini_5shot.py, without training again:
 The official code normalises CIFAR-FS (and nothing else) by its mean and standard deviation; here images stay in [0, 1].
 """
 
-from cxgrad_jax.training.config import apply_preset, base_config, five_shot, learner_config
+from cxgrad_jax.training.config import base_config, five_shot, learner_config
+from cxgrad_jax.training.presets import apply_preset
 
 
 def get_config(preset=None):

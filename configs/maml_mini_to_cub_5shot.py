@@ -9,7 +9,8 @@ Or test a finished run of maml_mini_5shot.py, without training again:
 50,000 iterations of 2 tasks. Published test accuracy: 52.70 ± 0.32 %.
 """
 
-from cxgrad_jax.training.config import apply_preset, base_config, five_shot, learner_config
+from cxgrad_jax.training.config import base_config, five_shot, learner_config
+from cxgrad_jax.training.presets import apply_preset
 
 
 def get_config(preset=None):

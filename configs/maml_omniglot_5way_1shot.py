@@ -5,7 +5,8 @@
 50,000 iterations of 4 tasks. Not in the paper.
 """
 
-from cxgrad_jax.training.config import apply_preset, base_config, learner_config
+from cxgrad_jax.training.config import base_config, learner_config
+from cxgrad_jax.training.presets import apply_preset
 
 
 def get_config(preset=None):

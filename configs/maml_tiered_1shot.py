@@ -6,7 +6,8 @@
 The official MAML file for tieredImageNet has 64 filters; here 48, as for CxGrad: --config.model.features=64 is theirs.
 """
 
-from cxgrad_jax.training.config import apply_preset, base_config, learner_config
+from cxgrad_jax.training.config import base_config, learner_config
+from cxgrad_jax.training.presets import apply_preset
 
 
 def get_config(preset=None):

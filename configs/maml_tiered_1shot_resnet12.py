@@ -5,7 +5,8 @@
 125,000 iterations of 4 tasks. Published test accuracy: 58.58 ± 0.49 %, quoted by the paper from another work.
 """
 
-from cxgrad_jax.training.config import apply_preset, base_config, learner_config, model_config
+from cxgrad_jax.training.config import base_config, learner_config, model_config
+from cxgrad_jax.training.presets import apply_preset
 
 
 def get_config(preset=None):

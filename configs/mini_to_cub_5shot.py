@@ -9,7 +9,8 @@ Or test a finished run of mini_5shot.py, without training again:
 50,000 iterations of 2 tasks. Published test accuracy: 63.92 ± 0.44 %.
 """
 
-from cxgrad_jax.training.config import apply_preset, base_config, five_shot
+from cxgrad_jax.training.config import base_config, five_shot
+from cxgrad_jax.training.presets import apply_preset
 
 
 def get_config(preset=None):

@@ -5,7 +5,8 @@
 125,000 iterations of 4 tasks. Published test accuracy: 55.55 ± 0.46 % (by the paper's binomial interval).
 """
 
-from cxgrad_jax.training.config import apply_preset, base_config
+from cxgrad_jax.training.config import base_config
+from cxgrad_jax.training.presets import apply_preset
 
 
 def get_config(preset=None):

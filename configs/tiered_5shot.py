@@ -5,7 +5,8 @@
 125,000 iterations of 2 tasks. Published test accuracy: 73.55 ± 0.41 % (by the paper's binomial interval).
 """
 
-from cxgrad_jax.training.config import apply_preset, base_config, five_shot
+from cxgrad_jax.training.config import base_config, five_shot
+from cxgrad_jax.training.presets import apply_preset
 
 
 def get_config(preset=None):

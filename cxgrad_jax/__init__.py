@@ -1,22 +1,40 @@
 """CxGrad and its relatives: few-shot meta-learning in JAX.
 
+    store = cxgrad_jax.data.load("glyphs", "train")
     model = cxgrad_jax.models.Conv4(num_classes=5)
-    learner = cxgrad_jax.learners._cxgrad(model)
-    params = learner.init(jax.random.key(0), images)
-    task = learner.adapt(params, support_images, support_labels)
-    logits = learner.predict(params, task, query_images)
+    learner = cxgrad_jax.learners.cxgrad(model)
+    params = cxgrad_jax.fit(learner, cxgrad_jax.sampler(store), optax.adam(1e-3), iterations=500)
+    result = cxgrad_jax.evaluate(learner, params, cxgrad_jax.sampler(cxgrad_jax.data.load("glyphs", "test")))
 
-Every function of a learner is pure and takes one episode: ``jax.vmap`` over a batch of them.
+Every function of a learner is pure and takes one episode; ``mean_loss`` batches them.
 """
 
 __version__ = "0.1.0"  # the metadata of the package take it from here
 
+from typing import TYPE_CHECKING, Any
+
 from cxgrad_jax import analysis, data, interop, learners, models
-from cxgrad_jax.episodes import Episode, HostDrawer, Shape
+from cxgrad_jax.batching import mean_loss
+from cxgrad_jax.episodes import Episode, EpisodeShape, Sampler, sampler
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.evaluation import Evaluation, evaluate
+from cxgrad_jax.fitting import fit
 from cxgrad_jax.learners import MetaLearner
 
+if TYPE_CHECKING:
+    from cxgrad_jax.training.testing import Run, load_run
+
+_TRAINING = ("Run", "load_run")  # of the trainer, which needs more packages than the library: loaded when asked for
+
 __all__ = [
-    "Episode", "HostDrawer", "MetaLearner", "Shape", "UserError", "__version__",
-    "analysis", "data", "interop", "learners", "models",
+    "Episode", "EpisodeShape", "Evaluation", "MetaLearner", "Run", "Sampler", "UserError", "__version__", "analysis",
+    "data", "evaluate", "fit", "interop", "learners", "load_run", "mean_loss", "models", "sampler",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _TRAINING:
+        from cxgrad_jax.training import testing
+
+        return getattr(testing, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,12 +1,19 @@
-"""Episodes, and how one is drawn: a pure function of (seed, split, index)."""
+"""Episodes, and how one is drawn: a pure function of (seed, split, index).
 
+sampler = cxgrad_jax.sampler(store, way=5, shot=1, query=15, seed=0)
+episode = sampler(7)
+meta_batch = sampler.batch([0, 1, 2, 3])
+"""
+
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cxgrad_jax.data._store import SPLITS, ImageStore
+from cxgrad_jax.data import SPLITS, ImageStore
+from cxgrad_jax.errors import UserError
 
 
 class Episode(NamedTuple):
@@ -27,7 +34,7 @@ class Episode(NamedTuple):
     query_labels: Any
 
 
-class Shape(NamedTuple):
+class EpisodeShape(NamedTuple):
     """What an episode is made of: ``way`` classes with ``shot`` support and ``query`` query images each."""
 
     way: int
@@ -41,7 +48,7 @@ class Shape(NamedTuple):
 
 
 def draw_indices(
-    offsets: jax.Array, largest_class: int, shape: Shape, seed: int, split: str, index: jax.Array | int
+    offsets: jax.Array, largest_class: int, shape: EpisodeShape, seed: int, split: str, index: jax.Array | int
 ) -> tuple[jax.Array, jax.Array]:
     """Draws the images of episode ``index``: ``way`` classes, then ``shot + query`` images of each, no image twice.
 
@@ -74,7 +81,13 @@ def draw_indices(
 
 
 def draw_on_device(
-    images: jax.Array, offsets: jax.Array, largest_class: int, shape: Shape, seed: int, split: str, index: jax.Array
+    images: jax.Array,
+    offsets: jax.Array,
+    largest_class: int,
+    shape: EpisodeShape,
+    seed: int,
+    split: str,
+    index: jax.Array,
 ) -> Episode:
     """Draws episode ``index`` inside a compiled program from ``images [num_images, H, W, C]``, uint8."""
     support, query = draw_indices(offsets, largest_class, shape, seed, split, index)
@@ -82,24 +95,92 @@ def draw_on_device(
     return Episode(images[support], support_labels, images[query], query_labels)
 
 
-class HostDrawer:
-    """Draws batches of episodes on the host from a store that may be a memory map, the same episodes as on a device."""
+class Sampler:
+    """Draws the episodes of an image store on the host. The store may be a memory map.
 
-    def __init__(self, store: ImageStore, shape: Shape, seed: int, split: str):
-        self._store, self._shape = store, shape
-        largest = largest_class(store)
+    ``sampler(i)`` is episode ``i``; ``sampler.batch(indices)`` has a leading task axis. The arrays are NumPy's: uint8
+    or float images as the store has them, int32 labels. ``sampler`` below makes one.
+
+    Attributes:
+      store: the images.
+      shape: way, shot and query.
+      seed: of the draws.
+    """
+
+    def __init__(self, store: ImageStore, shape: EpisodeShape, seed: int):
+        self.store, self.shape, self.seed = store, shape, seed
         cpu = jax.local_devices(backend="cpu")[0]
-        with jax.default_device(cpu):
-            offsets = jnp.asarray(store.offsets)
-        draw = jax.jit(jax.vmap(lambda i: draw_indices(offsets, largest, shape, seed, split, i)))
-        self._draw = lambda indices: draw(jax.device_put(np.asarray(indices, np.int32), cpu))
+        offsets, largest = np.asarray(store.offsets), largest_class(store)
 
-    def __call__(self, indices: np.ndarray) -> Episode:
-        """Episodes of ``indices [n]``: numpy arrays with a leading axis of n."""
-        support, query = (np.asarray(positions) for positions in self._draw(indices))
-        support_labels, query_labels = (np.tile(labels, (len(indices), 1)) for labels in self._shape.labels())
-        images = self._store.images
-        return Episode(images[support], support_labels, images[query], query_labels)
+        def draw(i):
+            return draw_indices(jnp.asarray(offsets), largest, shape, seed, store.split, i)
+
+        compiled = jax.jit(jax.vmap(draw))
+        self._draw = lambda indices: compiled(jax.device_put(indices, cpu))
+
+    def __call__(self, index: int) -> Episode:
+        """Episode ``index``: images ``[way*shot, H, W, C]`` and ``[way*query, H, W, C]``, labels int32."""
+        return jax.tree.map(lambda x: x[0], self.batch([index]))
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Episode:
+        """The episodes of ``indices``: images ``[tasks, way*shot, H, W, C]`` and so on.
+
+        Raises:
+          UserError: ``indices`` is no sequence of whole numbers from 0 to 2147483647.
+        """
+        wanted = np.asarray(indices)
+        if wanted.ndim != 1 or wanted.size == 0 or not np.issubdtype(wanted.dtype, np.integer):
+            raise UserError(f"indices is {indices!r}; expected a sequence of whole numbers, such as range(4)")
+        if wanted.min() < 0 or wanted.max() >= 2**31:
+            raise UserError(f"episode {wanted.min() if wanted.min() < 0 else wanted.max()}; expected 0 to 2147483647")
+        support, query = (np.asarray(positions) for positions in self._draw(wanted.astype(np.int32)))
+        support_labels, query_labels = (np.tile(labels, (len(wanted), 1)) for labels in self.shape.labels())
+        return Episode(self.store.images[support], support_labels, self.store.images[query], query_labels)
+
+    def __repr__(self) -> str:
+        name = self.store.name or "images"
+        way, shot, query = self.shape
+        return f"sampler of {name} ({self.store.split}), way={way}, shot={shot}, query={query}, seed={self.seed}"
+
+
+def sampler(store: ImageStore, way: int = 5, shot: int = 1, query: int = 15, seed: int = 0) -> Sampler:
+    """Makes the function that draws episodes from ``store``.
+
+    Args:
+      store: images grouped by class. The same seed and index give other episodes on another ``store.split``.
+      way: classes of an episode.
+      shot: support images of each class.
+      query: query images of each class.
+      seed: of the draws, 0 to 4294967295.
+
+    Raises:
+      UserError: a number that is not positive, more classes than the store has, or more images than its smallest class
+        has.
+    """
+    for name, value, least in (("way", way, 2), ("shot", shot, 1), ("query", query, 1)):
+        if not isinstance(value, int | np.integer) or value < least:
+            raise UserError(f"{name} is {value!r}; expected a whole number, at least {least}")
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+        raise UserError(f"seed is {seed!r}; expected a whole number, 0 to 4294967295")
+    check_store(store, EpisodeShape(way, shot, query))
+    return Sampler(store, EpisodeShape(way, shot, query), int(seed))
+
+
+def check_store(store: ImageStore, shape: EpisodeShape) -> None:
+    """Refuses episodes that a store cannot give.
+
+    Raises:
+      UserError: ``way`` exceeds the number of classes, or ``shot + query`` the images of the smallest class.
+    """
+    name = f"{store.name or 'the store'}, split {store.split}"
+    if shape.way > store.num_classes:
+        raise UserError(f"way is {shape.way}, but {name} has {store.num_classes} classes")
+    if shape.shot + shape.query > store.smallest_class:
+        smallest = store.class_names[int(np.argmin(np.diff(store.offsets)))]
+        raise UserError(
+            f"shot + query is {shape.shot} + {shape.query} = {shape.shot + shape.query}, but the smallest class of "
+            f"{name}, {smallest}, has {store.smallest_class} images"
+        )
 
 
 def largest_class(store: ImageStore) -> int:

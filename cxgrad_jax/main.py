@@ -23,11 +23,15 @@ from absl import logging
 from cxgrad_jax import runtime
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training.checks import check, check_fields
 from cxgrad_jax.training.config import ConfigDict
-from cxgrad_jax.training.loop import Interrupted, train
-from cxgrad_jax.training.testing import evaluate
+from cxgrad_jax.training.interruption import Interrupted
+from cxgrad_jax.training.testing import evaluate_run
+from cxgrad_jax.training.train import train
+from cxgrad_jax.training.workdir import read_config
 
 MODES = ("train", "evaluate", "analyse")
+OWN_CODE = ("--config.learner.name=", "--config.model.name=")  # flags that may name a module of the user's own
 DEFAULT = "glyphs_1shot"  # what the embedded default is called
 
 
@@ -64,7 +68,8 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     if given.config:
         config = load_config(given.config)
     elif given.mode != "train":
-        config = configuration.of_run(given.workdir[0] if given.workdir else Path("runs", DEFAULT))
+        workdir = given.workdir[0] if given.workdir else Path("runs", DEFAULT)
+        config = read_config(workdir, named=[flag.partition("=")[2] for flag in arguments if flag.startswith(OWN_CODE)])
     else:
         config = configuration.glyphs_config()
     if given.mode == "analyse":
@@ -155,7 +160,7 @@ def load_config(spec: str) -> ConfigDict:
         raise UserError(f"{file}, line {line}: {type(error).__name__}: {reason}") from None
     if not isinstance(config, ConfigDict):
         raise UserError(f"{file}: get_config() returns a {type(config).__name__}; expected a ConfigDict")
-    configuration.check_fields(config)
+    check_fields(config)
     return config
 
 
@@ -171,19 +176,14 @@ def run(arguments: list[str]) -> int:
         options = config.get("analysis")
         if options:
             del config.analysis
-        configuration.check(config)
+        check(config)
         if options:
             from cxgrad_jax.report.analysis import analyse  # with matplotlib, which training does not need
 
             print(f"report: {analyse(config, options, given.workdir)}")
             return
         (workdir,) = given.workdir
-        results = (train if given.mode == "train" else evaluate)(config, workdir)
-        if jax.process_index() == 0:
-            print(
-                f"test accuracy {100 * results['test_accuracy']:.2f} % ± {100 * results['test_ci95_tasks']:.2f} "
-                f"({results['num_tasks']} tasks of {results['test_data']}, ensemble of {results['ensemble_size']})"
-            )
+        (train if given.mode == "train" else evaluate_run)(config, workdir)
 
     return exit_status(action)
 

@@ -1,15 +1,15 @@
-"""Task batching: over one device in chunks, and over the devices of a ``task`` mesh axis."""
+"""Several devices: the tasks of an outer iteration lie along the one axis of a mesh."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from cxgrad_jax import platforms, runtime
 from cxgrad_jax.errors import UserError
 
 TASK_AXIS = "task"
@@ -28,48 +28,21 @@ def task_mesh(num_devices: int = 0) -> Mesh:
     return Mesh(np.asarray(devices[: num_devices or None]), (TASK_AXIS,), axis_types=(AxisType.Auto,))
 
 
-def default_chunk(tasks: int) -> int:
-    """How many of ``tasks`` to vectorise over at once: one on a CPU, where per-task kernels make a slow grouped
-    convolution and memory grows with every task; all on an accelerator."""
-    return 1 if jax.default_backend() == "cpu" else tasks
-
-
-def map_tasks(function: Callable, arguments: Any, chunk: int) -> Any:
-    """``function`` of each task along the leading axis of ``arguments``, ``chunk`` of them vectorised at a time."""
-    if chunk == 1:
-        return jax.lax.map(function, arguments)
-    return jax.lax.map(function, arguments, batch_size=chunk)
-
-
-def mean_loss_and_gradients(loss: Callable, params: Any, episodes: Any, chunk: int) -> tuple[tuple[Any, Any], Any]:
-    """Mean loss, mean metrics and gradient of the mean over the leading task axis of ``episodes``.
-
-    Chunks of ``chunk`` tasks are vectorised and follow one another, so that the activations in memory are one chunk's.
-    Every choice gives the same numbers up to the order of summation.
+def compiled_for(mesh: Mesh, function: Callable, **options: Any) -> Any:
+    """``jax.jit`` of ``function`` for the mesh: traced in the forms of its platform, with its compiler options.
 
     Args:
-      loss: ``(params, episode) -> (scalar, dict of scalars)``, a ``MetaLearner.loss``.
-      params: meta-parameters.
-      episodes: a pytree with a leading axis of tasks, a multiple of ``chunk``.
-      chunk: tasks vectorised at once.
-
-    Returns:
-      ``((loss, metrics), gradients)``.
+      mesh: that the arguments lie on.
+      function: of arrays.
+      options: of ``jax.jit``, such as ``donate_argnums``.
     """
+    platform = mesh.devices.flat[0].platform
 
-    def chunk_loss(params, episodes):
-        if chunk == 1:  # no vmap: a batch of one would still become a grouped convolution
-            return loss(params, jax.tree.map(lambda x: x[0], episodes))
-        losses, metrics = jax.vmap(lambda episode: loss(params, episode))(episodes)
-        return jnp.mean(losses), jax.tree.map(jnp.mean, metrics)
+    def traced(*arguments):
+        with platforms.traced_for(platform):
+            return function(*arguments)
 
-    value_and_grad = jax.value_and_grad(chunk_loss, has_aux=True)
-    tasks = jax.tree.leaves(episodes)[0].shape[0]
-    if tasks == chunk:
-        return value_and_grad(params, episodes)
-    chunks = jax.tree.map(lambda x: x.reshape(tasks // chunk, chunk, *x.shape[1:]), episodes)
-    results = jax.lax.map(lambda episodes: value_and_grad(params, episodes), chunks)
-    return jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
+    return jax.jit(traced, compiler_options=runtime.compiler_options(mesh.size, platform), **options)
 
 
 def vary(tree: Any) -> Any:

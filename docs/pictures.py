@@ -10,7 +10,6 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
-
 from cxgrad_jax.metrics import read_metrics
 
 matplotlib.use("Agg")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from cxgrad_jax.data._store import ImageStore
-from cxgrad_jax.episodes import HostDrawer, Shape, draw_indices, draw_on_device, largest_class
+from cxgrad_jax.episodes import EpisodeShape, Sampler, draw_indices, draw_on_device, largest_class
 
 SIZES = np.array([9, 4, 7, 5, 12, 4, 6])
 OFFSETS = np.concatenate([[0], np.cumsum(SIZES)]).astype(np.int32)
 STORE = ImageStore(np.arange(SIZES.sum(), dtype=np.uint8)[:, None, None, None].repeat(2, 1), OFFSETS, tuple("abcdefg"))
-SHAPE = Shape(way=3, shot=1, query=3)
+SHAPE = EpisodeShape(way=3, shot=1, query=3)
 
 
 def draw(indices, shape=SHAPE, seed=0, split="train"):
@@ -25,7 +25,7 @@ def classes_of(positions):
     return np.searchsorted(OFFSETS, positions, side="right") - 1
 
 
-@pytest.mark.parametrize("shape", [SHAPE, Shape(7, 2, 2), Shape(2, 3, 1)])
+@pytest.mark.parametrize("shape", [SHAPE, EpisodeShape(7, 2, 2), EpisodeShape(2, 3, 1)])
 def test_images_are_distinct_and_grouped_by_class(shape):
     support, query = draw(np.arange(200), shape)
     support, query = support.reshape(200, shape.way, shape.shot), query.reshape(200, shape.way, shape.query)
@@ -61,7 +61,7 @@ def test_episodes_never_change():
 
 
 def test_host_and_device_draw_the_same():
-    host = HostDrawer(STORE, SHAPE, 3, "test")(np.arange(5))
+    host = Sampler(STORE._replace(split="test"), SHAPE, 3).batch(np.arange(5))
     images, offsets = jnp.asarray(STORE.images), jnp.asarray(OFFSETS)
     device = jax.jit(jax.vmap(lambda i: draw_on_device(images, offsets, largest_class(STORE), SHAPE, 3, "test", i)))(
         jnp.arange(5)

@@ -17,6 +17,7 @@ from runs import flags, outcome, results, run, told
 import data_prep.__main__ as data_prep
 from cxgrad_jax import interop, main
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.training import checks
 from cxgrad_jax.training import config as configuration
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -409,7 +410,7 @@ def test_overrides_have_the_type_of_their_field():
         "--config.evaluation.data=cub", "--config.seed", "7", "--config.data.dir=",
     ]  # fmt: skip
     config, _ = main.parse(arguments)
-    configuration.check(config)
+    checks.check(config)
     assert config.learner.first_order is config.learner.remat is True
     assert config.model.channels == (8, 16, 32, 64) and config.train.task_reduction == "sum"
     assert isinstance(config.train.learning_rate, float) and config.evaluation.data == "cub" and config.seed == 7

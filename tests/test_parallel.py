@@ -9,10 +9,10 @@ import pytest
 import cxgrad_jax as cx
 from cxgrad_jax import parallel
 from cxgrad_jax.data._store import ImageStore
-from cxgrad_jax.training.loop import device_source, host_source, make_train_block
-from cxgrad_jax.training.state import init_state, outer_optimiser
+from cxgrad_jax.fitting import init_state, outer_adam, train_program
+from cxgrad_jax.training.sources import device_source, host_source
 
-SHAPE = cx.Shape(way=3, shot=1, query=2)
+SHAPE = cx.EpisodeShape(way=3, shot=1, query=2)
 CLASSES, IMAGES = 4, 5
 RNG = np.random.default_rng(0)
 STORE = ImageStore(
@@ -32,13 +32,11 @@ def double_precision():
 def make(factory, devices, chunk, storage="device"):
     """A compiled block of two iterations of four tasks, its source and its first state."""
     learner = factory(cx.models.Conv4(num_classes=SHAPE.way, features=4), num_steps=2)
-    mesh, optimiser = parallel.task_mesh(devices), outer_optimiser(1e-3)
+    mesh, optimiser = parallel.task_mesh(devices), outer_adam(1e-3)
     state = parallel.put(mesh, init_state(learner, optimiser, 0, STORE.images[:1] / 255.0))
-    if storage == "device":
-        draw, spec, sources = device_source(STORE, SHAPE, 0, 4, mesh)
-    else:
-        draw, spec, sources = host_source(STORE, SHAPE, 0, 4, mesh, 0, 4, 2)
-    return make_train_block(learner.loss, optimiser, draw, mesh, spec, 2, chunk, "mean"), sources, state
+    source = (device_source if storage == "device" else host_source)(cx.sampler(STORE, *SHAPE), 4, mesh)
+    program = train_program(learner.loss, optimiser, source.draw, mesh, source.spec, 2, chunk, "mean")
+    return program, source.arrays([(i, 2) for i in range(0, 8, 2)]), state
 
 
 @pytest.fixture(scope="module")

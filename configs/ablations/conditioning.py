@@ -10,7 +10,8 @@ the factors. 5-shot: --config.episode.shot=5 --config.train.meta_batch=2.
 50,000 iterations of 4 tasks. Published test accuracy: 51.80 ± 0.46 % for :implicit, none for the others.
 """
 
-from cxgrad_jax.training.config import base_config, one_of
+from cxgrad_jax.training.config import base_config
+from cxgrad_jax.training.presets import one_of
 
 
 def get_config(preset="implicit"):

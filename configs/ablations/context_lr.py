@@ -8,7 +8,8 @@ The preset is the rate: 0.01, 0.1 or 1.0 (the default). 5-shot: --config.episode
 50,000 iterations of 4 tasks. Published test accuracy: 51.56, 51.29 and 51.80 % (5-shot 69.28, 69.34 and 69.82 %).
 """
 
-from cxgrad_jax.training.config import base_config, one_of
+from cxgrad_jax.training.config import base_config
+from cxgrad_jax.training.presets import one_of
 
 
 def get_config(preset="1.0"):

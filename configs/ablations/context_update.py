@@ -8,7 +8,8 @@
 50,000 iterations of 2 tasks. Published test accuracy: task-wise 69.82 ± 0.42 %, step-wise 68.83 ± 0.43 %.
 """
 
-from cxgrad_jax.training.config import base_config, five_shot, one_of
+from cxgrad_jax.training.config import base_config, five_shot
+from cxgrad_jax.training.presets import one_of
 
 
 def get_config(preset="task"):

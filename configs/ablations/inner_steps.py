@@ -8,7 +8,8 @@ The preset is the number, 1 to 5 (the default).
 50,000 iterations of 2 tasks. Published test accuracy: 69.12, 69.33, 69.16, 69.53 and 69.82 %.
 """
 
-from cxgrad_jax.training.config import base_config, five_shot, one_of
+from cxgrad_jax.training.config import base_config, five_shot
+from cxgrad_jax.training.presets import one_of
 
 
 def get_config(preset="5"):

@@ -4,21 +4,22 @@
 
 5-shot: --config.episode.shot=5 --config.train.meta_batch=2. Other data: --config.data.name=cifar_fs and the like.
 
-The default preset, :harness, is the setting that all learners share: Conv-4 with 48 filters, no convolution bias,
+The default preset, :shared, is the setting that all learners share: Conv-4 with 48 filters, no convolution bias,
 images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, second order, five best checkpoints.
 
-The preset :official is the method's own: convolution bias, ImageNet's mean and deviation.
+The preset :authors is the method's own: convolution bias, ImageNet's mean and deviation.
 
 Published test accuracy: 50.58 ± 0.51 % (5-shot 69.12 ± 0.47 %).
 """
 
-from cxgrad_jax.training.config import base_config, is_official, learner_config
+from cxgrad_jax.training.config import base_config, learner_config
+from cxgrad_jax.training.presets import is_authors
 
 
 def get_config(preset=None):
     config = base_config()
     config.learner = learner_config("alfa")
-    if is_official(preset):
+    if is_authors(preset):
         config.model.use_bias = True
         config.model.image_statistics = "imagenet"
     return config

@@ -4,10 +4,10 @@
 
 5-shot: --config.episode.shot=5 --config.train.meta_batch=2. Other data: --config.data.name=cifar_fs and the like.
 
-The default preset, :harness, is the setting that all learners share: Conv-4 with 48 filters, no convolution bias,
+The default preset, :shared, is the setting that all learners share: Conv-4 with 48 filters, no convolution bias,
 images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, second order, five best checkpoints.
 
-The preset :official is the method's own: there is no code of the authors; CloserLookFewShot's, 64 filters with bias,
+The preset :authors is the method's own: there is no code of the authors; CloserLookFewShot's, 64 filters with bias,
 ReLU, ImageNet's mean and deviation, full-context embeddings, support and query normalised together, 16 queries, one
 episode an iteration, 60,000 of them (5-shot 40,000), the best checkpoint alone. Running averages at evaluation are not
 offered.
@@ -15,13 +15,14 @@ offered.
 Published test accuracy: 43.44 ± 0.77 % (5-shot 55.31 ± 0.73 %); the former is probably another method's.
 """
 
-from cxgrad_jax.training.config import base_config, is_official, learner_config
+from cxgrad_jax.training.config import base_config, learner_config
+from cxgrad_jax.training.presets import is_authors
 
 
 def get_config(preset=None):
     config = base_config()
     config.learner = learner_config("matching_net")
-    if is_official(preset):
+    if is_authors(preset):
         config.model.features = 64
         config.model.use_bias = True
         config.model.negative_slope = 0.0

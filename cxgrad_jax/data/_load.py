@@ -90,7 +90,7 @@ def open_store(directory: Path, split: str) -> ImageStore:
     offsets = np.concatenate([[0], np.cumsum(list(class_sizes.values()))]).astype(np.int32)
     if images.dtype != np.uint8 or images.ndim != 4 or len(images) != offsets[-1]:
         raise ValueError(f"{path.name} is {images.dtype} {images.shape}, expected uint8 ({offsets[-1]}, H, W, C)")
-    return ImageStore(images, offsets, tuple(class_sizes))
+    return ImageStore(images, offsets, tuple(class_sizes), split=split)
 
 
 def load(
@@ -128,7 +128,7 @@ def load(
 
         prepare(name, data_dir=data_dir, image_size=image_size)
     try:
-        return open_store(directory, split)
+        return open_store(directory, split)._replace(name=name)
     except DAMAGE as error:
         raise UserError(
             f"{directory} is damaged ({error}): run `{command(name, image_size, data_dir)}` to prepare it again"

@@ -14,11 +14,15 @@ class ImageStore(NamedTuple):
       images: uint8 ``[num_images, H, W, C]``; a plain array or a read-only memory map.
       offsets: int32 ``[num_classes + 1]``; class ``c`` owns the images ``offsets[c]`` to ``offsets[c + 1] - 1``.
       class_names: one name per class, ``num_classes`` of them, in the order of ``offsets``.
+      name: of the data set.
+      split: "train", "val" or "test".
     """
 
     images: np.ndarray
     offsets: np.ndarray
     class_names: tuple[str, ...]
+    name: str = ""
+    split: str = "train"
 
     @property
     def num_classes(self) -> int:
@@ -39,4 +43,4 @@ def with_rotations(store: ImageStore) -> ImageStore:
     sizes = np.tile(np.diff(store.offsets), 4)
     names = tuple(f"{name}/rot{90 * k}" for k in range(4) for name in store.class_names)
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
-    return ImageStore(np.concatenate(turned), offsets, names)
+    return store._replace(images=np.concatenate(turned), offsets=offsets, class_names=names)

@@ -20,3 +20,9 @@ __all__ = [
     "alfa", "anil", "boil", "cavia", "cxgrad", "l2f", "maml", "maml_plus_plus", "matching_net", "meta_sgd", "modgrad",
     "proto_net", "relation_net",
 ]  # fmt: skip
+
+NAMES = (
+    "cxgrad", "maml", "anil", "boil", "meta_sgd", "maml_plus_plus", "l2f", "alfa", "modgrad", "cavia", "proto_net",
+    "matching_net", "relation_net",
+)  # fmt: skip
+"""The learners' names: what ``learner.name`` of a configuration may be."""

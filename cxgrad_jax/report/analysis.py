@@ -18,7 +18,8 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.report import sections
 from cxgrad_jax.report.html import write_report
 from cxgrad_jax.report.runs import Run, check_alike, open_run
-from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training import build
+from cxgrad_jax.training import workdir as workdir_of
 from cxgrad_jax.training.config import ConfigDict
 
 
@@ -39,12 +40,10 @@ def analyse(config: ConfigDict, options: ConfigDict, workdirs: Sequence[Path]) -
     """
     start = time.perf_counter()
     check(config, options)
-    configuration.check_same_run(config, workdirs[0], "evaluation.", "parallel.")
+    workdir_of.check_same_run(config, workdirs[0], "evaluation.", "parallel.")
     test_data = config.evaluation.data or config.data.name
     stores = {
-        name: configuration.load_stores(config, ("test",), name)["test"]
-        for name in (test_data, options.cross_data)
-        if name
+        name: build.load_stores(config, ("test",), name)["test"] for name in (test_data, options.cross_data) if name
     }
     store = stores[test_data]
     runs = [open_run(workdir, config, store) for workdir in workdirs]

@@ -25,12 +25,15 @@ import numpy as np
 
 from cxgrad_jax import main, parallel, runtime
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.metrics import paired, write_json
+from cxgrad_jax.evaluation import paired
+from cxgrad_jax.files import write_json
+from cxgrad_jax.fitting import init_state
 from cxgrad_jax.report.published import published
+from cxgrad_jax.training import build, checks
 from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training import workdir as workdir_of
 from cxgrad_jax.training.config import ConfigDict
-from cxgrad_jax.training.loop import host_source, make_train_block, train
-from cxgrad_jax.training.state import init_state
+from cxgrad_jax.training.train import train
 
 # What the same test episodes need. The images that a learner saw before are part of it.
 ALIKE = (
@@ -123,12 +126,12 @@ def check(entries: Sequence[Entry]) -> None:
     first = entries[0]
     for entry in entries:
         try:
-            configuration.check(entry.config)
-            configuration.check_parallel(entry.config)
+            checks.check(entry.config)
+            checks.check_parallel(entry.config)
         except UserError as error:
             raise UserError(f"{entry.name}: {error}") from None
         for field in ALIKE:
-            ours, expected = (configuration.config_value(each.config, field) for each in (entry, first))
+            ours, expected = (configuration.value_at(each.config, field) for each in (entry, first))
             if field == "evaluation.data":
                 ours, expected = ours or entry.config.data.name, expected or first.config.data.name
             if ours != expected:
@@ -137,7 +140,7 @@ def check(entries: Sequence[Entry]) -> None:
                     f"the same test episodes: give --config.{field}=VALUE for all"
                 )
         if (entry.workdir / "config.json").exists():
-            configuration.check_same_run(entry.config, entry.workdir)
+            workdir_of.check_same_run(entry.config, entry.workdir)
 
 
 def results_of(entry: Entry) -> dict[str, Any]:
@@ -174,26 +177,20 @@ def measure(config: ConfigDict) -> dict[str, Any]:
       after a first one; ``"memory_bytes"`` of that program on all devices: its inputs, outputs and temporaries as the
       compiler tells, None where it does not. The store of images and validation are in neither.
     """
-    store = configuration.load_stores(config, ("train",))["train"]
-    shape, seed, meta_batch = configuration.episode_shape(config), config.seed, config.train.meta_batch
-    mesh = parallel.task_mesh(configuration.num_devices(config))
-    per_dispatch = configuration.iterations_per_dispatch(config)
-    chunk = config.parallel.tasks_per_chunk or parallel.default_chunk(meta_batch // mesh.size)
-    learner, optimiser = configuration.build_learner(config), configuration.build_optimiser(config)
-    draw, spec, sources = host_source(store, shape, seed, meta_batch, mesh, 0, per_dispatch, per_dispatch)
-    source = next(sources)
-    state = parallel.put(mesh, init_state(learner, optimiser, seed, np.asarray(store.images[:2])))
+    store = build.load_stores(config, ("train",))["train"]
+    mesh, per_dispatch = build.build_mesh(config), build.iterations_per_dispatch(config)
+    learner, optimiser = build.build_learner(config), build.build_optimiser(config)
+    source = build.build_source(config, store, mesh, "host")
+    episodes = next(source.arrays([(0, per_dispatch)]))
+    state = parallel.put(mesh, init_state(learner, optimiser, config.seed, np.asarray(store.images[:2])))
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    block = make_train_block(
-        learner.loss, optimiser, draw, mesh, spec, per_dispatch, chunk, config.train.task_reduction
-    )  # fmt: skip
-    program: Any = block
-    program = program.lower(state, source).compile()
-    state, _ = jax.block_until_ready(program(state, source))
+    program = build.build_program(config, learner, optimiser, mesh, source, per_dispatch)
+    program = program.lower(state, episodes).compile()
+    state, _ = jax.block_until_ready(program(state, episodes))
     seconds = []
     for _ in range(TIMED_DISPATCHES):
         start = time.perf_counter()
-        state, _ = jax.block_until_ready(program(state, source))
+        state, _ = jax.block_until_ready(program(state, episodes))
         seconds.append((time.perf_counter() - start) / per_dispatch)
     memory = program.memory_analysis()
     return {

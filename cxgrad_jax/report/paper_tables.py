@@ -21,9 +21,11 @@ from cxgrad_jax import main, runtime
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.report import comparison as compare
 from cxgrad_jax.report.published import CIFAR, CUB, MINI, TIERED, published
+from cxgrad_jax.training import checks
 from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training import workdir as workdir_of
 from cxgrad_jax.training.config import ConfigDict
-from cxgrad_jax.training.testing import evaluate
+from cxgrad_jax.training.testing import evaluate_run
 
 CONFIGS = Path("configs")
 
@@ -132,7 +134,7 @@ def result(cell: Cell) -> dict[str, Any]:
     own = compare.results_of(entry)
     if not cell.test_data or cell.test_data == entry.config.data.name:
         return own
-    config = configuration.of_run(entry.workdir)
+    config = workdir_of.read_config(entry.workdir)
     config.data.dir, config.evaluation.data = entry.config.data.dir, cell.test_data
     path = entry.workdir / f"results_{cell.test_data}.json"
     try:
@@ -141,7 +143,7 @@ def result(cell: Cell) -> dict[str, Any]:
             return there
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there or of an interrupted copy: made again
-    return evaluate(config, entry.workdir)
+    return evaluate_run(config, entry.workdir)
 
 
 def published_of(cell: Cell) -> tuple[float, float | None] | None:
@@ -176,12 +178,12 @@ def make(number: int, workdir: Path, overrides: list[str]) -> str:
     }
     for entry in (each.entry for of_row in cells.values() for each in of_row):
         try:
-            configuration.check(entry.config)
-            configuration.check_parallel(entry.config)
+            checks.check(entry.config)
+            checks.check_parallel(entry.config)
         except UserError as error:
             raise UserError(f"{entry.name}: {error}") from None
         if (entry.workdir / "config.json").exists():
-            configuration.check_same_run(entry.config, entry.workdir)
+            workdir_of.check_same_run(entry.config, entry.workdir)
     results = {row: [result(each) for each in of_row] for row, of_row in cells.items()}
     printed = {row: [published_of(each) for each in of_row] for row, of_row in cells.items()}
     first = next(iter(cells.values()))

@@ -12,10 +12,13 @@ from cxgrad_jax import parallel
 from cxgrad_jax.analysis._features import inner_states
 from cxgrad_jax.data._store import ImageStore
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.fitting import init_state
 from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.training import build
 from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training import workdir as workdir_of
+from cxgrad_jax.training.build import abstract_state
 from cxgrad_jax.training.config import ConfigDict
-from cxgrad_jax.training.state import abstract_state, init_state
 from cxgrad_jax.training.testing import open_checkpoints
 
 # What runs must share to be measured on the same episodes.
@@ -57,12 +60,12 @@ def open_run(workdir: Path, like: ConfigDict, store: ImageStore) -> Run:
     Raises:
       UserError: no run there, or no validated checkpoint.
     """
-    config = configuration.of_run(workdir)
+    config = workdir_of.read_config(workdir)
     config.data.dir, config.evaluation.data = like.data.dir, like.evaluation.data
     checkpoints = open_checkpoints(config, workdir)
     if not checkpoints.best():
         raise UserError(f"{checkpoints.directory} has no validated checkpoint; train for at least one epoch first")
-    learner, optimiser = configuration.build_learner(config), configuration.build_optimiser(config)
+    learner, optimiser = build.build_learner(config), build.build_optimiser(config)
     images = np.asarray(store.images[:2])
     shapes = abstract_state(learner, optimiser, images, parallel.task_mesh(1))
 
@@ -94,7 +97,7 @@ def check_alike(runs: Sequence[Run]) -> None:
         if run.name in [other.name for other in runs[:i]]:
             raise UserError(f"two runs are called {run.name}, but the report goes by names; rename one of the folders")
         for field in ALIKE:
-            ours, theirs = (configuration.config_value(each.config, field) for each in (run, first))
+            ours, theirs = (configuration.value_at(each.config, field) for each in (run, first))
             if ours != theirs:
                 raise UserError(
                     f"{field} is {ours!r} in {run.workdir}, but {theirs!r} in {first.workdir}; "

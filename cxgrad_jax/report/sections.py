@@ -17,16 +17,16 @@ from cxgrad_jax.analysis._conditioning import adapt_with_factors, conditioning
 from cxgrad_jax.analysis._embeddings import embeddings, joint_tsne
 from cxgrad_jax.analysis._landscape import landscape, multiples
 from cxgrad_jax.data._store import ImageStore
-from cxgrad_jax.episodes import HostDrawer
+from cxgrad_jax.episodes import Sampler
+from cxgrad_jax.evaluation import ci95_tasks, over_episodes, paired
 from cxgrad_jax.learners import default_labels
 from cxgrad_jax.learners._base import accuracy, split_by_label
-from cxgrad_jax.metrics import ci95_tasks, paired, read_metrics
 from cxgrad_jax.report import figures
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.runs import Run
-from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training import build
 from cxgrad_jax.training.config import ConfigDict
-from cxgrad_jax.training.testing import over_episodes
+from cxgrad_jax.training.metrics_file import read_metrics
 
 RECORDED = "train_inner_gradient_norm/"
 
@@ -67,7 +67,9 @@ def feature_similarity(
     means, intervals, lines = {}, {}, []
     for run in shown(runs):
         function = function_of(run, cka)
-        values = over_episodes(function, drawer(run, store), options.episodes, mesh, f"CKA, {run.name}")(best(run))
+        values = over_episodes(function, drawer(run, store).batch, options.episodes, mesh, f"CKA, {run.name}")(
+            best(run)
+        )
         values = {layer: values[layer] for layer in layer_order(run, store)}
         means[run.name] = {layer: of_tasks.mean() for layer, of_tasks in values.items()}
         intervals[run.name] = {layer: ci95_tasks(of_tasks) for layer, of_tasks in values.items()}
@@ -95,10 +97,10 @@ def embedding_pictures(
     """Figure 4."""
     planes: dict[str, dict[str, Any]] = {name: {} for name in stores}
     lines, index = [], options.embedding_episode
-    labels = configuration.episode_shape(runs[0].config).labels()[1]
+    labels = build.episode_shape(runs[0].config).labels()[1]
     for name, store in stores.items():
         for run in tqdm(shown(runs), desc=f"t-SNE, {name}", unit="run"):
-            episode = jax.tree.map(lambda x: x[0], drawer(run, store)(np.asarray([index])))
+            episode = jax.tree.map(lambda x: x[0], drawer(run, store).batch(np.asarray([index])))
             first, last = jax.jit(function_of(run, embeddings))(best(run), episode)
             plane = joint_tsne(np.asarray(first), np.asarray(last), options.perplexity, run.config.seed)
             planes[name][run.name] = plane
@@ -125,7 +127,7 @@ def landscape_over_training(
     for run in shown(runs):
         iterations[run.name] = [0, *run.iterations]
         evaluator = over_episodes(
-            function_of(run, landscape), drawer(run, store), options.landscape_episodes, mesh
+            function_of(run, landscape), drawer(run, store).batch, options.landscape_episodes, mesh
         )  # fmt: skip
         found = []
         for iteration in tqdm(iterations[run.name], desc=f"landscape, {run.name}", unit="checkpoint"):
@@ -171,7 +173,7 @@ def conditioning_of_runs(
     ]
     factors = [("run", "kernel", "factor", "spread over tasks", "spread / mean", "inner rate by direction")]
     for run in able:
-        draw, params = drawer(run, store), best(run)
+        draw, params = drawer(run, store).batch, best(run)
         pairs = lambda indices, draw=draw: (draw(indices), draw((indices + 1) % options.episodes))  # noqa: E731
         function = _with_other_factors(run)
         found, accuracies = over_episodes(function, pairs, options.episodes, mesh, f"conditioning, {run.name}")(params)
@@ -227,7 +229,7 @@ def conditioning_of_runs(
 
 def _with_other_factors(run: Run):
     """``(params, (episode, another)) -> (Conditioning, accuracies)`` with own, shared and another task's factors."""
-    model, settings = configuration.build_model(run.config), run.config.learner
+    model, settings = build.build_model(run.config), run.config.learner
 
     def measure(params, pair):
         episode, another = pair
@@ -276,15 +278,15 @@ def function_of(run: Run, measure):
 
 def layer_order(run: Run, store: ImageStore) -> list[str]:
     """The layers as the model calls them; what compiled code returns is in alphabetical order."""
-    episode = jax.tree.map(lambda x: x[0], drawer(run, store)(np.arange(1)))
+    episode = jax.tree.map(lambda x: x[0], drawer(run, store).batch(np.arange(1)))
     names: list[str] = []
     jax.eval_shape(lambda params: names.extend(cka(run.learner, params, episode)), best(run))
     return names
 
 
-def drawer(run: Run, store: ImageStore) -> HostDrawer:
+def drawer(run: Run, store: ImageStore) -> Sampler:
     """Test episodes of the run's seed and shape."""
-    return HostDrawer(store, configuration.episode_shape(run.config), run.config.seed, "test")
+    return build.build_sampler(run.config, store)
 
 
 def best(run: Run) -> Any:

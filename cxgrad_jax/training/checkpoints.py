@@ -2,6 +2,7 @@
 
 import json
 import logging
+import platform
 import shutil
 import sys
 import time
@@ -15,7 +16,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.metrics import params_sha256
+from cxgrad_jax.saving import params_sha256
 
 # Metric of a checkpoint written between two validations (an interrupted run): it ranks below every validated one.
 NOT_VALIDATED = -1.0
@@ -68,12 +69,31 @@ class Checkpoints:
         )
 
     def save(self, iteration: int, state: Any, val_accuracy: float = NOT_VALIDATED) -> None:
-        """Saves ``state`` after ``iteration`` and drops what need not be kept."""
-        sha256 = params_sha256(jax.device_get(state))
-        metrics = {"val_accuracy": float(val_accuracy), "shapes": _shapes(state), "sha256": sha256}
-        self._manager.save(iteration, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
-        self._manager.wait_until_finished()
+        """Saves ``state`` after ``iteration`` and drops what need not be kept. The first one of a run is read back.
+
+        Raises:
+          UserError: it cannot be written, or the first one cannot be read again.
+        """
+        sha256, first = params_sha256(jax.device_get(state)), self.latest() is None
+        metrics = {
+            "val_accuracy": float(val_accuracy),
+            "shapes": _shapes(state),
+            "sha256": sha256,
+            "machine": machine(),
+        }
+        try:
+            with _quiet():
+                self._manager.save(iteration, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
+                self._manager.wait_until_finished()
+        except Exception as error:  # Orbax raises many kinds where a disk is full or read-only
+            latest = self.latest()
+            saved = f"the last good one is of iteration {latest}" if latest else "none was saved before"
+            folder = self.directory / str(iteration)
+            raise UserError(f"checkpoint {folder} cannot be written ({_line(error)}); {saved}") from None
         self._remove_remains()
+        if first:
+            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+            self.restore(iteration, like)
 
     def latest(self) -> int | None:
         """The iteration of the newest checkpoint, None if there is none."""
@@ -88,6 +108,14 @@ class Checkpoints:
         scored = [(step, self._record(step)["val_accuracy"]) for step in self._manager.all_steps()]
         scored = [(step, value) for step, value in scored if value != NOT_VALIDATED]
         return [step for step, _ in sorted(scored, key=lambda pair: (-pair[1], -pair[0]))]
+
+    def machine(self, iteration: int) -> str:
+        """The kind and number of devices that the checkpoint was made on; empty if it does not tell."""
+        return self._record(iteration).get("machine", "")
+
+    def fits(self, iteration: int, like: Any) -> bool:
+        """Whether the state saved after ``iteration`` has the shapes of ``like``."""
+        return self._record(iteration)["shapes"] == _shapes(like)
 
     def restore(self, iteration: int, like: Any) -> Any:
         """The state saved after ``iteration``, bit for bit.
@@ -110,6 +138,7 @@ class Checkpoints:
             try:
                 state = self._manager.restore(iteration, args=ocp.args.StandardRestore(like))
             except Exception as error:  # Orbax raises many kinds for a damaged file
+                self._record(iteration)  # it may be gone
                 raise _damaged(folder, error) from None
         if params_sha256(jax.device_get(state)) != record["sha256"]:
             raise _damaged(folder, "its content is not what was saved")
@@ -126,8 +155,12 @@ class Checkpoints:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def _record(self, iteration: int) -> dict[str, Any]:
-        record = self._manager.metrics(iteration)
-        assert record is not None
+        record = self._manager.metrics(iteration) if (self.directory / str(iteration)).exists() else None
+        if record is None:
+            raise UserError(
+                f"checkpoint {self.directory / str(iteration)} is gone: a training that goes on keeps only its best "
+                "and its newest; run the same command again"
+            )
         return record
 
     @staticmethod
@@ -146,9 +179,20 @@ def _shapes(state: Any) -> dict[str, list[Any]]:
     return {jax.tree_util.keystr(path): [*x.shape, str(x.dtype)] for path, x in jax.tree.leaves_with_path(state)}
 
 
+def machine() -> str:
+    """The kind and number of this machine's devices: results are the same bit for bit where it is the same."""
+    devices = jax.devices()
+    return f"{len(devices)} {devices[0].device_kind}, {platform.machine()}"
+
+
+def _line(reason: Exception | str) -> str:
+    return (str(reason).strip() or type(reason).__name__).split("\n")[0][:120]
+
+
 def _damaged(folder: Path, reason: Exception | str) -> UserError:
-    line = str(reason).strip().split("\n")[0][:120]
-    return UserError(f"checkpoint {folder} is damaged ({line}); delete that folder to go on from the one before it")
+    return UserError(
+        f"checkpoint {folder} is damaged ({_line(reason)}); delete that folder to go on from the one before it"
+    )
 
 
 @contextmanager

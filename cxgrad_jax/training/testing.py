@@ -1,91 +1,33 @@
-"""Validation and test: fixed episodes, an ensemble of the best checkpoints, both confidence intervals."""
+"""The test of a run: an ensemble of its best checkpoints on fixed episodes."""
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from cxgrad_jax import __version__, parallel, runtime
-from cxgrad_jax.data._store import ImageStore
-from cxgrad_jax.episodes import Episode, HostDrawer
+import cxgrad_jax
+from cxgrad_jax import evaluation, parallel
+from cxgrad_jax.data import ImageStore
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.files import write_json
+from cxgrad_jax.fitting import TrainState
 from cxgrad_jax.learners import MetaLearner
-from cxgrad_jax.metrics import ci95_pooled, ci95_tasks, episode_accuracies, params_sha256, write_json
-from cxgrad_jax.training import config as configuration
+from cxgrad_jax.saving import params_sha256
+from cxgrad_jax.training import build
 from cxgrad_jax.training.checkpoints import Checkpoints
-from cxgrad_jax.training.config import ConfigDict
-from cxgrad_jax.training.state import TrainState, abstract_state
+from cxgrad_jax.training.config import ConfigDict, fields, to_json
+from cxgrad_jax.training.workdir import check_same_run, read_config
 
-EPISODES_AT_ONCE = 20  # drawn on the host and sent to the devices together
-
-
-@functools.cache  # validation and test share one compiled program
-def query_logits(learner: MetaLearner) -> Callable[[Any, Episode], jax.Array]:
-    """The function ``(params, episode) -> query logits [way*query, way]`` after adaptation."""
-
-    def logits_of(params, episode):
-        task = learner.adapt(params, episode.support_images, episode.support_labels)
-        return learner.predict(params, task, episode.query_images)
-
-    return logits_of
+# What an evaluation may change: the meta-parameters do not depend on it, or their shapes tell.
+MAY_CHANGE = ("evaluation.", "parallel.", "episode.", "learner.")
 
 
-@functools.cache
-def compile_over_tasks(function: Callable, mesh: Mesh) -> Callable[[Any, Any], Any]:
-    """Compiles ``(params, batch) -> results`` of ``function(params, one of the batch)``, for a batch that lies along
-    the mesh's task axis."""
-
-    def results_of(params, batch):
-        params = parallel.vary(params)
-        tasks = jax.tree.leaves(batch)[0].shape[0]
-        return parallel.map_tasks(lambda one: function(params, one), batch, parallel.default_chunk(tasks))
-
-    spec = P(parallel.TASK_AXIS)
-    sharded = jax.shard_map(results_of, mesh=mesh, in_specs=(P(), spec), out_specs=spec)
-    return jax.jit(sharded, compiler_options=runtime.compiler_options(mesh.size))
-
-
-def over_episodes(
-    function: Callable, draw: Callable[[np.ndarray], Any], num_episodes: int, mesh: Mesh, title: str = ""
-) -> Callable[[Any], Any]:
-    """Makes the function ``params -> results`` of the fixed episodes 0 .. num_episodes-1.
-
-    Args:
-      function: ``(params, episode) -> `` a pytree of arrays; the same object is compiled once.
-      draw: ``indices [n] -> episodes``, a ``HostDrawer`` or what is made of some.
-      num_episodes: how many.
-      mesh: to work on.
-      title: of a progress bar; empty: none.
-
-    Returns:
-      ``params -> `` that pytree of numpy arrays ``[num_episodes, ...]``.
-    """
-    compiled = compile_over_tasks(function, mesh)
-    at_once = -(-EPISODES_AT_ONCE // mesh.size) * mesh.size
-    per_process = at_once // jax.process_count()
-    first_here = jax.process_index() * per_process
-
-    def evaluator(params):
-        batches = []
-        hidden = not title or jax.process_index() != 0
-        for first in tqdm(range(0, num_episodes, at_once), desc=title, unit_scale=at_once, unit="ep", disable=hidden):
-            # The last batch is filled up with further episodes, which are cut off below.
-            episodes = draw(np.arange(first + first_here, first + first_here + per_process))
-            batch = compiled(params, parallel.put(mesh, episodes, P(parallel.TASK_AXIS)))
-            batches.append(parallel.fetch(batch) if title else batch)
-        return jax.tree.map(lambda *x: np.concatenate(x)[:num_episodes], *map(parallel.fetch, batches))
-
-    return evaluator
-
-
-def test(
+def test_run(
     config: ConfigDict, learner: MetaLearner, store: ImageStore, mesh: Mesh, checkpoints: Checkpoints, state: TrainState
 ) -> dict[str, Any]:
     """The paper's test protocol: logits averaged over the checkpoints best in validation, on fixed test episodes.
@@ -96,7 +38,7 @@ def test(
       store: the test images.
       mesh: to evaluate on.
       checkpoints: of the run.
-      state: the final state.
+      state: the newest state; it tells shapes and the iterations done.
 
     Returns:
       The content of ``results.json``.
@@ -104,10 +46,8 @@ def test(
     Raises:
       UserError: no checkpoint was validated.
     """
-    shape = configuration.episode_shape(config)
-    labels, num_episodes = shape.labels()[1], config.evaluation.episodes
-    drawer = HostDrawer(store, shape, config.seed, "test")
-    evaluator = over_episodes(query_logits(learner), drawer, num_episodes, mesh)
+    sampler, num_episodes = build.build_sampler(config, store), config.evaluation.episodes
+    evaluator = evaluation.over_episodes(evaluation.query_logits(learner), sampler.batch, num_episodes, mesh)
     chosen = checkpoints.best()[: config.evaluation.ensemble]
     if not chosen:
         raise UserError(f"{checkpoints.directory} has no validated checkpoint; train for at least one epoch first")
@@ -115,26 +55,36 @@ def test(
     logits = []
     for iteration in tqdm(chosen, desc="test", unit="checkpoint", disable=jax.process_index() != 0):
         logits.append(evaluator(checkpoints.restore(iteration, like).params))
-    ensemble = episode_accuracies(np.mean(logits, axis=0), labels)
-    accuracy = float(ensemble.mean())
+    labels = sampler.shape.labels()[1]
+    ensemble, single = (evaluation.evaluation_of(each, labels) for each in (np.mean(logits, axis=0), logits[0]))
     return {
-        "test_accuracy": accuracy,
-        "test_ci95_tasks": ci95_tasks(ensemble),
-        "test_ci95_pooled": ci95_pooled(accuracy, num_episodes * len(labels)),
+        "test_accuracy": ensemble.accuracy,
+        "test_ci95_tasks": ensemble.ci95,
+        "test_ci95_pooled": ensemble.ci95_pooled,
         "num_tasks": num_episodes,
         "ensemble_size": len(chosen),
         "ensemble_iterations": chosen,
-        "episode_accuracies": [round(float(value), 6) for value in ensemble],
-        "single_model_test_accuracy": float(episode_accuracies(logits[0], labels).mean()),
+        "episode_accuracies": [round(float(value), 6) for value in ensemble.accuracies],
+        "single_model_test_accuracy": single.accuracy,
         "test_data": config.evaluation.data or config.data.name,
         "batch_norm": "statistics of the current batch, in training and test (query images jointly: transductive)"
-        if config.model.norm == "batch"
+        if config.model.get("norm", "batch") == "batch"
         else f"none ({config.model.norm} norm, statistics of each image alone)",
         "iterations": int(state.iteration),
         "params_sha256": params_sha256(jax.device_get(state.params)),
-        "versions": {"jax": jax.__version__, "flax": flax.__version__, "cxgrad_jax": __version__},
-        "config": configuration.to_json(config),
+        "versions": {"jax": jax.__version__, "flax": flax.__version__, "cxgrad_jax": cxgrad_jax.__version__},
+        "config": to_json(config),
     }
+
+
+def announce(results: dict[str, Any]) -> None:
+    """Prints the line with which the command line ends."""
+    changed = "".join(f", {field}={value}" for field, value in results.get("changed", {}).items())
+    print(
+        f"test accuracy {100 * results['test_accuracy']:.2f} % ± {100 * results['test_ci95_tasks']:.2f} "
+        f"({results['num_tasks']} tasks of {results['test_data']}, ensemble of {results['ensemble_size']}{changed})",
+        flush=True,
+    )
 
 
 def open_checkpoints(config: ConfigDict, workdir: Path) -> Checkpoints:
@@ -149,32 +99,94 @@ def open_checkpoints(config: ConfigDict, workdir: Path) -> Checkpoints:
     return checkpoints
 
 
-def evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Tests a run with the checkpoints at hand and writes the results.
 
     Args:
-      config: the run's own, except for ``config.evaluation``, ``config.parallel`` and where the data lies.
-      workdir: of the run. Receives ``results.json`` where the test data are those trained on, otherwise
-        ``results_DATASET.json``.
+      config: the run's own. Other values of ``MAY_CHANGE`` and of where the data lie ask another question.
+      workdir: of the run. Receives ``results.json`` where the configuration is the run's own. Otherwise the name of the
+        file tells what was changed, such as ``results_shot=5.json``, and so does ``"changed"`` in it.
 
     Returns:
       The content of the file.
 
     Raises:
-      UserError: no run there or one of another configuration, data that cannot be used, or no validated checkpoint.
+      UserError: no run there or one of another configuration, data that cannot be used, no validated checkpoint, a
+      change
+        that other parameters would need, or a file that cannot be written.
     """
-    configuration.check_same_run(config, workdir, "evaluation.", "parallel.")
-    test_data = config.evaluation.data or config.data.name
-    store = configuration.load_stores(config, ("test",), test_data)["test"]
-    mesh = parallel.task_mesh(configuration.num_devices(config))
-    learner = configuration.build_learner(config)
+    workdir = Path(workdir)
+    check_same_run(config, workdir, *MAY_CHANGE, "train.iterations")
+    own = fields(read_config(workdir, named=(config.learner.name, config.model.name)))
+    if config.learner.name != own["learner.name"]:
+        raise UserError(f"learner.name is {config.learner.name}, but {workdir} was trained with {own['learner.name']}")
+    changed = {
+        field: value
+        for field, value in fields(config).items()
+        if value != own[field] and field.startswith(MAY_CHANGE) and not field.startswith("parallel.")
+    }
+    store = build.load_stores(config, ("test",), config.evaluation.data or config.data.name)["test"]
+    mesh, learner = build.build_mesh(config), build.build_learner(config)
     checkpoints = open_checkpoints(config, workdir)
-    optimiser = configuration.build_optimiser(config)
-    like = abstract_state(learner, optimiser, np.asarray(store.images[:2]), mesh)
+    like = build.abstract_state(learner, build.build_optimiser(config), np.asarray(store.images[:2]), mesh)
     state = checkpoints.restore(checkpoints.all()[-1], like)
-    results = test(config, learner, store, mesh, checkpoints, state)
+    results = test_run(config, learner, store, mesh, checkpoints, state)
+    if changed:
+        results["changed"] = changed
     checkpoints.close()
     if jax.process_index() == 0:
-        name = "results.json" if test_data == config.data.name else f"results_{test_data}.json"
-        write_json(workdir / name, results)
+        announce(results)
+        write_json(workdir / results_name(config, changed), results)
     return results
+
+
+def results_name(config: ConfigDict, changed: dict[str, Any]) -> str:
+    """``results.json``, or what tells the fields that were changed: ``results_cub.json``, ``results_shot=5.json``."""
+    words = [
+        str(value or config.data.name) if field == "evaluation.data" else f"{field.split('.')[-1]}={value}"
+        for field, value in changed.items()
+    ]
+    return "_".join(["results", *words]) + ".json"
+
+
+class Run(NamedTuple):
+    """A trained run.
+
+    Attributes:
+      learner: of the run.
+      params: the meta-parameters of the checkpoint that is best in validation.
+      config: a ``ConfigDict``.
+    """
+
+    learner: MetaLearner
+    params: Any
+    config: ConfigDict
+
+
+def load_run(workdir: str | Path, *, named: tuple[str, ...] = ()) -> Run:
+    """Opens the run in a folder.
+
+    Args:
+      workdir: the folder.
+      named: learners and models of your own, such as ``"my_module.my_learner"``, that the run may import.
+
+    Raises:
+      UserError: no run is there, no checkpoint was validated, a file is damaged, or the run needs a module that is not
+      in
+        ``named``.
+    """
+    workdir = Path(workdir)
+    config = read_config(workdir, named)
+    learner, optimiser, mesh = build.build_learner(config), build.build_optimiser(config), parallel.task_mesh(1)
+    checkpoints = open_checkpoints(config, workdir)
+    if not checkpoints.best():
+        raise UserError(f"{checkpoints.directory} has no validated checkpoint; train for at least one epoch first")
+    best, size = checkpoints.best()[0], config.data.image_size
+    likes = [
+        build.abstract_state(learner, optimiser, np.zeros((2, size, size, channels), np.uint8), mesh)
+        for channels in (3, 1)
+    ]
+    like = next((like for like in likes if checkpoints.fits(best, like)), likes[0])
+    params = jax.tree.map(jnp.asarray, jax.device_get(checkpoints.restore(best, like).params))
+    checkpoints.close()
+    return Run(learner, params, config)

@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import cxgrad_jax as cx
-from cxgrad_jax.training.state import outer_optimiser
+from cxgrad_jax.fitting import outer_adam
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FILES = {"cxgrad_1shot": "cxgrad", "cxgrad_first_order": "cxgrad", "maml_1shot": "maml", "resnet12_maml": "maml"}
@@ -88,7 +88,7 @@ def deviations(name: str, dtype, iterations: tuple[str, ...] = ()) -> dict[str, 
     learner = make_learner(name, settings)
     stored = {k.removeprefix("param/"): golden[k].astype(dtype) for k in golden.files if k.startswith("param/")}
     params = cx.interop.from_official(stored, kind)
-    optimiser = outer_optimiser(settings["outer"]["lr"])
+    optimiser = outer_adam(settings["outer"]["lr"])
     opt_state, found = optimiser.init(params), {}
     record = recorder(found)
 

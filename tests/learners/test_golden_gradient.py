@@ -15,10 +15,10 @@ import pytest
 from test_golden import FLOAT64, GOLDEN, double_precision, episodes_of, first_tasks, recorder  # noqa: F401
 
 import cxgrad_jax as cx
+from cxgrad_jax.fitting import outer_adam
 from cxgrad_jax.learners._base import by_path, merge
 from cxgrad_jax.learners._maml_plus_plus import step_weights
 from cxgrad_jax.learners._modgrad import mask
-from cxgrad_jax.training.state import outer_optimiser
 
 EPOCH = 500  # iterations
 
@@ -125,7 +125,7 @@ def test_float64_agrees_with_the_public_code(kind):
     learner = LEARNERS[kind](model, settings)
     reduce = jnp.sum if settings["task_reduction"] == "sum" else jnp.mean
     params = merge(tensors(golden, "param", kind))
-    optimiser = outer_optimiser(settings["outer"]["lr"])
+    optimiser = outer_adam(settings["outer"]["lr"])
     opt_state, zeros, steps = optimiser.init(params), set(), 0
 
     def loss(params, episodes, iteration):

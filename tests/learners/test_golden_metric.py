@@ -17,8 +17,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from test_golden import FLOAT64, GOLDEN, double_precision, episodes_of, recorder  # noqa: F401
 
 import cxgrad_jax as cx
+from cxgrad_jax.fitting import outer_adam
 from cxgrad_jax.learners._metric import mean_by_class, sum_by_class
-from cxgrad_jax.training.state import outer_optimiser
 
 matching_net = import_module("cxgrad_jax.learners._matching_net")  # the package's name is the factory
 
@@ -119,7 +119,7 @@ def test_float64_agrees_with_the_public_code(kind):
     settings, record = json.loads(str(golden["meta"])), recorder(found)
     learner, iterations = make_learner(kind, settings), range(settings["iterations"])
     params = unflatten_dict(tensors(golden, "param", kind), sep="/")
-    optimiser = outer_optimiser(settings["outer"]["lr"])
+    optimiser = outer_adam(settings["outer"]["lr"])
     opt_state = optimiser.init(params)
 
     def loss_and_logits(params, episode):

@@ -14,12 +14,14 @@ import pytest
 from runs import command, environment, flags, outcome, results, run, told
 
 from cxgrad_jax import parallel
-from cxgrad_jax.episodes import HostDrawer
-from cxgrad_jax.metrics import episode_accuracies, read_metrics
-from cxgrad_jax.training import config as configuration
+from cxgrad_jax.episodes import Sampler
+from cxgrad_jax.evaluation import episode_accuracies, over_episodes, query_logits
+from cxgrad_jax.fitting import outer_adam
+from cxgrad_jax.training import build
+from cxgrad_jax.training import workdir as workdir_of
+from cxgrad_jax.training.build import abstract_state
 from cxgrad_jax.training.checkpoints import Checkpoints
-from cxgrad_jax.training.state import abstract_state, outer_optimiser
-from cxgrad_jax.training.testing import over_episodes, query_logits
+from cxgrad_jax.training.metrics_file import read_metrics
 
 # Code that runs before the command line. The first dies in what makes a checkpoint appear, or in what removes an old
 # one; the second sends signals to its own process after iteration 5; the third in the middle of the test at the end.
@@ -41,7 +43,7 @@ os.rename, shutil.rmtree = dying_rename, dying_rmtree
 """
 SIGNAL_AT_5 = """
 import os
-from cxgrad_jax.metrics import MetricsFile
+from cxgrad_jax.training.metrics_file import MetricsFile
 write = MetricsFile.write
 def interrupting(self, **record):
     write(self, **record)
@@ -70,19 +72,19 @@ def test_results_have_all_fields_and_the_formulas_hold(finished, tiny_data):
     assert final["config"] == json.loads((finished / "config.json").read_text())
 
     # By hand: the mean of the logits of the best checkpoints, on test episodes that depend on the seed alone.
-    config = configuration.of_run(finished)
+    config = workdir_of.read_config(finished)
     validated = {r["iteration"]: r["val_accuracy"] for r in read_metrics(finished / "metrics.jsonl") if "val_loss" in r}
     best = sorted(validated, key=lambda i: (-validated[i], -i))[:2]
     assert list(validated) == list(range(2, 17, 2)) and final["ensemble_iterations"] == best
-    store = configuration.load_stores(config, ("test",))["test"]
+    store = build.load_stores(config, ("test",))["test"]
     learner, mesh, shape = (
-        configuration.build_learner(config),
+        build.build_learner(config),
         parallel.task_mesh(1),
-        configuration.episode_shape(config),
+        build.episode_shape(config),
     )
-    evaluator = over_episodes(query_logits(learner), HostDrawer(store, shape, config.seed, "test"), 6, mesh)
+    evaluator = over_episodes(query_logits(learner), Sampler(store, shape, config.seed).batch, 6, mesh)
     checkpoints = Checkpoints(finished, 2, read_only=True)
-    like = abstract_state(learner, outer_optimiser(1e-3), np.asarray(store.images[:2]), mesh)
+    like = abstract_state(learner, outer_adam(1e-3), np.asarray(store.images[:2]), mesh)
     logits = [evaluator(checkpoints.restore(iteration, like).params) for iteration in best]
     labels = shape.labels()[1]
     accuracies = episode_accuracies(np.mean(logits, axis=0), labels)
@@ -187,7 +189,7 @@ def test_a_checkpoint_that_was_removed_is_made_again(finished, tiny_data, tmp_pa
 
 
 def test_images_on_the_device_are_the_same_run(finished, tiny_data, tmp_path):
-    assert configuration.of_run(finished).data.storage == "auto"  # which is the host, on a CPU
+    assert workdir_of.read_config(finished).data.storage == "auto"  # which is the host, on a CPU
     assert run(*flags(tiny_data, tmp_path, data__storage="device")).returncode == 0
     assert outcome(tmp_path)[:2] == outcome(finished)[:2]
 

@@ -14,13 +14,14 @@ from PIL import Image
 from runs import flags, run, told
 
 from cxgrad_jax import analysis
-from cxgrad_jax.episodes import HostDrawer
 from cxgrad_jax.learners._base import accuracy
-from cxgrad_jax.metrics import read_metrics
 from cxgrad_jax.report.runs import open_run
+from cxgrad_jax.training import build
 from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training import workdir as workdir_of
+from cxgrad_jax.training.metrics_file import read_metrics
 
-BASELINES = Path(__file__).parents[1] / "configs" / "baselines"
+BASELINES = Path(__file__).parents[2] / "configs" / "baselines"
 PICTURES = ["cka", "conditioning", "embeddings", "gradient_norms", "landscape"]
 FEW = ["--config.analysis.episodes=6", "--config.analysis.landscape_episodes=2", "--config.analysis.perplexity=3"]
 
@@ -78,9 +79,9 @@ def test_one_report_with_everything_in_it(analysed):
 
 
 def test_numbers_are_those_of_the_library(analysed, trained):
-    config = configuration.of_run(trained["cxgrad"])
-    store = configuration.load_stores(config, ("test",))["test"]
-    episode: Any = HostDrawer(store, configuration.episode_shape(config), 0, "test")(np.arange(1))
+    config = workdir_of.read_config(trained["cxgrad"])
+    store = build.load_stores(config, ("test",))["test"]
+    episode: Any = build.build_sampler(config, store).batch(np.arange(1))
     episode = jax.tree.map(lambda x: x[0], episode)
     for name in ("cxgrad", "maml"):
         run = open_run(trained[name], config, store)

@@ -9,7 +9,7 @@ from runs import command, environment, flags, outcome, run, told
 # Code that runs before the command line: process 0, which alone writes metrics, interrupts itself.
 INTERRUPT_AT_5 = """
 import os, signal
-from cxgrad_jax import metrics
+from cxgrad_jax.training import metrics_file as metrics
 write = metrics.MetricsFile.write
 def interrupting(self, **record):
     write(self, **record)

@@ -11,9 +11,11 @@ from runs import environment, flags, results
 from cxgrad_jax import main
 from cxgrad_jax.report import paper_tables as tables
 from cxgrad_jax.report.published import published
+from cxgrad_jax.training import checks
 from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training import workdir as workdir_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -37,7 +39,7 @@ def test_table_3_trains_reads_and_shows_both(tiny_data, tmp_path):
     folder = tmp_path / "tiny_1shot"
     assert float(step["test_accuracy"]) == results(folder / "context_update-step")["test_accuracy"]
     assert float(task["test_accuracy"]) == results(folder / "cxgrad")["test_accuracy"]
-    assert configuration.of_run(folder / "context_update-step").learner.context_update == "step"
+    assert workdir_of.read_config(folder / "context_update-step").learner.context_update == "step"
     assert step["published_percent"] == ""  # other data
     assert (tmp_path / "table_3.tex").read_text().count(r" \\" + "\n") == 3
     again = make(*arguments(3, tiny_data, tmp_path))
@@ -65,7 +67,7 @@ def test_every_cell_is_a_configuration_with_the_paper_s_figure(monkeypatch):
         for spec in table.rows.values():
             for column in table.columns:
                 cell = tables.cell(spec, column, Path("runs"), [])
-                configuration.check(cell.entry.config)
+                checks.check(cell.entry.config)
     shown = {
         number: [
             [tables.published_of(tables.cell(spec, column, Path("runs"), [])) for column in table.columns]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.metrics import params_sha256
+from cxgrad_jax.saving import params_sha256
 from cxgrad_jax.training.checkpoints import Checkpoints
 
 

@@ -13,11 +13,11 @@ import pytest
 import scipy.stats
 from runs import environment, flags, results
 
-from cxgrad_jax.metrics import paired
+from cxgrad_jax.evaluation import paired
 from cxgrad_jax.report.published import CONV4, published
 from cxgrad_jax.training import config as configuration
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = ["maml", "maml_plus_plus", "proto_net"]
 
 

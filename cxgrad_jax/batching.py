@@ -1,0 +1,130 @@
+"""Many episodes at once: how their losses, gradients and results are computed fast on each platform.
+
+A learner's functions take one episode. Vectorising them over episodes (``jax.vmap``) is right for an accelerator. On a
+CPU it makes slow grouped convolutions, because each episode adapts kernels of its own, and the memory grows with every
+episode. There the episodes follow one another.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cxgrad_jax import platforms
+from cxgrad_jax.episodes import Episode
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners import MetaLearner
+
+Loss = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+
+
+def vectorised_tasks(tasks: int, asked: int = 0) -> int:
+    """How many of ``tasks`` to vectorise at once: ``asked``; where that is 0, one on a CPU, all on an accelerator."""
+    return asked or (1 if platforms.current_platform() == "cpu" else tasks)
+
+
+def map_tasks(function: Callable[[Any], Any], arguments: Any, at_once: int) -> Any:
+    """``function`` of each task along the leading axis of ``arguments``, ``at_once`` of them vectorised together."""
+    if at_once == 1:
+        return jax.lax.map(function, arguments)
+    return jax.lax.map(function, arguments, batch_size=at_once)
+
+
+def mean_loss_and_gradients(loss: Loss, params: Any, episodes: Episode, at_once: int) -> tuple[tuple[Any, Any], Any]:
+    """Mean loss, mean metrics and gradient of the mean over the leading task axis of ``episodes``.
+
+    Groups of ``at_once`` tasks are vectorised and follow one another, so that only one group's activations are in
+    memory. Every choice gives the same numbers up to the order of summation.
+
+    Args:
+      loss: ``(params, episode) -> (scalar, dict of scalars)``, a ``MetaLearner.loss``.
+      params: meta-parameters.
+      episodes: arrays ``[tasks, ...]``.
+      at_once: tasks vectorised together, a divisor of ``tasks``.
+
+    Returns:
+      ``((loss, metrics), gradients)``.
+    """
+
+    def group_loss(params, episodes):
+        if at_once == 1:  # no vmap: a batch of one would still become a grouped convolution
+            return loss(params, jax.tree.map(lambda x: x[0], episodes))
+        losses, metrics = jax.vmap(lambda episode: loss(params, episode))(episodes)
+        return jnp.mean(losses), jax.tree.map(jnp.mean, metrics)
+
+    value_and_grad = jax.value_and_grad(group_loss, has_aux=True)
+    tasks = jax.tree.leaves(episodes)[0].shape[0]
+    if tasks == at_once:
+        return value_and_grad(params, episodes)
+    groups = jax.tree.map(lambda x: x.reshape(tasks // at_once, at_once, *x.shape[1:]), episodes)
+    results = jax.lax.map(lambda episodes: value_and_grad(params, episodes), groups)
+    return jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
+
+
+def mean_loss(
+    learner: MetaLearner, platform: str | None = None
+) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
+    """Makes the function ``(params, episodes, iteration=None) -> (loss, metrics)`` of the outer loop.
+
+    It is the mean of ``learner.loss`` over the leading task axis of ``episodes``, in the form that is fast on the
+    platform. Use it as ``jax.value_and_grad(cx.mean_loss(learner), has_aux=True)``: the gradient is then computed
+    together with the loss, one group of tasks after the other. It can be differentiated once, with respect to
+    ``params``.
+
+    Args:
+      learner: of the tasks.
+      platform: that the program will run on, ``"cpu"``, ``"gpu"`` or ``"tpu"``; None means that of JAX's default
+      device.
+
+    Raises:
+      UserError: another platform; when differentiated, with respect to ``episodes`` or of a metric.
+    """
+    if platform not in (None, "cpu", "gpu", "tpu"):
+        raise UserError(f"platform is {platform!r}; expected None, 'cpu', 'gpu' or 'tpu'")
+
+    def tasks_of(episodes):
+        shape = jax.numpy.shape(episodes.support_labels)
+        if len(shape) != 2:
+            raise UserError(
+                f"support_labels have shape {shape}; expected [tasks, way*shot]: give a batch of episodes, such as "
+                "sampler.batch(range(4))"
+            )
+        return shape[0]
+
+    @jax.custom_vjp
+    def value(params, episodes, iteration):
+        loss = partial(_at_iteration, learner.loss, iteration)
+        at_once = vectorised_tasks(tasks_of(episodes))
+        results = map_tasks(lambda episode: loss(params, episode), episodes, at_once)
+        return jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
+
+    def forward(params, episodes, iteration):
+        if any(leaf.perturbed for leaf in jax.tree.leaves((episodes, iteration))):
+            raise UserError(
+                "mean_loss is differentiated with respect to episodes; only params can be: use learner.loss"
+            )
+        params, episodes, iteration = jax.tree.map(lambda leaf: leaf.value, (params, episodes, iteration))
+        loss = partial(_at_iteration, learner.loss, iteration)
+        return mean_loss_and_gradients(loss, params, episodes, vectorised_tasks(tasks_of(episodes)))
+
+    def backward(gradients, cotangents):
+        of_loss, of_metrics = cotangents
+        if not all(isinstance(leaf, jax.custom_derivatives.SymbolicZero) for leaf in jax.tree.leaves(of_metrics)):
+            raise UserError("a metric of mean_loss is differentiated; only its loss can be: use learner.loss")
+        if isinstance(of_loss, jax.custom_derivatives.SymbolicZero):
+            return jax.tree.map(jnp.zeros_like, gradients), None, None
+        return jax.tree.map(lambda g: of_loss * g, gradients), None, None
+
+    value.defvjp(forward, backward, symbolic_zeros=True)
+
+    def batched(params, episodes, iteration=None):
+        with platforms.traced_for(platform):
+            return value(params, Episode(*episodes), iteration)
+
+    return batched
+
+
+def _at_iteration(loss: Loss, iteration: jax.Array | None, params: Any, episode: Episode):
+    return loss(params, episode, iteration=iteration)

@@ -1,0 +1,187 @@
+"""Accuracy on fixed episodes, with its confidence intervals.
+
+result = cxgrad_jax.evaluate(learner, params, sampler)
+print(result)                            # accuracy 0.4763 ± 0.0089 (95 % interval over 600 episodes)
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from cxgrad_jax import batching, parallel
+from cxgrad_jax.episodes import Episode, Sampler
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners import MetaLearner
+
+EPISODES_AT_ONCE = 20  # drawn on the host and sent to the devices together
+
+
+class Evaluation(NamedTuple):
+    """The accuracy of a learner on some episodes; every number is in [0, 1].
+
+    Attributes:
+      accuracy: mean over the episodes.
+      ci95: half-width of the 95 % interval of the mean over episodes (``ci95_tasks``).
+      ci95_pooled: half-width of the binomial interval over all predictions (``ci95_pooled``), as the CxGrad paper has
+      it. accuracies: float64 ``[episodes]``.
+    """
+
+    accuracy: float
+    ci95: float
+    ci95_pooled: float
+    accuracies: np.ndarray
+
+    def __repr__(self) -> str:
+        number = len(self.accuracies)
+        return f"accuracy {self.accuracy:.4f} ± {self.ci95:.4f} (95 % interval over {number} episodes)"
+
+
+def evaluate(
+    learner: MetaLearner, params: Any, sampler: Sampler, *, episodes: int = 600, progress: bool = False
+) -> Evaluation:
+    """Adapts to the support set of each of the episodes 0 to ``episodes - 1``, and predicts its query set.
+
+    All local devices share the episodes. They always work on batches of one size, so that the result of an episode does
+    not depend on how many there are.
+
+    Args:
+      learner: to evaluate.
+      params: its meta-parameters.
+      sampler: of the episodes; made of a test split.
+      episodes: how many.
+      progress: whether to show a progress bar.
+
+    Raises:
+      UserError: ``episodes`` is not positive, or as the learner's ``adapt`` and ``predict``.
+    """
+    if not isinstance(episodes, int) or episodes < 1:
+        raise UserError(f"episodes is {episodes!r}; expected a whole number, at least 1")
+    mesh = parallel.task_mesh()
+    title = "evaluation" if progress else ""
+    logits = over_episodes(query_logits(learner), sampler.batch, episodes, mesh, title)(params)
+    return evaluation_of(logits, sampler.shape.labels()[1])
+
+
+def evaluation_of(logits: np.ndarray, labels: np.ndarray) -> Evaluation:
+    """The evaluation of query logits ``[episodes, N, way]`` with labels ``[N]``, which all episodes share."""
+    accuracies = episode_accuracies(logits, labels)
+    accuracy = float(accuracies.mean())
+    return Evaluation(
+        accuracy, ci95_tasks(accuracies), ci95_pooled(accuracy, accuracies.size * len(labels)), accuracies
+    )
+
+
+@functools.cache  # validation and test share one compiled program
+def query_logits(learner: MetaLearner) -> Callable[[Any, Episode], jax.Array]:
+    """The function ``(params, episode) -> query logits [way*query, way]`` after adaptation."""
+
+    def logits_of(params, episode):
+        adapted = learner.adapt(params, episode.support_images, episode.support_labels)
+        return learner.predict(params, adapted, episode.query_images)
+
+    return logits_of
+
+
+@functools.cache
+def compile_over_tasks(function: Callable, mesh: Mesh) -> Callable[[Any, Any], Any]:
+    """Compiles ``(params, batch) -> results`` of ``function(params, one of the batch)``.
+
+    The batch lies along the mesh's task axis.
+    """
+
+    def results_of(params, batch):
+        params = parallel.vary(params)
+        tasks = jax.tree.leaves(batch)[0].shape[0]
+        return batching.map_tasks(lambda one: function(params, one), batch, batching.vectorised_tasks(tasks))
+
+    spec = P(parallel.TASK_AXIS)
+    sharded = jax.shard_map(results_of, mesh=mesh, in_specs=(P(), spec), out_specs=spec)
+    return parallel.compiled_for(mesh, sharded)
+
+
+def over_episodes(
+    function: Callable[[Any, Any], Any],
+    draw: Callable[[np.ndarray], Any],
+    num_episodes: int,
+    mesh: Mesh,
+    title: str = "",
+) -> Callable[[Any], Any]:
+    """Makes the function ``params -> results`` of the fixed episodes 0 to ``num_episodes - 1``.
+
+    Args:
+      function: ``(params, episode) -> `` a pytree of arrays. The same object is compiled once.
+      draw: ``indices [n] -> episodes``, such as ``Sampler.batch``.
+      num_episodes: how many.
+      mesh: to work on.
+      title: of a progress bar; empty for none.
+
+    Returns:
+      ``params -> `` that pytree of NumPy arrays ``[num_episodes, ...]``.
+    """
+    compiled = compile_over_tasks(function, mesh)
+    at_once = -(-EPISODES_AT_ONCE // mesh.size) * mesh.size
+    per_process = at_once // jax.process_count()
+    first_here = jax.process_index() * per_process
+
+    def evaluator(params):
+        from tqdm.auto import tqdm
+
+        params = parallel.put(mesh, params)
+        batches = []
+        hidden = not title or jax.process_index() != 0
+        for first in tqdm(range(0, num_episodes, at_once), desc=title, unit_scale=at_once, unit="ep", disable=hidden):
+            # The last batch is filled up with further episodes, which are cut off below.
+            episodes = draw(np.arange(first + first_here, first + first_here + per_process))
+            batch = compiled(params, parallel.put(mesh, episodes, P(parallel.TASK_AXIS)))
+            batches.append(parallel.fetch(batch) if title else batch)
+        return jax.tree.map(lambda *x: np.concatenate(x)[:num_episodes], *map(parallel.fetch, batches))
+
+    return evaluator
+
+
+def episode_accuracies(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Accuracy of each episode, ``[episodes]`` in [0, 1], from logits ``[episodes, N, way]`` and labels ``[N]``.
+
+    A prediction with a logit that is not a number is wrong.
+    """
+    right = (np.argmax(logits, axis=-1) == labels) & ~np.isnan(logits).any(axis=-1)
+    return np.mean(right, axis=-1)
+
+
+def ci95_tasks(accuracies: Sequence[float] | np.ndarray) -> float:
+    """Half-width of the 95 % interval of the mean over episodes: ``1.96 * std / sqrt(episodes)``."""
+    return float(1.96 * np.std(accuracies) / np.sqrt(len(accuracies)))
+
+
+def ci95_pooled(accuracy: float, num_predictions: int) -> float:
+    """Half-width of the binomial interval over all predictions: ``1.96 * sqrt(p (1 - p) / n)``, the CxGrad paper's.
+
+    It knows nothing of the spread between episodes. It is therefore smaller than ``ci95_tasks``.
+    """
+    return float(1.96 * np.sqrt(accuracy * (1 - accuracy) / num_predictions))
+
+
+def paired(ours: Sequence[float] | np.ndarray, first: Sequence[float] | np.ndarray) -> dict[str, float]:
+    """Compares accuracies ``[episodes]`` on the same episodes.
+
+    Returns:
+      The mean ``"difference"``, its 95 % interval ``"difference_ci95"``, and ``"p_value"``, two-sided, of a paired
+      t-test.
+    """
+    from scipy import stats  # slow to import, and seldom needed
+
+    difference = np.asarray(ours) - np.asarray(first)
+    p_value = 1.0 if not np.any(difference) else float(stats.ttest_rel(ours, first).pvalue)
+    return {"difference": float(difference.mean()), "difference_ci95": ci95_tasks(difference), "p_value": p_value}
+
+
+def mean_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean cross-entropy in nats of logits ``[episodes, N, way]`` and labels ``[N]``."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return float(-np.mean(np.take_along_axis(log_probabilities, labels[None, :, None], axis=-1)))

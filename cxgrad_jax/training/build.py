@@ -1,0 +1,208 @@
+"""What a run consists of, made from its configuration. The training loop sees this, and never the configuration."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from cxgrad_jax import data, evaluation, parallel
+from cxgrad_jax.data import ImageStore
+from cxgrad_jax.episodes import EpisodeShape, Sampler, sampler
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.fitting import TrainState, init_state, outer_adam, train_program
+from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.factories import learner_factory, model_class
+from cxgrad_jax.training.sources import Source, device_source, host_source
+
+
+class Setup(NamedTuple):
+    """A run, ready to go.
+
+    Attributes:
+      learner: to train.
+      optimiser: of the outer loop.
+      mesh: of the devices that share the tasks of an iteration.
+      images: two training images, which tell shapes and dtype.
+      seed: of the start and of the training episodes.
+      iterations: of the whole run.
+      epoch_iterations: between two validations.
+      dispatch_iterations: at most so many iterations are one compiled call.
+      source: of the training episodes.
+      program: ``n -> `` the compiled call of n iterations (``fitting.train_program``).
+      val_logits: ``params -> `` query logits of the validation episodes, ``[episodes, N, way]``.
+      query_labels: of an episode, int32 ``[N]``.
+    """
+
+    learner: MetaLearner
+    optimiser: optax.GradientTransformation
+    mesh: Mesh
+    images: np.ndarray
+    seed: int
+    iterations: int
+    epoch_iterations: int
+    dispatch_iterations: int
+    source: Source
+    program: Callable[[int], Any]
+    val_logits: Callable[[Any], np.ndarray]
+    query_labels: np.ndarray
+
+
+def build(config: ConfigDict, stores: dict[str, ImageStore]) -> Setup:
+    """Builds a run of a checked configuration from the stores of ``"train"`` and ``"val"``."""
+    learner, optimiser, mesh = build_learner(config), build_optimiser(config), build_mesh(config)
+    source = build_source(config, stores["train"], mesh)
+    validation = build_sampler(config, stores["val"])
+
+    def program(num_iterations):
+        return build_program(config, learner, optimiser, mesh, source, num_iterations)
+
+    return Setup(
+        learner,
+        optimiser,
+        mesh,
+        np.asarray(stores["train"].images[:2]),
+        config.seed,
+        config.train.iterations,
+        config.train.epoch_iterations,
+        iterations_per_dispatch(config),
+        source,
+        program,
+        evaluation.over_episodes(
+            evaluation.query_logits(learner), validation.batch, config.evaluation.val_episodes, mesh
+        ),
+        validation.shape.labels()[1],
+    )
+
+
+def build_model(config: ConfigDict) -> nn.Module:
+    """The backbone with a head of ``episode.way`` outputs.
+
+    Raises:
+      UserError: a model of the user's own that has no field ``num_classes``, or refuses a value.
+    """
+    fields = config.model.to_dict()
+    name = fields.pop("name")
+    try:
+        return model_class(name)(num_classes=config.episode.way, **fields)
+    except TypeError as error:
+        raise UserError(f"model.name is {name!r}; it cannot be made with num_classes and its fields: {error}") from None
+
+
+def build_learner(config: ConfigDict) -> MetaLearner:
+    """The learner on its model."""
+    hyper_parameters = config.learner.to_dict()
+    return learner_factory(hyper_parameters.pop("name"))(build_model(config), **hyper_parameters)
+
+
+def build_optimiser(config: ConfigDict) -> optax.GradientTransformation:
+    """The outer optimiser."""
+    train = config.train
+    return outer_adam(train.learning_rate, train.decay_every, train.decay_factor, train.gradient_clamp)
+
+
+def build_mesh(config: ConfigDict) -> Mesh:
+    """The devices that share the tasks of an iteration."""
+    return parallel.task_mesh(num_devices(config))
+
+
+def build_sampler(config: ConfigDict, store: ImageStore) -> Sampler:
+    """The episodes of a store, by the shape and seed of the configuration."""
+    return sampler(store, *episode_shape(config), seed=config.seed)
+
+
+def build_source(config: ConfigDict, store: ImageStore, mesh: Mesh, storage: str | None = None) -> Source:
+    """The training episodes, from the device or the host as ``storage`` (None for ``data.storage``) says."""
+    storage = storage or config.data.storage
+    if storage == "auto":
+        storage = "device" if parallel.fits_on_device(store.images.nbytes, mesh) else "host"
+    make = device_source if storage == "device" else host_source
+    return make(build_sampler(config, store), config.train.meta_batch, mesh)
+
+
+def build_program(
+    config: ConfigDict,
+    learner: MetaLearner,
+    optimiser: optax.GradientTransformation,
+    mesh: Mesh,
+    source: Source,
+    num_iterations: int,
+) -> Any:
+    """The compiled call of ``num_iterations`` outer iterations."""
+    return train_program(
+        learner.loss,
+        optimiser,
+        source.draw,
+        mesh,
+        source.spec,
+        num_iterations,
+        config.parallel.tasks_per_chunk,
+        config.train.task_reduction,
+    )
+
+
+def episode_shape(config: ConfigDict) -> EpisodeShape:
+    """Way, shot and query of the episodes."""
+    return EpisodeShape(config.episode.way, config.episode.shot, config.episode.query)
+
+
+def load_stores(config: ConfigDict, splits: tuple[str, ...], dataset: str | None = None) -> dict[str, ImageStore]:
+    """The image stores of ``splits``, checked against the episodes that they must give.
+
+    Args:
+      config: of the run.
+      splits: of "train", "val", "test".
+      dataset: the data set; None for ``config.data.name``.
+
+    Raises:
+      UserError: a data set that is unknown or not prepared, or too few classes or images.
+    """
+    stores = {}
+    for split in splits:
+        store = data.load(
+            dataset or config.data.name, split, data_dir=config.data.dir or None, image_size=config.data.image_size
+        )
+        if split == "train" and config.data.rotated_classes:
+            store = data.with_rotations(store)
+        build_sampler(config, store)
+        stores[split] = store
+    return stores
+
+
+def num_devices(config: ConfigDict) -> int:
+    """Devices that share the tasks of an iteration: as configured, else all.
+
+    The devices of a CPU are its cores (``runtime.use_cores_as_devices``). Of these, as many are used as divide
+    ``train.meta_batch``.
+    """
+    if config.parallel.num_devices or jax.process_count() > 1 or jax.devices()[0].platform != "cpu":
+        return config.parallel.num_devices or jax.device_count()
+    return max(n for n in range(1, jax.device_count() + 1) if config.train.meta_batch % n == 0)
+
+
+def iterations_per_dispatch(config: ConfigDict) -> int:
+    """At most so many iterations are one compiled call: as configured, else a divisor of an epoch."""
+    if config.train.iterations_per_dispatch:
+        return config.train.iterations_per_dispatch
+    most = 5 if jax.devices()[0].platform == "cpu" else 50
+    common = math.gcd(config.train.epoch_iterations, config.train.iterations)
+    return max(n for n in range(1, most + 1) if common % n == 0)
+
+
+def first_state(setup: Setup) -> TrainState:
+    """The state before the first iteration, on every device of the mesh."""
+    return parallel.put(setup.mesh, init_state(setup.learner, setup.optimiser, setup.seed, setup.images))
+
+
+def abstract_state(
+    learner: MetaLearner, optimiser: optax.GradientTransformation, images: Any, mesh: Mesh
+) -> TrainState:
+    """Shapes, dtypes and place (a copy on every device) of a run's state: what ``Checkpoints.restore`` takes."""
+    everywhere = jax.sharding.NamedSharding(mesh, parallel.REPLICATED)
+    shapes = jax.eval_shape(lambda: init_state(learner, optimiser, 0, images))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)

@@ -1,0 +1,154 @@
+"""What is refused before anything is computed: fields, values and combinations that cannot run."""
+
+import difflib
+import math
+from typing import Any
+
+import jax
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.training.build import build_learner, num_devices
+from cxgrad_jax.training.config import (
+    ConfigDict,
+    base_config,
+    expected_type,
+    fields,
+    learner_config,
+    model_config,
+    value_at,
+)  # fmt: skip
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses fields, values and combinations that cannot run; needs no data.
+
+    Raises:
+      UserError: names the field, its value and what is expected.
+    """
+    check_fields(config)
+    _choice(config, "data.storage", ("auto", "device", "host"))
+    _choice(config, "train.task_reduction", ("mean", "sum"))
+    _choice(config, "model.norm", ("batch", "layer", "group"))
+    _choice(config, "model.precision", ("default", "high", "highest"))
+    _choice(config, "model.image_statistics", ("none", "imagenet"))
+    if config.model.name == "resnet12":
+        _choice(config, "model.pooling", ("alfa", "every_block"))
+        if len(config.model.channels) != 4:
+            raise UserError(f"model.channels is {tuple(config.model.channels)}; expected 4 numbers, one a block")
+    _at_least(config, "episode.way", 2)
+    for field in (
+        "episode.shot", "episode.query", "train.iterations", "train.epoch_iterations", "train.meta_batch",
+        "evaluation.episodes", "evaluation.val_episodes", "evaluation.ensemble",
+    ):  # fmt: skip
+        _at_least(config, field, 1)
+    for field in ("learner.num_steps", "learner.context_dim"):
+        if field.removeprefix("learner.") in config.learner:
+            _at_least(config, field, 1)
+    for field in (
+        "train.decay_every", "train.gradient_clamp", "train.keep_every", "train.iterations_per_dispatch",
+        "parallel.num_devices", "parallel.tasks_per_chunk",
+    ):  # fmt: skip
+        _at_least(config, field, 0)
+    if config.train.keep_every % config.train.epoch_iterations:
+        raise UserError(
+            f"train.keep_every is {config.train.keep_every}; expected a multiple of train.epoch_iterations "
+            f"({config.train.epoch_iterations}), after which checkpoints are made"
+        )
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"seed is {config.seed}; expected 0 to 4294967295")
+    rates = [f"learner.{name}" for name in ("inner_lr", "initial_lr") if name in config.learner]
+    for field in ("train.learning_rate", "train.decay_factor", "model.norm_epsilon", *rates):
+        if not value_at(config, field) > 0:
+            raise UserError(f"{field} is {value_at(config, field)}; expected a positive number")
+    for channels in config.model.get("channels") or (config.model.features,):
+        groups = 8 if config.model.norm == "group" else 1
+        if channels < 1 or channels % groups:
+            field = "channels" if "channels" in config.model else "features"
+            raise UserError(f"model.{field} has {channels} filters; expected a positive multiple of {groups}")
+    poolings = 3 if config.model.name == "resnet12" and config.model.pooling == "alfa" else 4
+    if config.data.image_size < 2**poolings:
+        raise UserError(
+            f"data.image_size is {config.data.image_size}; {poolings} poolings of {config.model.name} need at least "
+            f"{2**poolings}"
+        )
+    try:
+        build_learner(config)
+    except UserError as error:  # a factory names its hyper-parameter without the section
+        section = "learner." if str(error).split()[0] in config.learner else ""
+        raise UserError(f"{section}{error}") from None
+
+
+def check_parallel(config: ConfigDict) -> None:
+    """Refuses a division of the training over devices, chunks and dispatches that leaves a rest.
+
+    Raises:
+      UserError: names the field, its value and what is expected.
+    """
+    devices = num_devices(config)
+    if devices > jax.device_count():
+        raise UserError(f"parallel.num_devices is {devices}, but {jax.device_count()} are visible; 0 takes all")
+    if jax.process_count() > 1 and devices != jax.device_count():
+        raise UserError(f"parallel.num_devices is {devices}; several processes use all of their devices, with 0")
+    if config.train.meta_batch % devices:
+        raise UserError(
+            f"train.meta_batch is {config.train.meta_batch}, not a multiple of the {devices} devices; "
+            "set parallel.num_devices to a divisor of it"
+        )
+    tasks = config.train.meta_batch // devices
+    if config.parallel.tasks_per_chunk and tasks % config.parallel.tasks_per_chunk:
+        raise UserError(
+            f"parallel.tasks_per_chunk is {config.parallel.tasks_per_chunk}; expected a divisor of the {tasks} tasks "
+            "of a device"
+        )
+
+
+def check_fields(config: ConfigDict) -> None:
+    """Refuses a configuration whose fields are not those of ``base_config``, with its learner's and model's own.
+
+    Raises:
+      UserError: names a field that is missing, unknown or of another type.
+    """
+    expected = expected_fields(config)
+    given, known = fields(config), fields(expected)
+    for field in known:
+        if field not in given:
+            raise UserError(f"{field} is missing in the configuration; expected {expected_type(known[field])}")
+    for field, value in given.items():
+        if field not in known:
+            section = field.split(".")[0]
+            of = f" of {config[section].name}" if section in ("learner", "model") else ""
+            close = difflib.get_close_matches(field, known, n=1, cutoff=0.8)
+            hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(expected.get(section, expected))}"
+            raise UserError(f"{field} is no field{of}; {hint}")
+        if not _is_like(value, known[field]):
+            raise UserError(f"{field} is {value!r}; expected {expected_type(known[field])}")
+
+
+def expected_fields(config: ConfigDict) -> ConfigDict:
+    """The defaults of all fields that a configuration with these learner and model has."""
+    expected = base_config()
+    for section, make in (("learner", learner_config), ("model", model_config)):
+        if not isinstance(config.get(section), ConfigDict) or not isinstance(config[section].get("name"), str):
+            raise UserError(f"{section} is missing; expected what training.config.{section}_config(NAME) gives")
+        expected[section] = make(config[section].name)
+    return expected
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    if isinstance(default, float):
+        return type(value) in (int, float) and math.isfinite(value)
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(type(number) is int for number in value)
+    return type(value) is type(default)
+
+
+def _choice(config: ConfigDict, field: str, choices: tuple[str, ...]) -> None:
+    value = value_at(config, field)
+    if value not in choices:
+        raise UserError(f"{field} is {value!r}; expected one of {', '.join(choices)}")
+
+
+def _at_least(config: ConfigDict, field: str, minimum: int) -> None:
+    value = value_at(config, field)
+    if value < minimum:
+        raise UserError(f"{field} is {value}; expected at least {minimum}")

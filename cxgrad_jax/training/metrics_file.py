@@ -1,0 +1,63 @@
+"""``metrics.jsonl``: the record of a run, one JSON object a line."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.files import write_whole
+
+
+class MetricsFile:
+    """Appends records, each with the ``"iteration"`` after which it was written.
+
+    Opening drops what lies beyond ``iteration``, from which the run goes on, and lines that are no records. A number
+    that is not finite is written as null, since JSON has no such number.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, iteration: int):
+        self._path = path
+        kept = [record for record in read_metrics(path) if record["iteration"] <= iteration]
+        write_whole(path, "".join(_line(record) for record in kept))
+
+    def write(self, **record: Any) -> None:
+        """Appends one record."""
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(_line(record))
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be written: {error.strerror or error}") from None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a ``metrics.jsonl``; none if there is no such file.
+
+    A line that is no record is left out: a kill cuts the last one short, and a disk may lose one in the middle.
+    """
+    if not path.exists():
+        return []
+    records, lost = [], 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+            if not isinstance(record["iteration"], int):
+                raise ValueError
+            records.append(record)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            lost += bool(line.strip())
+    if lost > 1:
+        logging.warning("%s has %d lines that are no records; they are left out", path, lost)
+    return records
+
+
+def _line(record: dict[str, Any]) -> str:
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
+    }
+    return json.dumps(finite, allow_nan=False) + "\n"

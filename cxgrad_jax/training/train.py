@@ -1,0 +1,86 @@
+"""``--mode=train``: claims the folder, trains or resumes, tests, and writes the results."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.files import write_json
+from cxgrad_jax.training import workdir as folder
+from cxgrad_jax.training.build import abstract_state, build, first_state, load_stores
+from cxgrad_jax.training.checkpoints import Checkpoints, machine
+from cxgrad_jax.training.checks import check_parallel
+from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.loop import run_loop
+from cxgrad_jax.training.metrics_file import MetricsFile
+from cxgrad_jax.training.testing import announce, test_run
+
+
+def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Trains, validates after every epoch, tests at the end and writes ``results.json``; goes on where a run stopped.
+
+    Args:
+      config: a checked configuration.
+      workdir: receives ``config.json``, ``metrics.jsonl``, ``checkpoints/`` and ``results.json``.
+
+    Returns:
+      The content of ``results.json``.
+
+    Raises:
+      UserError: data that cannot be used, a folder of another configuration, in use or not writable, or a loss that is
+      not
+        finite.
+      Interrupted: SIGINT or SIGTERM came; the state is saved.
+    """
+    workdir = Path(workdir)
+    check_parallel(config)
+    if config.train.tensorboard and find_spec("tensorboardX") is None:
+        raise UserError("train.tensorboard needs tensorboardX: pip install 'cxgrad_jax[tensorboard]'")
+    stores = load_stores(config, ("train", "val"))
+    stores |= load_stores(config, ("test",), config.evaluation.data or config.data.name)
+    channels = {split: store.images.shape[-1] for split, store in stores.items()}
+    if len(set(channels.values())) > 1:
+        raise UserError(f"evaluation.data is {config.evaluation.data!r}, whose images have other channels: {channels}")
+    with folder.locked(workdir):
+        folder.claim(config, workdir)
+        setup = build(config, stores)
+        checkpoints = Checkpoints(workdir, config.evaluation.ensemble, keep_every=config.train.keep_every)
+        resumed = checkpoints.latest()
+        if resumed is None:
+            state = first_state(setup)
+        else:
+            like = abstract_state(setup.learner, setup.optimiser, setup.images, setup.mesh)
+            state = checkpoints.restore(resumed, like)
+        writer = jax.process_index() == 0
+        if writer and resumed and checkpoints.machine(resumed) not in ("", machine()):
+            print(
+                f"{workdir}: the run goes on with {machine()} after {checkpoints.machine(resumed)}; the numbers will "
+                "agree to rounding, not bit for bit",
+                file=sys.stderr,
+            )
+        metrics_file = MetricsFile(workdir / "metrics.jsonl", resumed or 0) if writer else None
+        if writer:
+            begin = f"resuming after iteration {resumed}" if resumed else "starting"
+            print(f"{workdir}: {begin}, {setup.mesh.size} device(s)", file=sys.stderr)
+        board = _tensorboard(workdir, resumed or 0) if writer and config.train.tensorboard else None
+        try:
+            state = run_loop(setup, state, checkpoints, metrics_file, board)
+        finally:
+            if board:
+                board.close()
+        results = test_run(config, setup.learner, stores["test"], setup.mesh, checkpoints, state)
+        checkpoints.close()
+        if writer:
+            announce(results)
+            write_json(workdir / "results.json", results)
+    return results
+
+
+def _tensorboard(workdir: Path, iteration: int) -> Any:
+    """A writer whose events after ``iteration``, which will be written again, no longer count."""
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(workdir / "tensorboard"), purge_step=iteration + 1 if iteration else None)

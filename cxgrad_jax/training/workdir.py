@@ -1,0 +1,176 @@
+"""The folder of a run: whose it is, its ``config.json``, and the lock that keeps other runs out."""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.files import write_json
+from cxgrad_jax.training.checks import check_fields, expected_fields
+from cxgrad_jax.training.config import ConfigDict, fields, to_json
+
+try:
+    import fcntl
+except ImportError:  # as on Windows: two runs in one folder are then not noticed
+    fcntl = None
+
+FORMAT = 1  # of config.json; a change that makes older runs unreadable raises it
+
+# Where the data lie and what is shown do not change what a run computes.
+NEVER_MATTER = ("data.dir", "data.storage", "train.tensorboard", "train.iterations_per_dispatch")
+
+
+def read_config(workdir: Path, named: Iterable[str] = ()) -> ConfigDict:
+    """The configuration of the run in ``workdir``, from its ``config.json``.
+
+    Fields younger than the run get their defaults, which are what it did.
+
+    Args:
+      workdir: of the run.
+      named: the learners and models of the user's own that may be imported. A file alone must not choose code to run.
+
+    Raises:
+      UserError: no run is there, the file is damaged or of a newer version, or it names a module that is not in
+      ``named``.
+    """
+    path = workdir / "config.json"
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        format_number = saved.pop("format", FORMAT)
+        if format_number != FORMAT:
+            raise UserError(
+                f"{path} has format {format_number}; this version reads {FORMAT}: use the version that made it"
+            )
+        for section in ("learner", "model"):
+            name = saved[section]["name"]
+            if "." in name and name not in named:
+                raise UserError(
+                    f"{path} names {section}.name {name!r}, and reading it would run that module; if you trust it, "
+                    f"name it too: --config.{section}.name={name}"
+                )
+            for field, value in saved[section].items():
+                saved[section][field] = tuple(value) if isinstance(value, list) else value
+        config = ConfigDict(_upgraded(saved))
+        for section, defaults in expected_fields(config).items():
+            if isinstance(defaults, ConfigDict):
+                config[section] = ConfigDict({**defaults, **config[section]})
+        check_fields(config)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path} does not exist; --workdir must be the folder of a run") from None
+    except UserError as error:
+        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} is damaged ({reason}); restore it or train the run again") from None
+    return config
+
+
+def _upgraded(saved: dict[str, Any]) -> dict[str, Any]:
+    """A configuration of an older version with the names of this one."""
+    return saved
+
+
+def check_same_run(config: ConfigDict, workdir: Path, *may_differ: str) -> None:
+    """Refuses a configuration that is not that of the run in ``workdir``.
+
+    Args:
+      config: the configuration asked for.
+      workdir: of the run.
+      may_differ: fields and sections that do not matter, beside ``NEVER_MATTER``.
+
+    Raises:
+      UserError: names the fields that differ, and ends with a folder that is free.
+    """
+    theirs = fields(read_config(workdir, named=(config.learner.name, config.model.name)))
+    ours = fields(config)
+    different = [
+        f"{field}: {ours.get(field, 'absent')!r}, not {theirs.get(field, 'absent')!r}"
+        for field in sorted(ours.keys() | theirs.keys())
+        if ours.get(field, "absent") != theirs.get(field, "absent")
+        and not field.startswith((*NEVER_MATTER, *may_differ))
+    ]
+    if different:
+        shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if different[5:] else "")
+        raise UserError(
+            f"{workdir} holds a run of another configuration ({shown}); choose another folder: "
+            f"--workdir={free(workdir)}"
+        )
+
+
+def free(workdir: Path) -> Path:
+    """The first of ``workdir-2``, ``workdir-3``, … that does not exist."""
+    number = 2
+    while (found := workdir.with_name(f"{workdir.name}-{number}")).exists():
+        number += 1
+    return found
+
+
+def check_extends(config: ConfigDict, workdir: Path) -> None:
+    """Refuses to train the run in ``workdir`` by another configuration, or by fewer iterations than it was started
+    with.
+
+    Raises:
+      UserError: as ``check_same_run``, or names both numbers of iterations.
+    """
+    check_same_run(config, workdir, "train.iterations")
+    started = read_config(workdir, named=(config.learner.name, config.model.name)).train.iterations
+    if config.train.iterations < started:
+        raise UserError(
+            f"train.iterations is {config.train.iterations}, but {workdir} was started with {started}; a run can be "
+            f"extended, not shortened: give at least {started}, or another folder: --workdir={free(workdir)}"
+        )
+
+
+def claim(config: ConfigDict, workdir: Path) -> None:
+    """Writes ``config.json``, or refuses a folder that belongs to another configuration.
+
+    Raises:
+      UserError: as ``check_extends``, or checkpoints without a configuration lie there.
+    """
+    if jax.process_index() != 0:
+        return
+    if (workdir / "config.json").exists():
+        check_extends(config, workdir)
+    elif (workdir / "checkpoints").exists():
+        raise UserError(f"{workdir} has checkpoints but no config.json; expected a new folder or a run's own")
+    write_json(workdir / "config.json", {"format": FORMAT, **to_json(config)})
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Makes the folder and keeps other runs out of it.
+
+    Raises:
+      UserError: the folder cannot be made or written, its path cannot hold checkpoints, or another run is in it.
+    """
+    if bad := [character for character in "[]*?\\" if character in str(workdir.absolute())]:
+        raise UserError(
+            f"--workdir {workdir} has a {bad[0]!r} in its path, and checkpoints there could not be read again; choose "
+            "another folder"
+        )
+    if jax.process_index() != 0:
+        yield
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"--workdir {workdir} cannot be written: {error.strerror}") from None
+    with lock:
+        if fcntl:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{workdir} is in use by another run; wait for it, or choose another folder: "
+                    f"--workdir={free(workdir)}"
+                ) from None
+            except OSError:
+                pass  # a file system without locks
+        yield

@@ -1,0 +1,65 @@
+"""``fit`` trains, is a pure function of its arguments, and stops where it is told to."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+from small import make, make_episode
+
+import cxgrad_jax as cx
+
+RNG = np.random.default_rng(0)
+COLOURS = RNG.integers(0, 256, (6, 1, 1, 1, 3))
+IMAGES = np.clip(COLOURS + RNG.integers(-30, 30, (6, 8, 16, 16, 3)), 0, 255).astype(np.uint8).reshape(-1, 16, 16, 3)
+SAMPLER = cx.sampler(
+    cx.data.ImageStore(IMAGES, np.arange(0, 49, 8, dtype=np.int32), tuple("abcdef")), way=3, shot=1, query=3
+)
+
+
+def fit(**changes):
+    learner, _, _ = make("maml", make_episode(), num_steps=1, inner_lr=0.1)
+    arguments = {"iterations": 4, "tasks": 2, "progress": False, **changes}
+    return learner, cx.fit(learner, SAMPLER, optax.adam(0.01), **arguments)
+
+
+def equal(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_the_loss_falls_and_the_accuracy_rises():
+    seen = []
+    learner, params = fit(iterations=40, tasks=4, callback=lambda iteration, metrics: seen.append((iteration, metrics)))
+    assert [iteration for iteration, _ in seen] == list(range(1, 41))
+    assert all(isinstance(value, float) for _, metrics in seen for value in metrics.values())
+    assert seen[-1][1]["loss"] < 0.5 * seen[0][1]["loss"]
+    assert cx.evaluate(learner, params, SAMPLER, episodes=20).accuracy > 0.8
+
+
+def test_the_same_arguments_give_the_same_bits_and_another_seed_others():
+    first, again, other = (fit(seed=seed)[1] for seed in (0, 0, 1))
+    assert equal(first, again) and not equal(first, other)
+
+
+def test_a_callback_ends_the_training():
+    _, stopped = fit(callback=lambda iteration, _: iteration == 2)
+    _, short = fit(iterations=2)
+    assert equal(stopped, short)
+
+
+def test_it_starts_from_given_parameters_and_leaves_them_alone():
+    _, start = fit(iterations=1)
+    before = jax.tree.map(np.array, start)
+    _, further = fit(params=start)
+    assert equal(start, before) and not equal(start, further)
+
+
+def test_a_loss_that_is_not_finite_is_told():
+    with pytest.raises(cx.UserError, match=r"(loss|gradient norm) became .* at iteration \d+; lower the rate"):
+        cx.fit(fit(iterations=1)[0], SAMPLER, optax.sgd(1e30), iterations=9, tasks=2, progress=False)
+
+
+@pytest.mark.parametrize("changes", [{"iterations": 0}, {"tasks": -1}, {"iterations": 2.0}])
+def test_numbers_that_cannot_be(changes):
+    (name, value), *_ = changes.items()
+    with pytest.raises(cx.UserError, match=f"{name} is {value}; expected a whole number, at least 1"):
+        fit(**changes)

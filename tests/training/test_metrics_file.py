@@ -1,0 +1,24 @@
+"""The record of a run survives kills, and is JSON."""
+
+import json
+
+from cxgrad_jax.training import metrics_file
+
+
+def test_metrics_file_drops_what_a_resumed_run_will_write_again(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"iteration": 1}\n{"iteration": 2}\n{"iteration": 3}\n{"iter')
+    metrics_file.MetricsFile(path, 2).write(iteration=3, loss=0.5)
+    assert metrics_file.read_metrics(path) == [{"iteration": 1}, {"iteration": 2}, {"iteration": 3, "loss": 0.5}]
+
+
+def test_a_bad_line_in_the_middle_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"iteration": 1}\n{"iter\x00\n[1]\n{"loss": 2}\n{"iteration": 2}\n')
+    assert metrics_file.read_metrics(path) == [{"iteration": 1}, {"iteration": 2}]
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    metrics_file.MetricsFile(path, 0).write(iteration=1, val_loss=float("nan"), val_accuracy=0.5)
+    assert json.loads(path.read_text()) == {"iteration": 1, "val_loss": None, "val_accuracy": 0.5}
