@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cxgrad_jax.data import SPLITS, ImageStore
+from cxgrad_jax.data import ImageStore
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.keys import purpose_key
 
 
 class Episode(NamedTuple):
@@ -64,8 +65,7 @@ def draw_indices(
       Positions in the store: int32 ``[way*shot]`` and ``[way*query]``, grouped by class. The bits are Threefry's and
       the rest is integer sorting, so every backend draws the same episode.
     """
-    key = jax.random.key(seed, impl="threefry2x32")
-    key = jax.random.fold_in(jax.random.fold_in(key, SPLITS.index(split)), index)
+    key = jax.random.fold_in(purpose_key(seed, f"episodes/{split}"), index)
     class_key, image_key = jax.random.split(key)
     # 32 bits by name: in double precision the default is 64, which would draw other episodes and, in a small class,
     # images beyond its end.

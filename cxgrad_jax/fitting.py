@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 from cxgrad_jax import batching, parallel
 from cxgrad_jax.episodes import Episode, Sampler
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.keys import purpose_key
 from cxgrad_jax.learners import MetaLearner
 
 
@@ -39,7 +40,7 @@ def init_state(learner: MetaLearner, optimiser: optax.GradientTransformation, se
     """The state before the first iteration: a pure function of the seed and of the shape of ``images [N, H, W, C]``."""
 
     def init(images):
-        params = learner.init(jax.random.key(seed, impl="threefry2x32"), images)
+        params = learner.init(purpose_key(seed, "init"), images)
         return TrainState(params, optimiser.init(params), jnp.zeros((), jnp.int32))
 
     return jax.jit(init)(images)

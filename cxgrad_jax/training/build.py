@@ -112,8 +112,9 @@ def build_mesh(config: ConfigDict) -> Mesh:
 
 
 def build_sampler(config: ConfigDict, store: ImageStore) -> Sampler:
-    """The episodes of a store, by the shape and seed of the configuration."""
-    return sampler(store, *episode_shape(config), seed=config.seed)
+    """The episodes of a store. Training episodes follow ``seed``, those of other splits ``evaluation.seed``."""
+    seed = config.seed if store.split == "train" else config.evaluation.seed
+    return sampler(store, *episode_shape(config), seed=seed)
 
 
 def build_source(config: ConfigDict, store: ImageStore, mesh: Mesh, storage: str | None = None) -> Source:

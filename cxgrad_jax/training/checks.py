@@ -54,8 +54,9 @@ def check(config: ConfigDict) -> None:
             f"train.keep_every is {config.train.keep_every}; expected a multiple of train.epoch_iterations "
             f"({config.train.epoch_iterations}), after which checkpoints are made"
         )
-    if not 0 <= config.seed < 2**32:
-        raise UserError(f"seed is {config.seed}; expected 0 to 4294967295")
+    for field in ("seed", "evaluation.seed"):
+        if not 0 <= value_at(config, field) < 2**32:
+            raise UserError(f"{field} is {value_at(config, field)}; expected 0 to 4294967295")
     rates = [f"learner.{name}" for name in ("inner_lr", "initial_lr") if name in config.learner]
     for field in ("train.learning_rate", "train.decay_factor", "model.norm_epsilon", *rates):
         if not value_at(config, field) > 0:

@@ -20,7 +20,7 @@ else:
 def base_config() -> ConfigDict:
     """The paper's protocol: CxGrad, Conv-4 with 48 filters, 5-way 1-shot miniImageNet, 50,000 iterations."""
     config = ConfigDict()
-    config.seed = 0
+    config.seed = 0  # draws the start and the training episodes
 
     config.learner = learner_config("cxgrad")
     config.model = model_config("conv4")
@@ -52,6 +52,7 @@ def base_config() -> ConfigDict:
 
     config.evaluation = ConfigDict()
     config.evaluation.data = ""  # the data set to test on; empty: the one trained on
+    config.evaluation.seed = 0  # draws the episodes of validation and test, the same for runs of other seeds
     config.evaluation.episodes = 600  # of the test
     config.evaluation.val_episodes = 600
     config.evaluation.ensemble = 5  # best checkpoints whose logits are averaged

@@ -18,7 +18,7 @@ try:
 except ImportError:  # as on Windows: two runs in one folder are then not noticed
     fcntl = None
 
-FORMAT = 1  # of config.json; a change that makes older runs unreadable raises it
+FORMAT = 2  # of config.json, which has had one from 2 on; a change that older runs cannot follow raises it
 
 # Where the data lie and what is shown do not change what a run computes.
 NEVER_MATTER = ("data.dir", "data.storage", "train.tensorboard", "train.iterations_per_dispatch")
@@ -40,11 +40,7 @@ def read_config(workdir: Path, named: Iterable[str] = ()) -> ConfigDict:
     path = workdir / "config.json"
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        format_number = saved.pop("format", FORMAT)
-        if format_number != FORMAT:
-            raise UserError(
-                f"{path} has format {format_number}; this version reads {FORMAT}: use the version that made it"
-            )
+        check_format(path, saved.pop("format", 1))
         for section in ("learner", "model"):
             name = saved[section]["name"]
             if "." in name and name not in named:
@@ -69,6 +65,21 @@ def read_config(workdir: Path, named: Iterable[str] = ()) -> ConfigDict:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} is damaged ({reason}); restore it or train the run again") from None
     return config
+
+
+def check_format(path: Path, number: Any) -> None:
+    """Refuses a ``config.json`` of another format.
+
+    Raises:
+      UserError: says which version reads it.
+    """
+    if number == 1:
+        raise UserError(
+            f"{path} is of version 0.1.0, which drew other episodes and another start from the same seed; test it with "
+            "that version, or train again in another folder"
+        )
+    if number != FORMAT:
+        raise UserError(f"{path} has format {number!r}; this version reads {FORMAT}: use the version that made it")
 
 
 def _upgraded(saved: dict[str, Any]) -> dict[str, Any]:

@@ -173,7 +173,9 @@ def test_model_config_builds_the_module(name):
 def test_json_and_back(tmp_path):
     for path in CONFIGS:
         config = load_config(str(path))
-        (tmp_path / "config.json").write_text(json.dumps(configuration.to_json(config)))
+        (tmp_path / "config.json").write_text(
+            json.dumps({"format": workdir_of.FORMAT, **configuration.to_json(config)})
+        )
         assert workdir_of.read_config(tmp_path) == config
         workdir_of.check_same_run(config, tmp_path)
 
