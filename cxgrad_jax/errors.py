@@ -1,4 +1,4 @@
-"""The one exception that stands for a user's mistake."""
+"""The exceptions that a program turns into one line: a user's mistake, and an interruption."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,7 @@ class UserError(ValueError):
     The message is one line that names the value, what was expected and how to mend it. The command line prints it
     to stderr without a traceback and exits with status 2.
     """
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its state is saved."""

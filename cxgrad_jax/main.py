@@ -1,5 +1,6 @@
-"""``python -m cxgrad_jax.main [--config=configs/NAME.py] [--workdir=DIR] [--mode=MODE] [--config.FIELD=VALUE …]``
+"""``python -m cxgrad_jax.main [--config=NAME[:PRESET]] [--workdir=DIR] [--mode=MODE] [--config.FIELD=VALUE …]``
 
+NAME is a file, or that of a configuration of this project: ``tiered_1shot``, ``baselines/alfa``.
 ``--mode=train`` (or resume) and test; ``evaluate`` a run; ``analyse`` some: ``--workdir=DIR`` once for each. Without
 ``--workdir`` the run lies in ``runs/NAME``, NAME being that of the configuration.
 
@@ -9,23 +10,19 @@ Exit status: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted (c
 import argparse
 import ast
 import difflib
-import runpy
-import signal
-import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
-from absl import logging
 
 from cxgrad_jax import runtime
+from cxgrad_jax.command_line import Parser, add_verbosity, exit_status, start
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.training import config as configuration
-from cxgrad_jax.training.checks import check, check_fields
+from cxgrad_jax.training.checks import check
 from cxgrad_jax.training.config import ConfigDict
-from cxgrad_jax.training.interruption import Interrupted
+from cxgrad_jax.training.config_files import config_name, load_config
 from cxgrad_jax.training.testing import evaluate_run
 from cxgrad_jax.training.train import train
 from cxgrad_jax.training.workdir import read_config
@@ -33,13 +30,6 @@ from cxgrad_jax.training.workdir import read_config
 MODES = ("train", "evaluate", "analyse")
 OWN_CODE = ("--config.learner.name=", "--config.model.name=")  # flags that may name a module of the user's own
 DEFAULT = "glyphs_1shot"  # what the embedded default is called
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are a ``UserError``."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message.removeprefix("argument "))
 
 
 def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
@@ -52,7 +42,10 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
       UserError: an unknown flag, field or file, or a value of the wrong type.
     """
     flags = Parser(add_help=False, allow_abbrev=False)
-    flags.add_argument("--config", metavar="FILE[:PRESET]", help="configuration; without: glyphs, or the run's own")
+    flags.add_argument(
+        "--config", metavar="NAME[:PRESET]",
+        help="a configuration: a file or a name, such as mini_1shot; without: glyphs, or the run's own",
+    )  # fmt: skip
     flags.add_argument(
         "--workdir", type=Path, action="append", metavar="DIR",
         help="folder of the run: configuration, metrics, checkpoints, results; several times in --mode=analyse",
@@ -64,6 +57,7 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     flags.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, the same in all processes")
     flags.add_argument("--num_processes", type=int, metavar="N")
     flags.add_argument("--process_id", type=int, metavar="I", help="0 to N - 1")
+    add_verbosity(flags)
     given = flags.parse_known_args(arguments)[0]
     if given.config:
         config = load_config(given.config)
@@ -92,7 +86,7 @@ def override(config: ConfigDict, arguments: list[str], flags: argparse.ArgumentP
     """
     fields = configuration.fields(config)
     everything = Parser(
-        usage="python -m cxgrad_jax.main --workdir=DIR [--config=FILE] [--mode=MODE] [--config.FIELD=VALUE ...]",
+        usage="python -m cxgrad_jax.main --workdir=DIR [--config=NAME] [--mode=MODE] [--config.FIELD=VALUE ...]",
         parents=[flags],
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=44),
@@ -130,40 +124,6 @@ def _reader(value: Any) -> Callable[[str], Any]:
     return read
 
 
-def config_name(spec: str) -> str:
-    """How the run of ``FILE`` or ``FILE:PRESET`` is called: ``"mini_1shot"`` or ``"mini_1shot-paper"``."""
-    file, _, preset = spec.partition(":")
-    return Path(file).stem + (f"-{preset}" if preset else "")
-
-
-def load_config(spec: str) -> ConfigDict:
-    """The configuration of ``FILE`` or ``FILE:PRESET``: what its ``get_config()`` or ``get_config(preset)`` gives.
-
-    Raises:
-      UserError: no such file, or it fails; the line names the file and the line in it.
-    """
-    file, _, preset = spec.partition(":")
-    if not Path(file).is_file():
-        raise UserError(f"--config: {file} does not exist; expected a file such as configs/mini_1shot.py")
-    try:
-        get_config = runpy.run_path(file).get("get_config")
-        if get_config is None:
-            raise UserError(f"{file} defines no get_config(); see configs/mini_1shot.py")
-        config = get_config(preset) if preset else get_config()
-    except UserError:
-        raise
-    except Exception as error:  # the file is the user's code and may raise anything
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-        line, reason = (lines or ["?"])[-1], " ".join(str(error).split())
-        if isinstance(error, SyntaxError):
-            line, reason = error.lineno, error.msg
-        raise UserError(f"{file}, line {line}: {type(error).__name__}: {reason}") from None
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"{file}: get_config() returns a {type(config).__name__}; expected a ConfigDict")
-    check_fields(config)
-    return config
-
-
 def run(arguments: list[str]) -> int:
     """Runs the command line and returns the exit status."""
 
@@ -188,22 +148,5 @@ def run(arguments: list[str]) -> int:
     return exit_status(action)
 
 
-def exit_status(action: Callable[[], None]) -> int:
-    """Runs ``action``; 0, or after one line on stderr 2 for a user's mistake and 130 for an interruption."""
-    logging.set_verbosity(logging.ERROR)  # Orbax tells of every file that it opens
-    try:
-        action()
-    except UserError as error:
-        print(f"cxgrad_jax: {error}", file=sys.stderr)
-        return 2
-    except (Interrupted, KeyboardInterrupt) as interruption:
-        print(f"cxgrad_jax: {str(interruption) or 'interrupted'}", file=sys.stderr)
-        return 130
-    return 0
-
-
 if __name__ == "__main__":
-    runtime.restart_with_allocator()
-    runtime.keep_compiled_programs()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(run(sys.argv[1:]))
+    start(run)

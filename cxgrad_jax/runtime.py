@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from absl import logging
 
 from cxgrad_jax import platforms
 
@@ -60,11 +61,23 @@ def keep_compiled_programs() -> None:
     """Keeps compiled programs for the next start, in JAX's own persistent cache.
 
     In the folder that JAX is configured with, else ``$CXGRAD_COMPILATION_CACHE``, else
-    ``~/.cache/cxgrad_jax/compiled``.
+    ``~/.cache/cxgrad_jax/compiled``. Where that folder cannot be written, or there is no home, nothing is kept.
     """
-    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
-        folder = os.environ.get("CXGRAD_COMPILATION_CACHE") or Path.home() / ".cache" / "cxgrad_jax" / "compiled"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+    if jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
+        return
+    chosen = os.environ.get("CXGRAD_COMPILATION_CACHE")
+    try:
+        folder = Path(chosen) if chosen else Path.home() / ".cache" / "cxgrad_jax" / "compiled"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} cannot be written")
+    except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
+        logging.log(
+            logging.WARNING if chosen else logging.INFO,
+            "compiled programs are not kept for the next start (%s); $CXGRAD_COMPILATION_CACHE names a folder", error,
+        )  # fmt: skip
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def compiler_options(num_devices: int, platform: str | None = None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import NoReturn
 from absl import logging
 
 from cxgrad_jax import data
+from cxgrad_jax.command_line import add_verbosity
 from cxgrad_jax.data._prepare import size_text
 from cxgrad_jax.data.datasets.catalogue import CATALOGUE
 from cxgrad_jax.errors import UserError
@@ -43,6 +44,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--data_dir", metavar="DIR", help=f"where prepared data lie; $CXGRAD_DATA_DIR, now {data.default_data_dir()}"
     )
+    add_verbosity(parser)
     arguments = parser.parse_args(argv)
     if not arguments.list and arguments.name is None:
         parser.error(f"name a data set: {', '.join(data.NAMES)}")

@@ -1,4 +1,4 @@
-"""``python -m cxgrad_jax.compare --configs FILE[:PRESET] ... --workdir=DIR [--config.FIELD=VALUE ...]``
+"""``python -m cxgrad_jax.compare --configs NAME[:PRESET] ... --workdir=DIR [--config.FIELD=VALUE ...]``
 
 Trains, resumes or merely reads the run of every configuration in ``DIR/NAME``, one after the other, NAME being that of
 the file (and ``-PRESET``), and writes ``DIR/comparison.md``, ``.csv`` and ``.tex``: test accuracies with both 95 %
@@ -24,6 +24,7 @@ import jax
 import numpy as np
 
 from cxgrad_jax import main, parallel, runtime
+from cxgrad_jax.command_line import Parser, add_verbosity, exit_status
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluation import paired
 from cxgrad_jax.files import write_json
@@ -33,6 +34,7 @@ from cxgrad_jax.training import build, checks
 from cxgrad_jax.training import config as configuration
 from cxgrad_jax.training import workdir as workdir_of
 from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.config_files import config_name, load_config
 from cxgrad_jax.training.train import train
 
 # What the same test episodes need. The images that a learner saw before are part of it.
@@ -78,15 +80,18 @@ def parse(arguments: list[str]) -> tuple[list[Entry], Path]:
     Raises:
       UserError: as ``main.parse``, or two configurations of one name.
     """
-    flags = main.Parser(
+    flags = Parser(
         prog="python -m cxgrad_jax.compare",
-        usage="%(prog)s --configs FILE[:PRESET] ... --workdir=DIR [--config.FIELD=VALUE ...]",
+        usage="%(prog)s --configs NAME[:PRESET] ... --workdir=DIR [--config.FIELD=VALUE ...]",
         description="Train or resume several configurations under one protocol, and write one table.",
         epilog="--config.FIELD=VALUE overrides a field of every configuration that has it.",
         allow_abbrev=False,
     )
-    flags.add_argument("--configs", nargs="+", metavar="FILE[:PRESET]", help="the first one is compared with")
+    flags.add_argument(
+        "--configs", nargs="+", metavar="NAME[:PRESET]", help="files or names; the first is compared with"
+    )
     flags.add_argument("--workdir", type=Path, metavar="DIR", help="receives DIR/NAME and comparison.{md,csv,tex}")
+    add_verbosity(flags)
     given, overrides = flags.parse_known_args(arguments)
     for flag in overrides:
         if not flag.startswith("--config.") or "=" not in flag:
@@ -94,16 +99,14 @@ def parse(arguments: list[str]) -> tuple[list[Entry], Path]:
                 f"argument {flag.split('=')[0]} is unknown; expected --configs, --workdir, --config.FIELD=VALUE"
             )
     if not given.configs:
-        raise UserError("--configs is missing; give the files to compare, such as --configs configs/mini_1shot.py")
+        raise UserError("--configs is missing; give those to compare, such as --configs mini_1shot maml_mini_1shot")
     if not given.workdir or not given.workdir.name:
         raise UserError("--workdir is missing; give the folder of the comparison, such as --workdir=runs/comparison")
     entries: list[Entry] = []
-    known = {
-        spec: {f"--config.{field}" for field in configuration.fields(main.load_config(spec))} for spec in given.configs
-    }
+    known = {spec: {f"--config.{field}" for field in configuration.fields(load_config(spec))} for spec in given.configs}
     somewhere = set().union(*known.values())
     for spec in given.configs:
-        file, name = spec.partition(":")[0], main.config_name(spec)
+        file, name = spec.partition(":")[0], config_name(spec)
         if name in [entry.name for entry in entries]:
             raise UserError(f"--configs names {name} twice; each run needs a folder of its own")
         workdir = given.workdir / name
@@ -140,7 +143,7 @@ def check(entries: Sequence[Entry]) -> None:
                     f"the same test episodes: give --config.{field}=VALUE for all"
                 )
         if (entry.workdir / "config.json").exists():
-            workdir_of.check_same_run(entry.config, entry.workdir)
+            workdir_of.check_same_run(entry.config, entry.workdir, given=entry.workdir.parent)
 
 
 def results_of(entry: Entry) -> dict[str, Any]:
@@ -330,4 +333,4 @@ def run(arguments: list[str]) -> int:
         runtime.use_cores_as_devices()
         print(compare(entries, workdir), end="")
 
-    return main.exit_status(action)
+    return exit_status(action)

@@ -6,7 +6,7 @@ test accuracy here with its 95 % interval over tasks, and the published figure b
 share CxGrad's. Overrides are for all cells: ``--config.data.name=cifar_fs --config.train.iterations=2000`` makes a
 small one on other data.
 
-To be started where ``configs/`` lies. Exit status as of ``cxgrad_jax.main``.
+Exit status as of ``cxgrad_jax.main``.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cxgrad_jax import main, runtime
+from cxgrad_jax.command_line import Parser, add_verbosity, exit_status
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.report import comparison as compare
 from cxgrad_jax.report.published import CIFAR, CUB, MINI, TIERED, published
@@ -25,9 +26,8 @@ from cxgrad_jax.training import checks
 from cxgrad_jax.training import config as configuration
 from cxgrad_jax.training import workdir as workdir_of
 from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.config_files import config_name, load_config
 from cxgrad_jax.training.testing import evaluate_run
-
-CONFIGS = Path("configs")
 
 
 class Column(NamedTuple):
@@ -108,7 +108,7 @@ def cell(spec: str, column: Column, workdir: Path, overrides: list[str]) -> Cell
     Raises:
       UserError: no such file, or an override that does not fit.
     """
-    config = main.load_config(str(CONFIGS / spec))
+    config = load_config(f"configs/{spec}")
     config.data.name = column.data
     config.episode.shot, config.train.meta_batch = (1, 4) if column.shot == 1 else (5, 2)
     if column.data == TIERED:
@@ -118,8 +118,8 @@ def cell(spec: str, column: Column, workdir: Path, overrides: list[str]) -> Cell
         if config.learner.name == "boil":
             config.learner.inner_lr = 0.3  # the authors' for this backbone
     fields = configuration.fields(config)
-    main.override(config, [flag for flag in overrides if _field(flag) in fields], main.Parser(add_help=False))
-    name = main.config_name(spec)
+    main.override(config, [flag for flag in overrides if _field(flag) in fields], Parser(add_help=False))
+    name = config_name(spec)
     folder = f"{config.data.name}_{config.episode.shot}shot" + ("_resnet12" if column.model == "resnet12" else "")
     return Cell(compare.Entry(name, config, workdir / folder / name), column.test_data)
 
@@ -183,7 +183,7 @@ def make(number: int, workdir: Path, overrides: list[str]) -> str:
         except UserError as error:
             raise UserError(f"{entry.name}: {error}") from None
         if (entry.workdir / "config.json").exists():
-            workdir_of.check_same_run(entry.config, entry.workdir)
+            workdir_of.check_same_run(entry.config, entry.workdir, given=workdir)
     results = {row: [result(each) for each in of_row] for row, of_row in cells.items()}
     printed = {row: [published_of(each) for each in of_row] for row, of_row in cells.items()}
     first = next(iter(cells.values()))
@@ -228,7 +228,7 @@ def run(arguments: list[str]) -> int:
     """Runs the command line and returns the exit status."""
 
     def action():
-        flags = main.Parser(
+        flags = Parser(
             prog="python -m cxgrad_jax.tables",
             usage="%(prog)s NUMBER --workdir=DIR [--config.FIELD=VALUE ...]",
             description="Train or resume the runs of a table of the CxGrad paper, and write it.",
@@ -240,6 +240,7 @@ def run(arguments: list[str]) -> int:
         flags.add_argument(
             "--workdir", type=Path, metavar="DIR", help="receives the runs and table_NUMBER.{md,csv,tex}"
         )
+        add_verbosity(flags)
         given, overrides = flags.parse_known_args(arguments)
         for flag in overrides:
             if not flag.startswith("--config.") or "=" not in flag:
@@ -249,4 +250,4 @@ def run(arguments: list[str]) -> int:
         runtime.use_cores_as_devices()
         print(make(given.number, given.workdir, overrides), end="")
 
-    return main.exit_status(action)
+    return exit_status(action)

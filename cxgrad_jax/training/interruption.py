@@ -10,10 +10,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 
-class Interrupted(Exception):
-    """The run was asked to stop; its state is saved."""
-
-
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
     """Turns the first SIGINT or SIGTERM into a flag that the loop asks for; a second one ends the process at once.

@@ -9,12 +9,12 @@ import jax
 import numpy as np
 from tqdm.auto import tqdm
 
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.errors import Interrupted, UserError
 from cxgrad_jax.evaluation import evaluation_of, mean_cross_entropy
 from cxgrad_jax.fitting import TrainState, first_not_finite
 from cxgrad_jax.training.build import Setup
 from cxgrad_jax.training.checkpoints import Checkpoints
-from cxgrad_jax.training.interruption import Interrupted, stop_signals
+from cxgrad_jax.training.interruption import stop_signals
 from cxgrad_jax.training.metrics_file import MetricsFile
 
 

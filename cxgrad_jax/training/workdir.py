@@ -87,13 +87,14 @@ def _upgraded(saved: dict[str, Any]) -> dict[str, Any]:
     return saved
 
 
-def check_same_run(config: ConfigDict, workdir: Path, *may_differ: str) -> None:
+def check_same_run(config: ConfigDict, workdir: Path, *may_differ: str, given: Path | None = None) -> None:
     """Refuses a configuration that is not that of the run in ``workdir``.
 
     Args:
       config: the configuration asked for.
       workdir: of the run.
       may_differ: fields and sections that do not matter, beside ``NEVER_MATTER``.
+      given: what ``--workdir`` said, where it is a folder of several runs.
 
     Raises:
       UserError: names the fields that differ, and ends with a folder that is free.
@@ -110,7 +111,7 @@ def check_same_run(config: ConfigDict, workdir: Path, *may_differ: str) -> None:
         shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if different[5:] else "")
         raise UserError(
             f"{workdir} holds a run of another configuration ({shown}); choose another folder: "
-            f"--workdir={free(workdir)}"
+            f"--workdir={free(given or workdir)}"
         )
 
 

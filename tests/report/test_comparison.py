@@ -22,7 +22,7 @@ NAMES = ["maml", "maml_plus_plus", "proto_net"]
 
 
 def compare(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cxgrad_jax.report.comparison", *arguments]
+    command = [sys.executable, "-m", "cxgrad_jax.compare", *arguments]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=1200)
 
 

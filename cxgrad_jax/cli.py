@@ -1,0 +1,45 @@
+"""``cxgrad WORD [FLAG ...]``: the programs as one console command.
+
+Each word runs the module that ``python -m`` runs, in this process, with the same flags and exit statuses.
+"""
+
+import difflib
+import runpy
+import sys
+
+# By word: the module, the flags that the word stands for, and what it does.
+PROGRAMS: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "train": ("cxgrad_jax.main", ("--mode=train",), "train or resume a run, and test it"),
+    "evaluate": ("cxgrad_jax.main", ("--mode=evaluate",), "test a run again, or on other data"),
+    "analyse": ("cxgrad_jax.main", ("--mode=analyse",), "write a report of what adaptation does in some runs"),
+    "compare": ("cxgrad_jax.compare", (), "train several learners under one protocol, and write one table"),
+    "tables": ("cxgrad_jax.tables", (), "make a table of the CxGrad paper"),
+    "prepare": ("data_prep", (), "prepare a data set"),
+}
+USAGE = "usage: cxgrad WORD [FLAG ...]"
+
+
+def main() -> int:
+    """Runs the program that the command line names; returns the exit status, or ends the process with it."""
+    word, flags = (sys.argv[1] if sys.argv[1:] else ""), sys.argv[2:]
+    if word in ("-h", "--help"):
+        print(f"{USAGE}\n")
+        for name, (_, _, what) in PROGRAMS.items():
+            print(f"  {name:<10}{what}")
+        print("\ncxgrad WORD --help lists the flags of a word.")
+        return 0
+    if word not in PROGRAMS:
+        close = difflib.get_close_matches(word, PROGRAMS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(PROGRAMS)}"
+        print(f"cxgrad: {f'{word} is no word' if word else 'a word is missing'}; {hint}", file=sys.stderr)
+        return 2
+    module, stands_for, _ = PROGRAMS[word]
+    mode = next((flag for flag in flags if stands_for and flag.split("=")[0] == "--mode"), None)
+    if mode:
+        print(f"cxgrad: {mode} is not for cxgrad {word}; the word is the mode", file=sys.stderr)
+        return 2
+    if not sys.flags.safe_path:
+        sys.path.insert(0, "")  # as python -m does: modules of the user's, such as a learner, are found from here
+    sys.argv[1:] = [*stands_for, *flags]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    return 0

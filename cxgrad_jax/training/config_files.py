@@ -1,0 +1,80 @@
+"""Configuration files: how ``--config=NAME`` finds one, and how it is read.
+
+A file of the user's wins. Otherwise the name is that of a file of this project's ``configs/``, which an installed
+package holds in itself: ``tiered_1shot``, ``baselines/alfa``, or as one writes it in a checkout, ``configs/NAME.py``.
+"""
+
+import difflib
+import runpy
+import traceback
+from pathlib import Path
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.training.checks import check_fields
+from cxgrad_jax.training.config import ConfigDict
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def packaged() -> dict[str, Path]:
+    """The configuration files of this project by name, such as ``"tiered_1shot"`` or ``"baselines/alfa"``.
+
+    They lie inside an installed package, and beside the package in a checkout.
+    """
+    folder = next((folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir()), PACKAGE)
+    found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.py"))}
+    return found if folder != PACKAGE else {}
+
+
+def find(file: str) -> Path:
+    """The configuration file that ``file`` names.
+
+    Raises:
+      UserError: there is none; the line names those that are called nearly so.
+    """
+    if Path(file).is_file():
+        return Path(file)
+    name = Path(file).as_posix().removeprefix("configs/").removesuffix(".py")
+    known = packaged()
+    if name in known:
+        return known[name]
+    by_stem = {each.rsplit("/", 1)[-1]: each for each in reversed(known)} | {each: each for each in known}
+    close = [by_stem[each] for each in difflib.get_close_matches(name.rsplit("/", 1)[-1], by_stem, n=3)]
+    hint = f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else "expected one such as tiered_1shot"
+    raise UserError(f"--config: {file} is neither a file nor the name of a configuration; {hint}")
+
+
+def config_name(spec: str) -> str:
+    """How the run of ``NAME`` or ``NAME:PRESET`` is called: ``"mini_1shot"`` or ``"mini_1shot-paper"``."""
+    file, _, preset = spec.partition(":")
+    return Path(file).name.removesuffix(".py") + (f"-{preset}" if preset else "")
+
+
+def load_config(spec: str) -> ConfigDict:
+    """The configuration of ``NAME`` or ``NAME:PRESET``: what its ``get_config()`` or ``get_config(preset)`` gives.
+
+    Args:
+      spec: a file or the name of a configuration of this project, as ``find`` takes it.
+
+    Raises:
+      UserError: no such file, or it fails; the line names the file and the line in it.
+    """
+    file, _, preset = spec.partition(":")
+    path = str(find(file))
+    try:
+        get_config = runpy.run_path(path).get("get_config")
+        if get_config is None:
+            raise UserError(f"{path} defines no get_config(); see configs/mini_1shot.py")
+        config = get_config(preset) if preset else get_config()
+    except UserError:
+        raise
+    except Exception as error:  # the file is the user's code and may raise anything
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        line, reason = (lines or ["?"])[-1], " ".join(str(error).split())
+        if isinstance(error, SyntaxError):
+            line, reason = error.lineno, error.msg
+        raise UserError(f"{path}, line {line}: {type(error).__name__}: {reason}") from None
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{path}: get_config() returns a {type(config).__name__}; expected a ConfigDict")
+    check_fields(config)
+    return config
