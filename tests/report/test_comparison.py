@@ -97,7 +97,7 @@ def test_what_cannot_stand_in_one_table(tmp_path):
     for files, words in (
         ([file, file], "--configs names maml twice"),
         ([file, str(CONFIGS / "mini_5shot.py")], "episode.shot is 5 in mini_5shot, but 1 in maml"),
-        ([file, str(tmp_path / "none.py")], "none.py does not exist"),
+        ([file, str(tmp_path / "none.py")], "none.py is neither a file nor the name of a configuration"),
         ([], "expected at least one argument"),
     ):
         done = compare("--configs", *files, f"--workdir={tmp_path / 'run'}")
