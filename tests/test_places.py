@@ -1,0 +1,262 @@
+"""The programs where their users are: without an installation or a home, from another folder, as a console command."""
+
+import configparser
+import io
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from absl import logging
+from runs import environment, told
+
+import cxgrad_jax
+from cxgrad_jax import cli, command_line, data, runtime
+from cxgrad_jax.data import _load as prepared
+from cxgrad_jax.data.datasets import catalogue
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.training import config_files
+
+ROOT = Path(__file__).parents[1]
+LINE = "python -m cxgrad_jax.main --config=configs/tiered_1shot.py"  # the mission's, word for word
+
+
+def start(line: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command line that begins with ``python``, in ``cwd``, with the source tree on the path."""
+    words = line.split()
+    assert words[0] == "python"
+    return subprocess.run(
+        [sys.executable, *words[1:]], cwd=cwd, env={**environment(), "PYTHONPATH": str(ROOT), **variables},
+        capture_output=True, text=True, timeout=1200,
+    )  # fmt: skip
+
+
+def test_the_mission_s_line_without_data_is_refused_in_one_line(tmp_path):
+    done = start(LINE, tmp_path, CXGRAD_DATA_DIR=str(tmp_path / "data"))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert "tiered_imagenet is not prepared" in done.stderr
+    assert "`python -m data_prep tiered_imagenet " in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def miniature(tmp_path_factory):
+    """A data directory with tieredImageNet as it is when prepared, but 6 classes of 16 images a split."""
+    root, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    folder, sizes = prepared.prepared_dir("tiered_imagenet", 84, root), {}
+    folder.mkdir(parents=True)
+    for split, synsets in catalogue.class_lists("tiered_imagenet").items():
+        sizes[split] = {synset: 16 for synset in synsets[:6]}
+        colours = rng.integers(0, 256, (6, 1, 1, 1, 3)) + rng.integers(-40, 40, (6, 16, 84, 84, 3))
+        np.save(prepared.array_path(folder, split), colours.clip(0, 255).astype(np.uint8).reshape(-1, 84, 84, 3))
+    prepared.write_index(folder, sizes, [])
+    return root
+
+
+def test_the_mission_s_line_trains_and_ends_in_an_accuracy(miniature, tmp_path):
+    """The line stands word for word, in an empty folder; after it come only fields that make the run short and small.
+
+    The bare line would train for 125,000 iterations: that it starts is the next test.
+    """
+    smaller = {
+        "train.iterations": 2, "train.epoch_iterations": 1, "train.meta_batch": 1, "model.features": 4,
+        "learner.num_steps": 1, "episode.query": 2,
+        "evaluation.episodes": 4, "evaluation.val_episodes": 4, "evaluation.ensemble": 2,
+    }  # fmt: skip
+    line = " ".join([LINE, *(f"--config.{field}={value}" for field, value in smaller.items())])
+    done = start(line, tmp_path, CXGRAD_DATA_DIR=str(miniature))
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(
+        r"test accuracy \d+\.\d\d % ± \d+\.\d\d \(4 tasks of tiered_imagenet, ensemble of 2\)",
+        done.stdout.strip().splitlines()[-1],
+    )
+    assert "runs/tiered_1shot" in done.stdout + done.stderr  # told
+    assert (tmp_path / "runs" / "tiered_1shot" / "results.json").is_file()
+
+    again = start(line.replace("features=4", "features=8"), tmp_path, CXGRAD_DATA_DIR=str(miniature))
+    assert again.returncode == 2 and again.stderr.endswith("such as --workdir=runs/tiered_1shot-2\n")
+
+
+def test_the_mission_s_line_as_it_is_starts_the_published_run(miniature, tmp_path):
+    """Nothing is added to the line. The process is killed once it says that it starts, before it compiles anything."""
+    environ = {**environment(), "PYTHONPATH": str(ROOT), "CXGRAD_DATA_DIR": str(miniature), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [sys.executable, *LINE.split()[1:]], cwd=tmp_path, env=environ,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout and "runs/tiered_1shot: starting at iteration 0" in process.stdout.readline()
+        written = json.loads((tmp_path / "runs" / "tiered_1shot" / "config.json").read_text())
+    finally:
+        process.kill()
+        process.communicate()
+    assert written == json.loads(config_files.load_config("tiered_1shot").to_json())
+    assert (written["train"]["iterations"], written["data"]["name"]) == (125_000, "tiered_imagenet")
+
+
+@pytest.mark.parametrize("words", ["-m cxgrad_jax.main --help", "-m cxgrad_jax --help", "-m data_prep --list"])
+def test_from_the_path_alone_without_a_home_or_an_installation(words, tmp_path):
+    """-S leaves .pth files unread, and with them an editable installation; the libraries come by the path."""
+    libraries = os.pathsep.join([str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))])
+    variables = {name: value for name, value in environment().items() if name not in ("HOME", "CXGRAD_DATA_DIR")}
+    done = subprocess.run(
+        [sys.executable, "-S", *words.split()], cwd=tmp_path, env={**variables, "PYTHONPATH": libraries},
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0 and not told(done.stderr), done.stderr
+    assert "train" in done.stdout and not list(tmp_path.iterdir())
+
+
+def test_without_a_home_data_have_a_place_and_programs_are_not_kept(monkeypatch):
+    def none(*_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", none)
+    monkeypatch.setattr(Path, "expanduser", none)
+    monkeypatch.delenv("CXGRAD_DATA_DIR", raising=False)
+    monkeypatch.delenv("CXGRAD_COMPILATION_CACHE", raising=False)
+    assert data.default_data_dir().name == "cxgrad_jax"
+    folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        runtime.keep_compiled_programs()
+        assert jax.config.jax_compilation_cache_dir is None  # pyright: ignore[reportAttributeAccessIssue]
+    finally:
+        jax.config.update("jax_compilation_cache_dir", folder)
+
+
+def test_configurations_have_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = {path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in ROOT.glob("configs/**/*.py")}
+    assert set(config_files.packaged()) == expected
+    for name, spelling in (
+        ("tiered_1shot", "tiered_1shot"), ("tiered_1shot", "configs/tiered_1shot.py"),
+        ("tiered_1shot", "./configs/tiered_1shot.py"), ("baselines/alfa", "baselines/alfa"),
+        ("baselines/alfa", "configs/baselines/alfa"), ("baselines/alfa", "baselines/alfa.py"),
+    ):  # fmt: skip
+        assert config_files.find(spelling) == ROOT / "configs" / f"{name}.py"
+    assert config_files.config_name("tiered_1shot:paper") == "tiered_1shot-paper"
+    assert config_files.config_name("configs/baselines/alfa.py") == "alfa"
+    preset = config_files.load_config("mini_1shot:paper")
+    assert preset == config_files.load_config(f"{ROOT}/configs/mini_1shot.py:paper")
+
+
+def test_a_file_of_the_user_s_wins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("configs").mkdir()
+    Path("configs/tiered_1shot.py").write_text("")
+    assert config_files.find("configs/tiered_1shot.py") == Path("configs/tiered_1shot.py")
+    assert config_files.find("tiered_1shot") == ROOT / "configs" / "tiered_1shot.py"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("tierd_1shot", "did you mean tiered_1shot"),
+        ("alfa", "did you mean baselines/alfa?"),
+        ("configs/baselines/mmal.py", "did you mean baselines/maml"),
+        ("../configs/tiered_1shot", "did you mean tiered_1shot"),
+        ("xyzzy", "expected one such as"),
+    ],
+)
+def test_an_unknown_name_gets_its_neighbours(name, hint):
+    with pytest.raises(UserError, match=re.escape(hint)) as error:
+        config_files.find(name)
+    assert "\n" not in str(error.value)
+
+
+def test_installed_the_configurations_lie_inside_the_package(tmp_path, monkeypatch):
+    (tmp_path / "cxgrad_jax" / "configs" / "baselines").mkdir(parents=True)
+    (tmp_path / "cxgrad_jax" / "configs" / "baselines" / "own.py").write_text("")
+    (tmp_path / "configs").mkdir()  # of another distribution
+    (tmp_path / "configs" / "other.py").write_text("")
+    monkeypatch.setattr(config_files, "PACKAGE", tmp_path / "cxgrad_jax")
+    assert set(config_files.packaged()) == {"baselines/own"}
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "line"),
+    [
+        (["--help"], 0, "usage: cxgrad WORD [FLAG ...]"),
+        (["trian"], 2, "cxgrad: trian is no word; did you mean train?"),
+        ([], 2, "cxgrad: a word is missing; expected one of train, evaluate, analyse, compare, tables, prepare"),
+        (["train", "--mode=evaluate"], 2, "cxgrad: --mode=evaluate is not for cxgrad train; the word is the mode"),
+    ],
+)
+def test_words_of_the_console_command(words, status, line, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["cxgrad", *words])
+    assert cli.main() == status
+    told = capsys.readouterr()
+    assert (told.out if status == 0 else told.err).splitlines()[0] == line and not (status and told.out)
+    if status == 0:
+        assert all(re.search(rf"^  {word} ", told.out, re.M) for word in cli.PROGRAMS)
+
+
+def test_the_console_command_is_the_programs(tmp_path):
+    script = tmp_path / "bin" / "cxgrad"  # as an installer writes it
+    script.parent.mkdir()
+    script.write_text("import sys\nfrom cxgrad_jax.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n")
+    (tmp_path / "own.py").write_text(  # found from here, as python -m finds it
+        "from cxgrad_jax.learners import maml\ndef mine(model, *, inner_lr=0.5):\n    return maml(model)\n"
+    )
+    environ = {name: value for name, value in environment().items() if name != "GLIBC_TUNABLES"}  # so that it restarts
+    for words, line in (
+        ("train --config.learner.name=own.mine", "cxgrad_jax: learner.conditioning is no field of own.mine"),
+        ("evaluate --workdir=none", "cxgrad_jax: none/config.json does not exist"),
+        ("compare", "cxgrad_jax: --configs is missing"),
+        ("tables 9", "cxgrad_jax: NUMBER: invalid choice"),
+        ("prepare moon", "error: unknown data set 'moon'"),
+    ):
+        done = subprocess.run(
+            [sys.executable, str(script), *words.split()], cwd=tmp_path,
+            env={**environ, "PYTHONPATH": str(ROOT), "CXGRAD_DATA_DIR": str(tmp_path / "data")},
+            capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1) and done.stderr.startswith(line), done.stderr
+    assert {path.name for path in tmp_path.iterdir()} <= {"bin", "own.py", "__pycache__"}
+
+
+def test_warnings_are_shown_and_more_on_request(monkeypatch):
+    def shown(*flags: str) -> list[str]:
+        def action():
+            parser = command_line.Parser()
+            command_line.add_verbosity(parser)
+            parser.parse_args(flags)
+            for level in ("info", "warning", "error"):
+                getattr(logging, level)("of %s", level)
+
+        stderr = io.StringIO()
+        monkeypatch.setattr(logging.get_absl_handler().python_handler, "stream", stderr)
+        assert command_line.exit_status(action) == 0
+        return re.findall(r"of (\w+)", stderr.getvalue())
+
+    assert shown() == ["warning", "error"]
+    assert shown("--verbosity=info") == ["info", "warning", "error"]
+    assert shown("--verbosity=error") == ["error"]
+    assert shown() == ["warning", "error"]  # a flag is for one command line
+
+
+def test_the_metadata_name_every_package_and_the_versions_that_are_tested():
+    metadata = configparser.ConfigParser()
+    metadata.read(ROOT / "setup.cfg")
+    packages = metadata["options"]["packages"].split()
+    there = {
+        path.parent.relative_to(ROOT) for top in ("cxgrad_jax", "data_prep") for path in ROOT.rglob(f"{top}/**/*.py")
+    }
+    configs = {path.parent.relative_to(ROOT) for path in ROOT.glob("configs/**/*.py")}
+    expected = {".".join(path.parts) for path in there} | {".".join(("cxgrad_jax", *path.parts)) for path in configs}
+    assert sorted(expected) == packages
+    oldest = dict(re.findall(r"^([\w-]+)==(.*)$", (ROOT / ".ci" / "oldest.txt").read_text(), re.M))
+    options = metadata["options"]["install_requires"] + "".join(metadata["options.extras_require"].values())
+    bounds = dict(re.findall(r"^([\w-]+)>=(.*)$", options, re.M))
+    untested = {"torch", "pre-commit"}  # the first has no test here, the second is a tool
+    assert {name: bound for name, bound in bounds.items() if name not in untested} == {
+        name: version for name, version in oldest.items() if name != "jaxlib"
+    }
+    assert runpy.run_path(str(ROOT / "cxgrad_jax" / "__init__.py"))["__version__"] == cxgrad_jax.__version__
