@@ -1,16 +1,18 @@
 """Draws the README's pictures.
 
 python docs/pictures.py scheme                       docs/cxgrad.png: the inner loop of CxGrad
+python docs/pictures.py layers                       docs/layers.png: the layers of the package, from its imports
 python docs/pictures.py curve FILE.png RUN [RUN …]   validation accuracy over iterations, from each RUN/metrics.jsonl
 """
 
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
-from cxgrad_jax.metrics import read_metrics
+from cxgrad_jax.training.metrics_file import read_metrics
 
 matplotlib.use("Agg")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # told apart by colour-blind readers, too
@@ -36,6 +38,47 @@ def curve(path: Path, runs: list[Path]) -> None:
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=150)
+
+
+def layers(path: Path) -> None:
+    """The layers of the package as boxes of modules; between them the number of imports that go down, and up."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from test_imports import LAYERS, MODULES, imports, layer
+
+    members: dict[int, dict[str, int]] = {height: {} for height in range(len(LAYERS))}
+    down: dict[tuple[int, int], int] = {}
+    for module, file in MODULES.items():
+        parts = module.split(".")[1:]
+        name = ("__init__.py" if not parts else parts[-1] + ".py") if file.parent.name == "cxgrad_jax" else f"{parts[0]}/"
+        if layer(module) in (1, 2):
+            name = "" if file.name == "__init__.py" else f"{parts[-1]}.py"
+        if name and parts:
+            lines = len(file.read_text(encoding="utf-8").splitlines())
+            members[layer(module)][name] = members[layer(module)].get(name, 0) + lines
+        for other in imports(module, everywhere=True) if parts else ():
+            if layer(other) != layer(module):
+                down[layer(module), layer(other)] = down.get((layer(module), layer(other)), 0) + 1
+    figure, axes = plt.subplots(figsize=(9.2, 5.6), layout="constrained")
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, 100)
+    axes.axis("off")
+    for height, names in members.items():
+        bottom = 3 + 24.5 * height
+        box = plt.Rectangle((2, bottom), 78, 19, facecolor=COLOURS[height] + "22", edgecolor=COLOURS[height])
+        axes.add_patch(box)
+        lines = sum(names.values())
+        axes.text(4, bottom + 15, f"{LAYERS[height]}, {lines:,} lines", weight="bold", color=COLOURS[height], fontsize=11)
+        text = textwrap.fill("   ".join(f"{name} {number}".replace(" ", "\u00a0") for name, number in names.items()), 112)
+        axes.text(4, bottom + 13, text, va="top", fontsize=8.5, linespacing=1.5)
+    for i, ((above, below), number) in enumerate(sorted(down.items())):
+        x = 82 + 2.9 * i
+        start, end = 3 + 24.5 * above + 9, 3 + 24.5 * below + 9
+        axes.annotate(
+            "", (x, end), (x, start), arrowprops={"arrowstyle": "->", "color": COLOURS[above], "lw": 1.5}
+        )
+        axes.text(x + 0.4, (start + end) / 2, str(number), fontsize=9, color=COLOURS[above])
+    axes.text(81, 99, "imports", fontsize=9, va="top")
+    figure.savefig(path, dpi=130)
 
 
 def scheme(path: Path) -> None:
@@ -86,6 +129,8 @@ def scheme(path: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["scheme"] and len(sys.argv) == 2:
         scheme(Path(__file__).with_name("cxgrad.png"))
+    elif sys.argv[1:2] == ["layers"] and len(sys.argv) == 2:
+        layers(Path(__file__).with_name("layers.png"))
     elif sys.argv[1:2] == ["curve"] and len(sys.argv) > 3:
         curve(Path(sys.argv[2]), [Path(run) for run in sys.argv[3:]])
     else:
