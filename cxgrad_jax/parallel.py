@@ -11,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.platforms import current_platform
 
 TASK_AXIS = "task"
 REPLICATED = P()
@@ -31,7 +32,7 @@ def task_mesh(num_devices: int = 0) -> Mesh:
 def default_chunk(tasks: int) -> int:
     """How many of ``tasks`` to vectorise over at once: one on a CPU, where per-task kernels make a slow grouped
     convolution and memory grows with every task; all on an accelerator."""
-    return 1 if jax.default_backend() == "cpu" else tasks
+    return 1 if current_platform() == "cpu" else tasks
 
 
 def map_tasks(function: Callable, arguments: Any, chunk: int) -> Any:

@@ -16,6 +16,8 @@ from typing import Any
 
 import jax
 
+from cxgrad_jax.platforms import current_platform, traced_for
+
 # glibc gives freed buffers back to the system, and clearing new pages costs more than the arithmetic in them: keep
 # them, in huge pages where the system has those.
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:glibc.malloc.trim_threshold=17179869184"
@@ -65,14 +67,18 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
-def compiler_options(num_devices: int) -> dict[str, Any]:
-    """Options for ``jax.jit(..., compiler_options=)`` of a program on ``num_devices`` devices; none on an accelerator.
+def compiler_options(num_devices: int, platform: str | None = None) -> dict[str, Any]:
+    """Options for ``jax.jit(..., compiler_options=)`` of a program for a platform; none for an accelerator.
 
     On a CPU convolutions go to the older library (Eigen), which is two to four times faster than the default (YNN)
     here. A compiler that does not know that option has no other library. An operation uses several threads only where
     there are more cores than devices.
+
+    Args:
+      num_devices: devices that the program runs on.
+      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; None for ``platforms.current_platform()``.
     """
-    if jax.default_backend() != "cpu":
+    if (platform or current_platform()) != "cpu":
         return {}
     options = {
         "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
@@ -85,7 +91,8 @@ def compiler_options(num_devices: int) -> dict[str, Any]:
 def _is_known(name: str, value: Any) -> bool:
     """Whether this version of the compiler takes the option."""
     try:
-        jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+        with traced_for("cpu"):
+            jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
     except jax.errors.JaxRuntimeError:
         return False
     return True
