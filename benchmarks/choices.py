@@ -19,7 +19,7 @@ from benchmarks import ours
 from benchmarks.interleaved import machine
 from cxgrad_jax import runtime
 from cxgrad_jax.learners import _inner_loop
-from cxgrad_jax.models import _layers
+from cxgrad_jax.models import _convolution, _fused
 
 ALL_IMAGES, ALL_BYTES = 1_000_000, 1_000_000_000_000
 
@@ -34,9 +34,9 @@ def variants(tasks: int) -> dict[str, tuple[dict[str, Any], list[Any]]]:
         "one device, all tasks vectorised": ({"parallel__num_devices": 1, "parallel__tasks_per_chunk": tasks}, []),
         "inner steps as a loop": ({}, [mock.patch.object(_inner_loop, "UNROLLED", 1)]),
         "inner steps recomputed": ({"learner__remat": True}, []),
-        "kernel gradient of all images at once": ({}, [mock.patch.object(_layers, "IMAGES_AT_ONCE", ALL_IMAGES)]),
-        "first block of all images at once": ({}, [mock.patch.object(_layers, "PART_BYTES", ALL_BYTES)]),
-        "first layer like the others": ({}, [mock.patch.object(_layers, "FEW_CHANNELS", 0)]),
+        "kernel gradient of all images at once": ({}, [mock.patch.object(_convolution, "IMAGES_AT_ONCE", ALL_IMAGES)]),
+        "first block of all images at once": ({}, [mock.patch.object(_fused, "PART_BYTES", ALL_BYTES)]),
+        "first layer like the others": ({}, [mock.patch.object(_convolution, "FEW_CHANNELS", 0)]),
         "the compiler's default options": ({}, [mock.patch.multiple(runtime, **plain)]),
     }
 

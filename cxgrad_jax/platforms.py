@@ -1,28 +1,43 @@
-"""Which platform a program is for: the one place that asks JAX.
+"""The platform that a program is for. No other module asks JAX for it.
 
-Some layers and loops have a form for a CPU and another for accelerators. A program takes the form of the platform that
-it is traced for. That is the platform of JAX's default device, which ``traced_for`` sets while a program for another
-one is traced: a program for a TPU can be made in a process that has only a CPU. JAX keeps programs of different
-default devices apart, so none is taken for another.
+Some layers and loops have one form for a CPU and another for accelerators. A program takes the form of the platform
+that it is traced for: the platform of JAX's default device. ``traced_for`` sets that device while a program for another
+platform is traced, so that a process with only a CPU can make a program for a TPU. JAX keeps programs of different
+default devices apart and never takes one for another.
 """
 
 from contextlib import AbstractContextManager, nullcontext
 
 import jax
 
+from cxgrad_jax.errors import UserError
+
+PLATFORMS = ("cpu", "gpu", "tpu")
+GPU_MAKERS = ("cuda", "rocm")  # JAX's other names of the platform "gpu"
+
 
 def current_platform() -> str:
-    """The platform of the program being traced: ``"cpu"``, ``"gpu"`` or ``"tpu"``."""
+    """The platform of the program being traced, or of JAX's default device: ``"cpu"``, ``"gpu"`` or ``"tpu"``."""
     device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
     if device is None:
-        return jax.default_backend()
-    return device if isinstance(device, str) else device.platform
+        platform = jax.default_backend()
+    else:
+        platform = device if isinstance(device, str) else device.platform
+    return "gpu" if platform in GPU_MAKERS else platform
 
 
 def traced_for(platform: str | None) -> AbstractContextManager[None]:
-    """A context in which programs are traced for ``platform``; None leaves the default device's.
+    """A context in which programs are traced for ``platform``; None changes nothing.
+
+    A program for a platform that this process does not have can be traced inside, but not lowered or run. What
+    ``jax.jit(f).trace(...)`` gives is lowered after the context has ended.
 
     Raises:
-      ValueError: ``platform`` is not ``"cpu"``, ``"gpu"`` or ``"tpu"``.
+      UserError: ``platform`` is not ``"cpu"``, ``"gpu"``, ``"tpu"`` or None.
     """
-    return nullcontext() if platform is None else jax.default_device(platform)
+    if platform is None:
+        return nullcontext()
+    platform = "gpu" if platform in GPU_MAKERS else platform
+    if platform not in PLATFORMS:
+        raise UserError(f"platform is {platform!r}; expected one of {', '.join(PLATFORMS)}")
+    return nullcontext() if platform == current_platform() else jax.default_device(platform)

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from cxgrad_jax import platforms
+from cxgrad_jax.platforms import current_platform, traced_for
 
 # glibc gives freed buffers back to the system, and clearing new pages costs more than the arithmetic in them: keep
 # them, in huge pages where the system has those.
@@ -81,13 +81,17 @@ def keep_compiled_programs() -> None:
 
 
 def compiler_options(num_devices: int, platform: str | None = None) -> dict[str, Any]:
-    """Options for ``jax.jit(..., compiler_options=)`` of a program on ``num_devices`` devices; none on an accelerator.
+    """Options for ``jax.jit(..., compiler_options=)`` of a program for a platform; none for an accelerator.
 
     On a CPU convolutions go to the older library (Eigen), which is two to four times faster than the default (YNN)
     here. A compiler that does not know that option has no other library. An operation uses several threads only where
     there are more cores than devices.
+
+    Args:
+      num_devices: devices that the program runs on.
+      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; None for ``platforms.current_platform()``.
     """
-    if (platform or platforms.current_platform()) != "cpu":
+    if (platform or current_platform()) != "cpu":
         return {}
     options = {
         "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
@@ -100,7 +104,8 @@ def compiler_options(num_devices: int, platform: str | None = None) -> dict[str,
 def _is_known(name: str, value: Any) -> bool:
     """Whether this version of the compiler takes the option."""
     try:
-        jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+        with traced_for("cpu"):
+            jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
     except jax.errors.JaxRuntimeError:
         return False
     return True

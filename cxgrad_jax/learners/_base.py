@@ -104,12 +104,17 @@ def query_loss(adapt: Callable, predict: Callable, objective: Callable | None = 
 
 
 def as_float(images: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
-    """Images as floats in [0, 1]: uint8 is divided by 255 in ``dtype`` (float32 if None), floats pass unchanged."""
+    """Images as floats in [0, 1]: uint8 is divided by 255 in ``dtype`` (float32 if None).
+
+    Floats in half precision become float32, which losses, gradients and meta-parameters need; a model computes in half
+    precision where its ``dtype`` says so. Other floats pass unchanged.
+    """
     if images.dtype == jnp.uint8:
         return images.astype(dtype or jnp.float32) / 255
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(f"images have dtype {images.dtype}; give uint8 in 0..255 or floats in [0, 1]")
-    return jnp.asarray(images)
+    images = jnp.asarray(images)
+    return images.astype(jnp.promote_types(images.dtype, jnp.float32))
 
 
 def apply_model(model: nn.Module, model_params: Params, images: jax.Array, method: str = "__call__") -> jax.Array:

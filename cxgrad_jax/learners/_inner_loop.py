@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._base import Fast, apply_model, cross_entropy, merge
+from cxgrad_jax.platforms import current_platform
 
 UNROLLED = 10  # most inner steps that are compiled one after the other on a CPU, without a loop
 
@@ -86,5 +87,5 @@ def scan_steps(step: Callable, state: Any, num_steps: int, remat: bool, per_step
     if not isinstance(num_steps, int) or num_steps < 1:
         raise UserError(f"num_steps is {num_steps!r}; expected a whole number, at least 1")
     body = jax.checkpoint(step) if remat else step
-    unroll = num_steps if num_steps <= UNROLLED and jax.default_backend() == "cpu" else 1
+    unroll = num_steps if num_steps <= UNROLLED and current_platform() == "cpu" else 1
     return jax.lax.scan(body, state, per_step, length=num_steps, unroll=unroll)

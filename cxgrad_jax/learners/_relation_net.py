@@ -28,7 +28,8 @@ def relation_net(model: nn.Module, *, shot_reduction: str = "sum", hidden: int =
 
     Args:
       model: an encoder, ``feature_maps(images [N, H, W, C]) -> [N, h, w, D]``, with ``num_classes``. The relation
-        module takes the model's normalisation, activation, convolution bias and precision where it has such fields.
+        module takes the model's normalisation, activation, convolution bias, precision and dtype, where it has such
+        fields.
       shot_reduction: ``"sum"`` of a class's support maps as in the authors' code, or ``"mean"``.
       hidden: size of the relation module's hidden linear layer.
 
@@ -42,7 +43,7 @@ def relation_net(model: nn.Module, *, shot_reduction: str = "sum", hidden: int =
         raise UserError(f"shot_reduction is {shot_reduction!r}; expected 'sum' or 'mean'")
     if hidden < 1:
         raise UserError(f"hidden is {hidden}; expected at least 1")
-    shared = ("norm", "use_bias", "negative_slope", "norm_epsilon", "precision")
+    shared = ("norm", "use_bias", "negative_slope", "norm_epsilon", "precision", "dtype")
     relation = RelationHead(hidden, **{field: getattr(model, field) for field in shared if hasattr(model, field)})
 
     def describe(params, maps, labels):

@@ -1,6 +1,8 @@
-"""Backbones with a linear head. Any other ``flax.linen`` image classifier can be passed to a learner instead.
+"""Backbones with a linear head, and the relation module of RelationNet.
 
-The metric learners ask a backbone for what lies before its head: ``embed`` and ``feature_maps``.
+A backbone is a ``flax.linen`` module that maps float images ``[N, H, W, C]`` to logits ``[N, num_classes]``. Learners
+take any other such module as well. The metric learners ask a backbone for what lies before its head, through its
+methods ``embed`` and ``feature_maps``.
 """
 
 from cxgrad_jax.models._conv4 import Conv4

@@ -1,38 +1,53 @@
 """The two networks of RelationNet: the encoder of its official code, and the relation module."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen import leaky_relu
 
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.models._checks import BLOCKS, check_fields
 from cxgrad_jax.models._conv4 import Block, Conv4
-from cxgrad_jax.models._layers import Head, Precision
+from cxgrad_jax.models._convolution import Precision
+from cxgrad_jax.models._layers import Head, in_dtype
 
 SMALL_MAP = 10  # below this side the relation module pads its convolutions
 
 
 class RelationConv4(Conv4):
-    """Conv-4 that keeps a wide map, RelationNet's own encoder (floodsung/LearningToCompare_FSL).
+    """Conv-4 that keeps a wide map, RelationNet's own encoder (https://github.com/floodsung/LearningToCompare_FSL).
 
-    Blocks 1 and 2 do not pad their convolutions and pool; blocks 3 and 4 pad and do not pool: 84 -> 41 -> 19 -> 19 ->
-    19. Attributes as ``Conv4``; the official ones are ``features=64, use_bias=True, negative_slope=0``.
+    Blocks 1 and 2 do not pad their convolutions and pool. Blocks 3 and 4 pad and do not pool. The sides of the maps are
+    84 -> 41 -> 19 -> 19 -> 19. Images have at least 10 pixels a side. Attributes and errors are those of ``Conv4``; the
+    official values are ``features=64, use_bias=True, negative_slope=0``.
     """
 
     def setup(self):
-        self.block = [self.make_block(padded=i >= 2, pooled=i < 2) for i in range(4)]
+        self.block = [self.make_block(padded=i >= 2, pooled=i < 2) for i in range(BLOCKS)]
         self.head = Head(self.num_classes, self.precision)
+
+    @property
+    def smallest_image(self) -> int:
+        """Least height and width of the images."""
+        return 10
 
 
 class RelationHead(nn.Module):
     """The relation module: pairs of feature maps ``[M, h, w, 2 C]`` to their relation before the sigmoid, ``[M]``.
 
-    Two blocks of convolution 3x3 with C filters - normalisation - activation - max-pooling, a linear layer of
-    ``hidden``, an activation, a linear layer of 1. The convolutions do not pad (19 -> 8 -> 3), except on maps smaller
-    than 10x10, the rule of CloserLookFewShot; a map of a single row or column is not pooled.
+    Two blocks of convolution 3x3 with C filters - normalisation - activation - max-pooling come first, then a linear
+    layer of ``hidden`` outputs, an activation, and a linear layer of one output. The convolutions do not pad
+    (19 -> 8 -> 3), except on maps smaller than 10x10, the rule of CloserLookFewShot. A map of a single row or column is
+    not pooled.
 
     Attributes:
       hidden: outputs of the first linear layer.
-      norm, use_bias, negative_slope, norm_epsilon, precision: as ``Conv4``.
+      norm, use_bias, negative_slope, norm_epsilon, precision, dtype: as ``Conv4``.
+
+    Raises:
+      UserError: a field has a value that it cannot have; or, in a call, the pairs are no ``[M, h, w, 2 C]``.
     """
 
     hidden: int = 8
@@ -41,10 +56,18 @@ class RelationHead(nn.Module):
     negative_slope: float = 0.01
     norm_epsilon: float = 1e-5
     precision: Precision = "highest"
+    dtype: Any = None
+
+    def __post_init__(self):
+        check_fields(self)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, pairs: jax.Array) -> jax.Array:
-        x, padded = pairs, min(pairs.shape[1:3]) < SMALL_MAP
+        """Relations before the sigmoid: ``[M, h, w, 2 C] -> [M]``."""
+        if pairs.ndim != 4 or pairs.shape[-1] % 2 or min(pairs.shape) < 1:
+            raise UserError(f"pairs of feature maps have shape {pairs.shape}; expected [M, h, w, 2 C]")
+        x, padded = in_dtype(pairs, self.dtype), min(pairs.shape[1:3]) < SMALL_MAP
         for i in range(2):
             x = Block(
                 pairs.shape[-1] // 2, self.norm, self.use_bias, self.negative_slope, self.norm_epsilon, self.precision,

@@ -1,29 +1,41 @@
 """ResNet-12: four residual blocks of three convolutions."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen import leaky_relu
 
-from cxgrad_jax.models._layers import Conv, Film, Head, Norm, Precision, max_pool, modulate, standardise
+from cxgrad_jax.models._checks import check_fields, check_images
+from cxgrad_jax.models._convolution import Precision
+from cxgrad_jax.models._layers import Conv, Film, Head, at_least_float32, in_dtype, modulate, standardise
+from cxgrad_jax.models._normalisation import Norm
+from cxgrad_jax.models._pooling import max_pool
 
 
 class ResNet12(nn.Module):
-    """Four residual blocks, global average pooling and a linear head: ``[N, H, W, C] -> logits [N, num_classes]``.
+    """Four residual blocks, global average pooling and a linear head.
+
+    Images ``[N, H, W, C]`` in [0, 1] give logits ``[N, num_classes]``. H and W are at least 4, with
+    ``pooling="every_block"`` at least 16.
 
     Attributes:
       num_classes: outputs of the head, the way of the episodes.
       channels: of the four blocks.
-      pooling: ``"alfa"``: as the network released with ALFA, the only public code (blocks 1 and 2 pool, block 3 pools
-        with one row and column of padding, block 4 does not; 84 -> 42 -> 21 -> 11 -> 11). ``"every_block"``: as the
-        CxGrad paper's appendix B (84 -> 42 -> 21 -> 10 -> 5).
-      norm: ``"batch"``, ``"layer"`` or ``"group"`` (see ``layers.Norm``).
-      negative_slope: of the activation; 0 is ReLU, which both paper and released code use here.
-      norm_epsilon: added to the variance.
-      precision: of products on accelerators.
-      image_statistics: as ``Conv4``.
+      pooling: ``"alfa"`` is the network released with ALFA (https://github.com/baiksung/ALFA), the only public code:
+        blocks 1 and 2 pool, block 3 pools with a margin of one row and column, block 4 does not pool
+        (84 -> 42 -> 21 -> 11 -> 11). ``"every_block"`` follows appendix B of the CxGrad paper
+        (84 -> 42 -> 21 -> 10 -> 5).
+      negative_slope: of the activation, at least 0; 0 is ReLU, which both paper and released code use here.
+      norm, norm_epsilon, precision, image_statistics, dtype: as ``Conv4``.
 
-    A call may be given ``film``, a scale and a shift ``[channels[2]]`` of the third block before its activation.
+    A call may be given ``film``, a scale and a shift ``[channels[2]]``, applied behind the pooling of the third block,
+    before the activation.
+
+    Raises:
+      UserError: a field has a value that it cannot have; or, in a call, the images have a shape or dtype that the
+        network or its parameters cannot take.
     """
 
     num_classes: int
@@ -34,6 +46,11 @@ class ResNet12(nn.Module):
     norm_epsilon: float = 1e-5
     precision: Precision = "highest"
     image_statistics: str = "none"
+    dtype: Any = None
+
+    def __post_init__(self):
+        check_fields(self)
+        super().__post_init__()
 
     def setup(self):
         self.block = [  # its parameters are block_0 ... block_3
@@ -43,11 +60,17 @@ class ResNet12(nn.Module):
         self.head = Head(self.num_classes, self.precision)
 
     @property
+    def smallest_image(self) -> int:
+        """Least height and width of the images."""
+        return 4 if self.pooling == "alfa" else 16
+
+    @property
     def film_features(self) -> int:
         """Channels that ``film`` scales and shifts."""
         return self.channels[2]
 
     def __call__(self, x: jax.Array, film: Film | None = None) -> jax.Array:
+        """Logits: ``[N, H, W, C] -> [N, num_classes]``."""
         return self.head(self.embed(x, film))
 
     def embed(self, x: jax.Array, film: Film | None = None) -> jax.Array:
@@ -56,16 +79,18 @@ class ResNet12(nn.Module):
 
     def feature_maps(self, x: jax.Array, film: Film | None = None) -> jax.Array:
         """The output of the last block: ``[N, H, W, C] -> [N, h, w, D]``."""
-        x = standardise(x, self.image_statistics)
+        x = jnp.asarray(x)
+        check_images(x, self.smallest_image, self.image_statistics)
+        x = in_dtype(standardise(x, self.image_statistics), self.dtype)
         for i, block in enumerate(self.block):
             x = block(x)
-            # ReLU commutes with max-pooling; pooling first activates a quarter of the values.
+            # An activation that never falls commutes with max-pooling. It comes last, on a quarter of the values.
             if self.pooling == "every_block" or i < 2:
                 x = max_pool(x)
             elif i == 2:
                 x = max_pool(x, padding=1)
             x = leaky_relu(modulate(x, film if i == 2 else None), self.negative_slope)
-        return x
+        return at_least_float32(x)
 
 
 class ResidualBlock(nn.Module):

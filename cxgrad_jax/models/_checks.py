@@ -1,0 +1,103 @@
+"""What a network refuses: fields when it is made, images when it is called or traced."""
+
+import dataclasses
+import math
+from numbers import Integral, Real
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.models._normalisation import GROUPS
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "norm": ("batch", "layer", "group"),
+    "use_bias": (False, True),
+    "precision": ("default", "high", "highest", None),
+    "image_statistics": ("none", "imagenet"),
+    "pooling": ("alfa", "every_block"),
+}
+FILTERS = ("features", "channels")  # numbers of filters, each behind a normalisation
+BLOCKS = 4  # of every backbone
+
+
+def check_fields(module: nn.Module) -> None:
+    """Refuses values that the fields of a network cannot have. Fields are known by their names.
+
+    Raises:
+      UserError: names the field, its value and what is expected.
+    """
+    fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
+    for name, value in fields.items():
+        if name in CHOICES and value not in CHOICES[name]:
+            raise UserError(f"{name} is {value!r}; expected one of {', '.join(map(str, CHOICES[name]))}")
+        if name in ("num_classes", "hidden") and not _is_count(value):
+            raise UserError(f"{name} is {value!r}; expected a whole number, at least 1")
+        if name in FILTERS:
+            _check_filters(name, value, fields["norm"])
+        if name == "negative_slope" and not _is_number(value):
+            raise UserError(
+                f"{name} is {value!r}; expected a number, at least 0: pooling comes before the activation, and the "
+                "order makes no difference only if the activation never falls"
+            )
+        if name == "norm_epsilon" and not _is_number(value):
+            raise UserError(f"{name} is {value!r}; expected a number, at least 0")
+        if name == "dtype" and value is not None and not _is_floating(value):
+            raise UserError(f"{name} is {value!r}; expected None or a floating dtype, such as 'bfloat16'")
+
+
+def check_images(images: jax.Array, smallest: int, statistics: str) -> None:
+    """Refuses what are no images ``[N, H, W, C]`` for a network.
+
+    Args:
+      images: known by shape and dtype, so that a traced array is checked as well.
+      smallest: height and width that the network's poolings need.
+      statistics: the network's ``image_statistics``.
+
+    Raises:
+      UserError: names the shape or the dtype and what is expected.
+    """
+    shape = images.shape
+    if len(shape) != 4 or min(shape) < 1 or min(shape[1:3]) < smallest:
+        raise UserError(
+            f"images have shape {shape}; expected [N, H, W, C] with H and W at least {smallest}{_advice(shape)}"
+        )
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise UserError(f"images have dtype {images.dtype}; expected floats in [0, 1] (divide uint8 by 255)")
+    if statistics == "imagenet" and shape[-1] not in (1, 3):
+        raise UserError(f"images have {shape[-1]} channels; image_statistics='imagenet' needs 3, or 1 for grey images")
+
+
+def _advice(shape: tuple[int, ...]) -> str:
+    if len(shape) == 4 and shape[1] in (1, 3) and shape[1] < shape[3]:
+        return "; channels come last: images.transpose(0, 2, 3, 1)"
+    if len(shape) == 3:
+        return "; add the missing axis: images[None] for one image, images[..., None] for grey ones without channels"
+    return ""
+
+
+def _check_filters(name: str, value: Any, norm: str) -> None:
+    several = name == "channels"
+    if several and (not isinstance(value, tuple | list) or len(value) != BLOCKS):
+        raise UserError(f"{name} is {value!r}; expected {BLOCKS} numbers of filters, one a block")
+    multiple = GROUPS if norm == "group" else 1
+    if not all(_is_count(filters) and filters % multiple == 0 for filters in (value if several else (value,))):
+        of = f" that are multiples of {GROUPS}, the groups of norm 'group'" if norm == "group" else ", at least 1"
+        raise UserError(f"{name} is {value!r}; expected whole numbers{of}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _is_floating(value: Any) -> bool:
+    try:
+        return jnp.issubdtype(jnp.dtype(value), jnp.floating)
+    except TypeError:
+        return False

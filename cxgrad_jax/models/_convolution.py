@@ -1,0 +1,125 @@
+"""The convolution, whose derivatives of first and second order are as fast as its value.
+
+Meta-learning differentiates through gradients, so a layer is only as fast as its second derivative. On a CPU the
+compiler's own kernel gradient takes several times as long as the convolution. The forms here do not.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cxgrad_jax.models._residuals import keep, kept
+from cxgrad_jax.platforms import current_platform
+
+Precision = str | None
+
+IMAGES_AT_ONCE = 15  # of a kernel gradient on a CPU
+FEW_CHANNELS = 3  # images have at most three channels, feature maps have more
+
+
+def convolution(x: jax.Array, kernel: jax.Array, precision: Precision = "highest") -> jax.Array:
+    """Stride-1 "SAME" convolution (cross-correlation) of ``x [N, H, W, C_in]`` with an odd square kernel.
+
+    Args:
+      x: images or feature maps of any floating dtype.
+      kernel: ``[S, S, C_in, C_out]`` of the same dtype, S odd.
+      precision: of the products on accelerators, as in ``jax.lax``. A CPU always uses the full input precision.
+
+    Returns:
+      ``[N, H, W, C_out]``, equal to ``jax.lax.conv_general_dilated`` up to rounding, in value and in derivatives of
+      every order. On a CPU derivatives are of reverse mode only.
+    """
+    if current_platform() == "cpu":
+        return _convolution(x, kernel, precision)
+    return _lax_convolution(x, kernel, precision, kernel.shape[0] // 2)
+
+
+def is_few(channels: int) -> bool:
+    """Whether an input with so many channels counts as images, which the first layer has, and not as feature maps."""
+    return channels <= FEW_CHANNELS
+
+
+def _lax_convolution(x: jax.Array, kernel: jax.Array, precision: Precision, margin: int) -> jax.Array:
+    margins, dimensions = ((margin, margin), (margin, margin)), ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (1, 1), margins, dimension_numbers=dimensions, precision=precision)
+
+
+def _neighbours(x: jax.Array, size: int) -> list[jax.Array]:
+    """``x [N, H, W, C]`` moved by each offset of a ``size`` x ``size`` kernel; zeros come in from outside."""
+    height, width, margin = x.shape[1], x.shape[2], (size // 2, size // 2)
+    x = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
+    return [x[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
+
+
+# The convolution is bilinear in (input, kernel), and so is its kernel gradient in (input, output gradient). The
+# derivatives of each are again one of the two, so two custom rules cover every order of differentiation.
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolution(x: jax.Array, kernel: jax.Array, precision: Precision) -> jax.Array:
+    size, _, channels, features = kernel.shape
+    if size > 1 and channels <= FEW_CHANNELS:
+        # The compiler's convolution gathers the three channels of an image number by number, again in every inner step.
+        patches = jnp.concatenate(_neighbours(x, size), axis=-1)
+        return _lax_convolution(patches, kernel.reshape(1, 1, -1, features), precision, 0)
+    return _lax_convolution(x, kernel, precision, size // 2)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision) -> jax.Array:
+    """Gradient of ``sum(convolution(x, kernel) * g)`` with respect to the kernel: ``[size, size, C_in, C_out]``.
+
+    It is the convolution of ``x`` with ``g`` in which channels and images change places. The transpositions are written
+    out, because inside a loop the compiler does not make them and so misses its fast convolution. A few images are
+    taken at a time, so that what is transposed stays in the caches.
+    """
+
+    def of_images(x, g):
+        channels, features = x.shape[-1], g.shape[-1]
+        if channels <= FEW_CHANNELS:  # a product of matrices, which is fastest written as a convolution
+            moved = jnp.stack([shifted.transpose(3, 0, 1, 2) for shifted in _neighbours(x, size)])
+            left, right = moved.reshape(size * size * channels, 1, 1, -1), g.reshape(1, 1, -1, features)
+            return _lax_convolution(left, right, precision, 0).reshape(size, size, channels, features)
+        rows = _lax_convolution(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), precision, size // 2)
+        return rows.transpose(1, 2, 0, 3)
+
+    images = x.shape[0]
+    chunks = -(-images // IMAGES_AT_ONCE)
+    if chunks == 1:
+        return of_images(x, g)
+    missing = -images % chunks  # images of zeros add nothing
+
+    def split(array):
+        array = jnp.pad(array, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else array
+        return array.reshape(chunks, -1, *array.shape[1:])
+
+    return jnp.sum(lax.map(lambda pair: of_images(*pair), (split(x), split(g))), axis=0)
+
+
+def _transposed(kernel: jax.Array) -> jax.Array:
+    """The kernel whose convolution is the input gradient: turned by 180 degrees, channels exchanged."""
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+def _convolution_forward(x, kernel, precision):
+    return _convolution(x, kernel, precision), keep(x, kernel)
+
+
+def _convolution_backward(precision, residuals, g):
+    x, kernel = kept(residuals)
+    return _convolution(g, _transposed(kernel), precision), _kernel_gradient(x, g, kernel.shape[0], precision)
+
+
+def _kernel_gradient_forward(x, g, size, precision):
+    return _kernel_gradient(x, g, size, precision), keep(x, g)
+
+
+def _kernel_gradient_backward(size, precision, residuals, cotangent):
+    x, g = kept(residuals)
+    return _convolution(g, _transposed(cotangent), precision), _convolution(x, cotangent, precision)
+
+
+_convolution.defvjp(_convolution_forward, _convolution_backward)
+_kernel_gradient.defvjp(_kernel_gradient_forward, _kernel_gradient_backward)

@@ -1,0 +1,47 @@
+"""The convolution equals the plain one in value and in derivatives of first and second order."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from derivatives import assert_close, derivatives, random
+from jax import lax
+
+from cxgrad_jax.models._convolution import convolution
+from cxgrad_jax.models._pooling import max_pool
+
+pytestmark = pytest.mark.usefixtures("double_precision")
+
+
+def plain_convolution(x, kernel):
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@pytest.mark.parametrize(("size", "channels_in", "channels_out"), [(3, 3, 5), (5, 3, 2), (3, 17, 4), (1, 3, 6)])
+def test_convolution(size, channels_in, channels_out):
+    x, kernel = random(0, 3, 7, 6, channels_in), 0.2 * random(1, size, size, channels_in, channels_out)
+    assert_close(derivatives(convolution, x, kernel), derivatives(plain_convolution, x, kernel))
+
+
+def test_convolutions_in_a_scan_that_is_differentiated_twice():
+    x, kernels = random(0, 2, 3, 6, 6, 4), [0.2 * random(i, 3, 3, 4, 4) for i in (1, 2)]
+
+    def one_after_the_other(convolution):
+        def network(x, kernels):
+            return convolution(jnp.sin(convolution(x, kernels[0])), kernels[1])
+
+        return lambda *kernels: jax.lax.map(lambda x: max_pool(network(x, kernels)), x)
+
+    ours = derivatives(one_after_the_other(convolution), *kernels)
+    assert_close(ours, derivatives(one_after_the_other(plain_convolution), *kernels))
+
+
+def test_convolution_under_vmap_over_kernels():
+    x, kernels = random(0, 2, 3, 6, 6, 3), random(1, 2, 3, 3, 3, 4)
+    assert_close(derivatives(jax.vmap(convolution), x, kernels), derivatives(jax.vmap(plain_convolution), x, kernels))
+
+
+@pytest.mark.parametrize("images", [1, 15, 16, 31])
+def test_kernel_gradient_of_any_number_of_images(images):
+    x, kernel = random(0, images, 6, 6, 3), random(1, 3, 3, 3, 4)
+    ours = jax.grad(lambda k: jnp.sum(jnp.sin(convolution(x, k))))(kernel)
+    assert_close(ours, jax.grad(lambda k: jnp.sum(jnp.sin(plain_convolution(x, k))))(kernel))
