@@ -13,7 +13,7 @@ from absl import logging
 
 from cxgrad_jax.data import _layout
 from cxgrad_jax.data._lock import locked
-from cxgrad_jax.data._tfds import require_tfds
+from cxgrad_jax.data._tfds import accounts_without_names, require_tfds
 from cxgrad_jax.data.datasets import catalogue, image_folder
 from cxgrad_jax.data.datasets.facts import Facts, size_text
 from cxgrad_jax.errors import UserError
@@ -98,7 +98,8 @@ def _run(builder: "FewShotBuilder", facts: Facts) -> None:
 
     config = tfds.download.DownloadConfig(try_download_gcs=False, force_checksums_validation=True)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # tfds prints that all sizes are unknown
+        # tfds prints that all sizes are unknown.
+        with contextlib.redirect_stdout(io.StringIO()), accounts_without_names():
             builder.download_and_prepare(download_config=config)
     except NonMatchingChecksumError as error:  # its message has several lines
         reason = " ".join(str(error).split())

@@ -12,7 +12,7 @@ from cxgrad_jax.data._store import SPLITS
 from cxgrad_jax.data.datasets import facts
 from cxgrad_jax.data.datasets.archives import Files, Index, Member, require
 from cxgrad_jax.data.datasets.images import rgb_pixels
-from cxgrad_jax.data.datasets.pickles import field, read_dict, text
+from cxgrad_jax.data.datasets.pickles import field, read_dict, row_numbers, strings
 from cxgrad_jax.errors import UserError
 
 FACTS = facts.Facts(
@@ -69,7 +69,7 @@ def _pickled_images(files: Files) -> defaultdict[str, dict[str, Callable[[], Any
     for name in ("meta", "train", "test"):
         if name not in pickles:
             raise UserError(f"cifar-100-python/{name} is missing: wrong or incomplete archive; {EXPECTED}")
-    class_names = [text(name) for name in field(read_dict(pickles["meta"], EXPECTED), "fine_label_names", EXPECTED)]
+    class_names = strings(field(read_dict(pickles["meta"], EXPECTED), "fine_label_names", EXPECTED)) or []
     images: defaultdict[str, dict[str, Callable[[], Any]]] = defaultdict(dict)
     for subset in ("train", "test"):
         for label, name, image in _read_subset(pickles[subset], subset, len(class_names)):
@@ -84,10 +84,9 @@ def _read_subset(member: Member, subset: str, num_classes: int) -> list[tuple[in
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
         raise UserError(f"cifar-100-python/{subset}: the data are not uint8 [N, 3072]; {EXPECTED}")
     # The names only order the images of a class, and some re-packed archives lack them.
-    names = [text(name) for name in content.get("filenames", [f"{subset}_{i:05d}.png" for i in range(len(data))])]
-    numbers = np.asarray(labels, None if len(labels) else int)
-    fits = numbers.dtype.kind in "iu" and numbers.shape == (len(data),) and len(names) == len(data)
-    if not fits or not ((0 <= numbers) & (numbers < num_classes)).all():
+    names = strings(content.get("filenames", [f"{subset}_{i:05d}.png" for i in range(len(data))])) or []
+    numbers = row_numbers(labels, num_classes)
+    if numbers is None or not len(numbers) == len(names) == len(data):
         raise UserError(f"cifar-100-python/{subset}: the labels or file names do not fit the data; {EXPECTED}")
     images = data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return list(zip(numbers.tolist(), names, images, strict=True))

@@ -9,7 +9,7 @@ from cxgrad_jax.data._store import SPLITS
 from cxgrad_jax.data.datasets import facts
 from cxgrad_jax.data.datasets.archives import Files, Index, Member, require
 from cxgrad_jax.data.datasets.images import rgb_pixels
-from cxgrad_jax.data.datasets.pickles import field, read_dict, text
+from cxgrad_jax.data.datasets.pickles import field, read_dict, row_numbers, text
 from cxgrad_jax.errors import UserError
 
 FACTS = facts.Facts(
@@ -77,9 +77,8 @@ def _index_pickles(by_name: dict[str, Member]) -> Index:
             raise UserError(f"{name}: class_dict does not name the {len(lists[split])} {split} classes of Ravi's lists")
         found[split] = {}
         for synset, rows in rows_of.items():
-            numbers = np.asarray(rows)
-            fits = numbers.dtype.kind in "iu" and numbers.ndim == 1
-            if not fits or not ((0 <= numbers) & (numbers < len(images))).all():
+            numbers = row_numbers(rows, len(images))
+            if numbers is None:
                 raise UserError(f"{name}: the rows of {text(synset)} do not fit image_data; {expected}")
             readers = {f"{row:05d}": functools.partial(np.asarray, images[row]) for row in numbers}
             require(readers, IMAGES_PER_CLASS, text(synset), expected)

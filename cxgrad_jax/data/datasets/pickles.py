@@ -1,7 +1,10 @@
 """Reads arrays and plain containers from pickles, and runs no code from them."""
 
 import pickle
+import warnings
 from typing import Any
+
+import numpy as np
 
 from cxgrad_jax.data.datasets.archives import Member
 from cxgrad_jax.errors import UserError
@@ -40,7 +43,8 @@ def read_pickle(member: Member, expected: str) -> Any:
       UserError: the pickle is damaged, or asks for anything but arrays.
     """
     try:
-        with member.open() as file:
+        with member.open() as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # newer versions of numpy warn of what older ones wrote
             content = _ArrayUnpickler(file, encoding="bytes").load()
     except Exception as error:  # a damaged pickle raises exceptions of many kinds
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -61,6 +65,21 @@ def field(content: dict[str, Any], name: str, expected: str) -> Any:
     if name not in content:
         raise UserError(f"the pickles lack {name!r}: wrong archive; {expected}")
     return content[name]
+
+
+def row_numbers(value: Any, below: int) -> np.ndarray | None:
+    """The value as integers ``[N]`` from 0 to ``below - 1``, or None where it is something else."""
+    try:
+        numbers = np.asarray(value, None if len(value) else int)
+    except Exception:  # what a pickle holds may be anything
+        return None
+    fits = numbers.ndim == 1 and numbers.dtype.kind in "iu" and ((numbers >= 0) & (numbers < below)).all()
+    return numbers if fits else None
+
+
+def strings(value: Any) -> list[str] | None:
+    """The value as a list of strings, or None where it is something else."""
+    return [text(element) for element in value] if isinstance(value, list | tuple | np.ndarray) else None
 
 
 def text(value: Any) -> str:

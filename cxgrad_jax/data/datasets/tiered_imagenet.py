@@ -13,7 +13,7 @@ from cxgrad_jax.data._store import SPLITS
 from cxgrad_jax.data.datasets import facts
 from cxgrad_jax.data.datasets.archives import Files, Index, Member, tar_files
 from cxgrad_jax.data.datasets.images import rgb_pixels
-from cxgrad_jax.data.datasets.pickles import field, read_dict, read_pickle, text
+from cxgrad_jax.data.datasets.pickles import field, read_dict, read_pickle, row_numbers, strings
 from cxgrad_jax.errors import UserError
 
 FACTS = facts.Facts(
@@ -89,9 +89,9 @@ def _index_pickles(
         if name not in by_name:
             raise UserError(f"{name} is missing; {expected}")
     content = read_dict(by_name[f"{split}_labels.pkl"], expected)
-    labels = np.asarray(field(content, "label_specific", expected))
-    names = [text(name) for name in field(content, "label_specific_str", expected)]
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not ((0 <= labels) & (labels < len(names))).all():
+    names = strings(field(content, "label_specific_str", expected)) or []
+    labels = row_numbers(field(content, "label_specific", expected), len(names))
+    if labels is None:
         raise UserError(f"{split}_labels.pkl: label_specific does not number label_specific_str; {expected}")
     if len(names) != len(class_lists()[split]):
         raise UserError(f"{split}_labels.pkl names {len(names)} classes, not {len(class_lists()[split])}; {expected}")
