@@ -66,6 +66,10 @@ def prepare(
         raise UserError(f"{name} is either downloaded or made from files at hand: give one of the two")
     directory = _layout.location(own_name, image_size, data_dir)
     try:
+        str(directory).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"the path {directory} is not UTF-8, which tfds needs: choose another data_dir") from error
+    try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with locked(directory.parent / ".lock"):
             if _is_complete(directory):
@@ -74,13 +78,13 @@ def prepare(
                     logging.info("%s is prepared already in %s", own_name, directory)
                     return directory
                 logging.warning("%s has changed since it was prepared: preparing it again", source)
+            require_tfds()
             paths = [] if download else _sources(name, facts, archives, source)
             fingerprint = image_folder.fingerprint(paths[0]) if name == "image_folder" else None
             # What an interrupted preparation left; nobody else is at work, since the lock is ours.
             for remains in (*directory.parent.glob("incomplete.*"), directory):
                 shutil.rmtree(remains, ignore_errors=True)
             logging.info("Preparing %s in %s", own_name, directory)
-            require_tfds()
             from cxgrad_jax.data.datasets.builder import make_builder
 
             _run(make_builder(name, own_name, directory, paths, download, fingerprint), facts)

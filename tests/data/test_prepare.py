@@ -120,6 +120,12 @@ def test_data_dir_that_cannot_be_written(tmp_path, make):
         data.prepare("image_folder", source=tmp_path / "source", data_dir=tmp_path / "file" / "data")
 
 
+def test_data_dir_that_is_not_utf8(tmp_path, make):
+    make.image_folder(tmp_path / "source")
+    with pytest.raises(UserError, match="is not UTF-8, which tfds needs: choose another data_dir"):
+        data.prepare("image_folder", source=tmp_path / "source", data_dir=tmp_path / "caf\udce9")
+
+
 def test_full_disk_is_told_beforehand(tmp_path, make, monkeypatch):
     from cxgrad_jax.data.datasets import builder
 
