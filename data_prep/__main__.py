@@ -6,11 +6,14 @@
   python -m data_prep tiered_imagenet --source train/              from a folder
   python -m data_prep image_folder --source DIR --as_name NAME     your own DIR/{train,val,test}/class/*.jpg
 
+A test set alone may be DIR/test/class/*.jpg or DIR/class/*.jpg. Your own images are turned upright by their EXIF
+orientation, and transparent parts become white.
 An interrupted preparation leaves nothing that could be taken for a finished one: simply run it again.
 """
 
 import _thread
 import argparse
+import os
 import sys
 import threading
 from typing import NoReturn
@@ -19,8 +22,8 @@ from absl import logging
 
 from cxgrad_jax import data
 from cxgrad_jax.command_line import add_verbosity
-from cxgrad_jax.data._prepare import size_text
 from cxgrad_jax.data.datasets.catalogue import CATALOGUE
+from cxgrad_jax.data.datasets.facts import size_text
 from cxgrad_jax.errors import UserError
 
 
@@ -42,7 +45,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--as_name", metavar="NAME", help="image_folder: the name by which training finds your images")
     parser.add_argument("--image_size", type=int, metavar="N", help="height and width; the data set's usual size")
     parser.add_argument(
-        "--data_dir", metavar="DIR", help=f"where prepared data lie; $CXGRAD_DATA_DIR, now {data.default_data_dir()}"
+        "--data_dir", metavar="DIR", help="where prepared data lie; $CXGRAD_DATA_DIR, or else ~/.cache/cxgrad_jax"
     )
     add_verbosity(parser)
     arguments = parser.parse_args(argv)
@@ -62,6 +65,8 @@ def print_list() -> None:
         print(f"  origin     {facts.origin}")
         for archive in facts.archives:
             print(f"  --archive  {archive.name}, {size_text(archive.size)}")
+        for files in facts.also:
+            print(f"         or  {files}")
         if facts.folder:
             print(f"  --source   {facts.folder}")
         if facts.downloadable:
@@ -95,7 +100,8 @@ def main(argv: list[str]) -> int:
             raise
         print("interrupted: nothing was prepared; run the same command again", file=sys.stderr)
         return 130
-    print(f"{arguments.as_name or arguments.name} is prepared in {directory}")
+    where = os.fsencode(directory).decode("utf-8", "backslashreplace")  # a terminal may refuse other bytes
+    print(f"{arguments.as_name or arguments.name} is prepared in {where}")
     return 0
 
 

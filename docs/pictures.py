@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+
 from cxgrad_jax.training.metrics_file import read_metrics
 
 matplotlib.use("Agg")
@@ -49,7 +50,9 @@ def layers(path: Path) -> None:
     down: dict[tuple[int, int], int] = {}
     for module, file in MODULES.items():
         parts = module.split(".")[1:]
-        name = ("__init__.py" if not parts else parts[-1] + ".py") if file.parent.name == "cxgrad_jax" else f"{parts[0]}/"
+        name = (
+            ("__init__.py" if not parts else parts[-1] + ".py") if file.parent.name == "cxgrad_jax" else f"{parts[0]}/"
+        )
         if layer(module) in (1, 2):
             name = "" if file.name == "__init__.py" else f"{parts[-1]}.py"
         if name and parts:
@@ -67,15 +70,17 @@ def layers(path: Path) -> None:
         box = plt.Rectangle((2, bottom), 78, 19, facecolor=COLOURS[height] + "22", edgecolor=COLOURS[height])
         axes.add_patch(box)
         lines = sum(names.values())
-        axes.text(4, bottom + 15, f"{LAYERS[height]}, {lines:,} lines", weight="bold", color=COLOURS[height], fontsize=11)
-        text = textwrap.fill("   ".join(f"{name} {number}".replace(" ", "\u00a0") for name, number in names.items()), 112)
+        axes.text(
+            4, bottom + 15, f"{LAYERS[height]}, {lines:,} lines", weight="bold", color=COLOURS[height], fontsize=11
+        )
+        text = textwrap.fill(
+            "   ".join(f"{name} {number}".replace(" ", "\u00a0") for name, number in names.items()), 112
+        )
         axes.text(4, bottom + 13, text, va="top", fontsize=8.5, linespacing=1.5)
     for i, ((above, below), number) in enumerate(sorted(down.items())):
         x = 82 + 2.9 * i
         start, end = 3 + 24.5 * above + 9, 3 + 24.5 * below + 9
-        axes.annotate(
-            "", (x, end), (x, start), arrowprops={"arrowstyle": "->", "color": COLOURS[above], "lw": 1.5}
-        )
+        axes.annotate("", (x, end), (x, start), arrowprops={"arrowstyle": "->", "color": COLOURS[above], "lw": 1.5})
         axes.text(x + 0.4, (start + end) / 2, str(number), fontsize=9, color=COLOURS[above])
     axes.text(81, 99, "imports", fontsize=9, va="top")
     figure.savefig(path, dpi=130)

@@ -124,7 +124,9 @@ result
 # %%
 adapted = jax.jit(learner.adapt)(params, episode.support_images, episode.support_labels)
 fig, axes = plt.subplots(1, 2, figsize=(6, 3))
-for ax, (title, network) in zip(axes, {"before": cx.analysis.unadapted(adapted), "after": adapted}.items(), strict=True):
+for ax, (title, network) in zip(
+    axes, {"before": cx.analysis.unadapted(adapted), "after": adapted}.items(), strict=True
+):
     logits = learner.predict(params, network, episode.query_images)
     predicted = np.argmax(logits, axis=-1)
     confusion = np.zeros((5, 5), int)

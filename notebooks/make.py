@@ -44,7 +44,9 @@ def read(name: str) -> nbformat.NotebookNode:
 def execute(notebook: nbformat.NotebookNode) -> None:
     """Runs all cells in an empty folder and keeps their outputs."""
     with tempfile.TemporaryDirectory() as folder:
-        NotebookClient(notebook, timeout=3600, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+        NotebookClient(
+            notebook, timeout=3600, kernel_name="python3", resources={"metadata": {"path": folder}}
+        ).execute()
 
 
 def clean(notebook: nbformat.NotebookNode) -> None:

@@ -26,7 +26,7 @@ from PIL import Image  # noqa: E402
 from runs import flags, run  # noqa: E402
 
 from cxgrad_jax import data  # noqa: E402
-from cxgrad_jax.data import _load as prepared  # noqa: E402
+from cxgrad_jax.data import _layout  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -42,11 +42,11 @@ def tiny_data(tmp_path_factory):
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
     for name in ("tiny", "other"):
         folder = data.prepare("image_folder", source=root / "images", as_name=name, image_size=16, data_dir=root)
-    grey = prepared.prepared_dir("omniglot", 16, root)
+    grey = _layout.location("omniglot", 16, root)
     grey.mkdir(parents=True)
     for split in data.SPLITS:
-        np.save(prepared.array_path(grey, split), np.load(prepared.array_path(folder, split))[..., :1])
-    prepared.write_index(grey, prepared.read_index(folder)["class_sizes"], [])
+        np.save(_layout.array_path(grey, split), np.load(_layout.array_path(folder, split))[..., :1])
+    _layout.write_index(grey, _layout.read_index(folder)["class_sizes"], [])
     return root
 
 

@@ -393,7 +393,15 @@ def test_help(capsys):
         main.run(["--help"])
     assert not end.value.code
     text = capsys.readouterr().out
-    for flag in ("--config NAME[:PRESET]", "--verbosity", "--workdir", "--mode", "--distributed", "--config.train.iterations", "500"):
+    for flag in (
+        "--config NAME[:PRESET]",
+        "--verbosity",
+        "--workdir",
+        "--mode",
+        "--distributed",
+        "--config.train.iterations",
+        "500",
+    ):
         assert flag in text
 
 

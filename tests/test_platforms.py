@@ -13,7 +13,6 @@ from cxgrad_jax.learners._inner_loop import scan_steps
 from cxgrad_jax.models import _fused
 from cxgrad_jax.models._convolution import convolution
 
-
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="tells what a process with only a CPU does")
 
 

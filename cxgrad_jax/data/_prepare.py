@@ -1,39 +1,27 @@
 """Turns archives, image folders and the embedded glyphs into prepared data sets."""
 
 import contextlib
-import fcntl
-import importlib
-import importlib.util
 import io
 import os
 import re
 import shutil
-import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import logging
 
-from cxgrad_jax.data import _load as prepared
-from cxgrad_jax.data._store import SPLITS
-from cxgrad_jax.data.datasets import catalogue
+from cxgrad_jax.data import _layout
+from cxgrad_jax.data._lock import locked
+from cxgrad_jax.data._tfds import accounts_without_names, require_tfds
+from cxgrad_jax.data.datasets import catalogue, image_folder
+from cxgrad_jax.data.datasets.facts import Facts, size_text
 from cxgrad_jax.errors import UserError
 
 if TYPE_CHECKING:
     from cxgrad_jax.data.datasets.builder import FewShotBuilder
 
 _PathLike = str | os.PathLike[str]
-
-_BUILDERS = {
-    "mini_imagenet": ("mini_imagenet", "MiniImagenet"),
-    "tiered_imagenet": ("tiered_imagenet", "TieredImagenet"),
-    "cifar_fs": ("cifar_fs", "CifarFs"),
-    "cub": ("cub", "Cub"),
-    "omniglot": ("omniglot", "Omniglot"),
-    "glyphs": ("glyphs_builder", "Glyphs"),
-    "image_folder": ("image_folder", "ImageFolder"),
-}
 
 
 def prepare(
@@ -48,6 +36,10 @@ def prepare(
 ) -> Path:
     """Prepares a data set for ``load``; returns at once where that is done already.
 
+    An ``image_folder`` that has changed since (names, sizes or times of its images) is prepared again. Its images are
+    stored as a viewer shows them: turned upright by their EXIF orientation, transparent parts on white. Published data
+    sets keep the pixels of the official code.
+
     A preparation that is interrupted, even by a kill, leaves nothing that ``load`` takes for a finished one, and can
     simply be run again. Of several at the same time one does the work and the others wait for it.
 
@@ -56,7 +48,8 @@ def prepare(
       data_dir: the folder of prepared data sets; ``default_data_dir()`` unless given.
       archives: the publisher's archives, where the data set has any (see ``python -m data_prep --list``).
       source: instead of archives, a folder: the extracted images of miniImageNet or tieredImageNet or, for
-        ``image_folder``, the user's own ``root/{train,val,test}/class/*.{jpg,jpeg,png}``.
+        ``image_folder``, the user's own ``root/{train,val,test}/class/*.jpg`` (or bmp, gif, jpeg, png, webp). A test
+        set alone is ``root/test/class/*`` or ``root/class/*``.
       image_size: the height and width to resize to; the data set's usual size unless given. Sizes lie side by side.
       as_name: the name by which ``load`` finds the images of an ``image_folder``; small letters, digits and ``_``.
       download: whether to download the archives (CIFAR-FS, CUB and Omniglot); their checksums are verified.
@@ -71,73 +64,36 @@ def prepare(
     own_name = _check_arguments(name, image_size, as_name, download)
     if download and (archives or source):
         raise UserError(f"{name} is either downloaded or made from files at hand: give one of the two")
-    directory = prepared.prepared_dir(own_name, image_size, data_dir)
+    directory = _layout.location(own_name, image_size, data_dir)
+    try:
+        str(directory).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"the path {directory} is not UTF-8, which tfds needs: choose another data_dir") from error
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(directory.parent / ".lock"):
+        with locked(directory.parent / ".lock"):
             if _is_complete(directory):
                 _check_same_source(own_name, directory, source)
-                logging.info("%s is prepared already in %s", own_name, directory)
-                return directory
-            paths = () if download else _sources(name, facts, archives, source)
+                if source is None or name != "image_folder" or not _has_changed(directory, _layout.expanded(source)):
+                    logging.info("%s is prepared already in %s", own_name, directory)
+                    return directory
+                logging.warning("%s has changed since it was prepared: preparing it again", source)
+            require_tfds()
+            paths = [] if download else _sources(name, facts, archives, source)
+            fingerprint = image_folder.fingerprint(paths[0]) if name == "image_folder" else None
             # What an interrupted preparation left; nobody else is at work, since the lock is ours.
             for remains in (*directory.parent.glob("incomplete.*"), directory):
                 shutil.rmtree(remains, ignore_errors=True)
             logging.info("Preparing %s in %s", own_name, directory)
-            builder = make_builder(name, own_name, directory, paths, download)
-            _run(builder, facts)
+            from cxgrad_jax.data.datasets.builder import make_builder
+
+            _run(make_builder(name, own_name, directory, paths, download, fingerprint), facts)
     except OSError as error:
         raise UserError(f"cannot prepare {own_name} in {directory}: {error}") from error
     return directory
 
 
-def make_builder(
-    name: str, own_name: str, directory: Path, archives: Sequence[Path] = (), download: bool = False
-) -> "FewShotBuilder":
-    """Makes the tfds builder of a data set under the name and size that ``directory``, by ``prepared_dir``, has."""
-    missing = [
-        pip
-        for pip, module in (
-            ("tensorflow-datasets", "tensorflow_datasets"),
-            ("array_record", "array_record"),
-            ("importlib_resources", "importlib_resources"),
-        )
-        if importlib.util.find_spec(module) is None
-    ]
-    if missing:
-        raise UserError(f"preparing data needs {', '.join(missing)}: run `pip install {' '.join(missing)}`")
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.download.checksums import UrlInfo
-    from tensorflow_datasets.core.utils import Size
-
-    from cxgrad_jax.data.datasets.builder import ImageSize
-
-    module, class_name = _BUILDERS[name]
-    base = getattr(importlib.import_module(f"cxgrad_jax.data.datasets.{module}"), class_name)
-    size = directory.parent.name
-    attributes = {
-        "__module__": base.__module__,
-        "name": own_name,
-        "BUILDER_CONFIGS": [ImageSize(int(size))],
-        "VERSION": tfds.core.Version(directory.name),
-        "url_infos": {
-            archive.url: UrlInfo(Size(archive.size), archive.sha256 or "", archive.name)
-            for archive in catalogue.CATALOGUE[name].archives
-            if archive.url
-        },
-    }
-    # tfds takes names and sizes from the class, not from the instance.
-    builder = types.new_class(class_name, (base,), {"skip_registration": True}, lambda body: body.update(attributes))
-    return builder(
-        archives=archives,
-        download=download,
-        data_dir=directory.parent.parent.parent,
-        config=size,
-        file_format="array_record",
-    )
-
-
-def _run(builder: "FewShotBuilder", facts: catalogue.Facts) -> None:
+def _run(builder: "FewShotBuilder", facts: Facts) -> None:
     """Runs tfds's preparation, which works in a folder of another name and renames it at the end."""
     import requests
     import tensorflow_datasets as tfds
@@ -146,7 +102,8 @@ def _run(builder: "FewShotBuilder", facts: catalogue.Facts) -> None:
 
     config = tfds.download.DownloadConfig(try_download_gcs=False, force_checksums_validation=True)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # tfds prints that all sizes are unknown
+        # tfds prints that all sizes are unknown.
+        with contextlib.redirect_stdout(io.StringIO()), accounts_without_names():
             builder.download_and_prepare(download_config=config)
     except NonMatchingChecksumError as error:  # its message has several lines
         reason = " ".join(str(error).split())
@@ -171,15 +128,13 @@ def _check_arguments(name: str, image_size: int | None, as_name: str | None, dow
     return as_name
 
 
-def _sources(
-    name: str, facts: catalogue.Facts, archives: Sequence[_PathLike], source: _PathLike | None
-) -> tuple[Path, ...]:
+def _sources(name: str, facts: Facts, archives: Sequence[_PathLike], source: _PathLike | None) -> list[Path]:
     """The archives or the one folder to read; raises UserError where they do not suit the data set."""
     if source is not None and not facts.folder:
         raise UserError(f"{name} is not read from a folder: {_needs(name)}")
     if archives and (source is not None or not facts.archives):
         raise UserError(f"{name} takes no archives here: {_needs(name)}")
-    paths = tuple(Path(path).expanduser() for path in (archives if source is None else [source]))
+    paths = [_layout.expanded(path) for path in (archives if source is None else [source])]
     if not paths and (facts.archives or facts.folder):
         raise UserError(_needs(name))
     for path in paths:
@@ -204,34 +159,22 @@ def _needs(name: str) -> str:
     return f"{name} needs {', or '.join(ways)}" if ways else f"{name} needs no archive"
 
 
-def size_text(size: int | str) -> str:
-    """A size in words: bytes are told exactly, for comparing with a file at hand."""
-    return f"{size:,} bytes" if isinstance(size, int) else size
-
-
 def _is_complete(directory: Path) -> bool:
     try:
-        for split in SPLITS:
-            prepared.open_store(directory, split)
-    except prepared.DAMAGE:
+        for split in _layout.read_index(directory)["class_sizes"]:
+            _layout.open_store(directory, split)
+    except Exception:  # damaged files raise exceptions of many kinds
         return False
     return (directory / "dataset_info.json").is_file()
 
 
+def _has_changed(directory: Path, source: Path) -> bool:
+    """Whether the user's folder differs from what was prepared. A folder that is gone has not changed."""
+    return source.is_dir() and _layout.read_index(directory).get("fingerprint") != image_folder.fingerprint(source)
+
+
 def _check_same_source(own_name: str, directory: Path, source: _PathLike | None) -> None:
     """Raises UserError if a name is asked for that stands for another folder already."""
-    known = prepared.read_index(directory)["source"]
-    if source is not None and known and str(Path(source).expanduser().resolve()) not in known:
+    known = _layout.read_index(directory).get("source")
+    if source is not None and known and str(_layout.expanded(source).resolve()) not in known:
         raise UserError(f"{own_name} is prepared from {known[0]} already: choose another as_name or remove {directory}")
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Lets one process at a time in; the system opens the lock of a process that dies."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logging.warning("another process is preparing %s: waiting for it", path.parent)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

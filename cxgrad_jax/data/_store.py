@@ -1,8 +1,11 @@
-"""An image store: the uint8 images of one split, grouped by class."""
+"""An image store: the images of one split, grouped by class."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from cxgrad_jax.errors import UserError
 
 SPLITS = ("train", "val", "test")
 
@@ -11,11 +14,11 @@ class ImageStore(NamedTuple):
     """The images of one split, ordered by class, so that a class is one contiguous range.
 
     Attributes:
-      images: uint8 ``[num_images, H, W, C]``; a plain array or a read-only memory map.
+      images: ``[num_images, H, W, C]``, uint8 or float in [0, 1]; a plain array or a read-only memory map.
       offsets: int32 ``[num_classes + 1]``; class ``c`` owns the images ``offsets[c]`` to ``offsets[c + 1] - 1``.
       class_names: one name per class, ``num_classes`` of them, in the order of ``offsets``.
-      name: of the data set.
-      split: "train", "val" or "test".
+      name: of the data set, as reports and messages name it.
+      split: "train", "val" or "test"; the same seed draws other episodes from each.
     """
 
     images: np.ndarray
@@ -34,6 +37,14 @@ class ImageStore(NamedTuple):
         return int(np.diff(self.offsets).min())
 
 
+class ClassSplits(NamedTuple):
+    """Three stores that share no class."""
+
+    train: ImageStore
+    val: ImageStore
+    test: ImageStore
+
+
 def with_rotations(store: ImageStore) -> ImageStore:
     """Adds every class turned by 90, 180 and 270 degrees as a class of its own: four times the classes.
 
@@ -42,5 +53,44 @@ def with_rotations(store: ImageStore) -> ImageStore:
     turned = [np.rot90(store.images, k, axes=(1, 2)) for k in range(4)]
     sizes = np.tile(np.diff(store.offsets), 4)
     names = tuple(f"{name}/rot{90 * k}" for k in range(4) for name in store.class_names)
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
-    return store._replace(images=np.concatenate(turned), offsets=offsets, class_names=names)
+    return store._replace(images=np.concatenate(turned), offsets=offsets_of(sizes), class_names=names)
+
+
+def split_classes(store: ImageStore, seed: int, fractions: Sequence[float] = (0.64, 0.16, 0.20)) -> ClassSplits:
+    """Distributes the classes of a store at random over train, val and test.
+
+        train, val, test = cx.data.split_classes(store, seed=0)
+
+    Args:
+      store: three classes or more. Its images are copied.
+      seed: the same seed gives the same splits.
+      fractions: the share of the classes that goes to train, val and test; positive, with a sum of 1. Numbers of
+        classes are rounded, and every split has at least one.
+
+    Returns:
+      Three stores named "train", "val" and "test". Each keeps the order that its classes had.
+
+    Raises:
+      UserError: the store has fewer than three classes, or the fractions are no three positive shares of 1.
+    """
+    shares = np.asarray(fractions, float)
+    if shares.shape != (3,) or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
+        raise UserError(f"fractions={tuple(fractions)}: expected three positive numbers that sum to 1")
+    if store.num_classes < 3:
+        raise UserError(f"{store.num_classes} classes cannot be split into train, val and test: expected 3 or more")
+    train = int(np.clip(round(store.num_classes * shares[0]), 1, store.num_classes - 2))
+    val = int(np.clip(round(store.num_classes * shares[1]), 1, store.num_classes - train - 1))
+    order = np.random.default_rng(seed).permutation(store.num_classes)
+    parts = (order[:train], order[train : train + val], order[train + val :])
+    return ClassSplits(*(_subset(store, np.sort(part), split) for part, split in zip(parts, SPLITS, strict=True)))
+
+
+def offsets_of(sizes: Sequence[int] | np.ndarray) -> np.ndarray:
+    """From the number of images of each class, ``[num_classes]``, to the class boundaries, ``[num_classes + 1]``."""
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+
+
+def _subset(store: ImageStore, classes: np.ndarray, split: str) -> ImageStore:
+    images = np.concatenate([store.images[store.offsets[c] : store.offsets[c + 1]] for c in classes])
+    names = tuple(store.class_names[c] for c in classes)
+    return ImageStore(images, offsets_of(np.diff(store.offsets)[classes]), names, store.name, split)

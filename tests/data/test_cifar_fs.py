@@ -56,6 +56,21 @@ def test_round_trip(protocol, text, few, tmp_path, make):
         np.testing.assert_array_equal(store.images, expected)
 
 
+def test_folders_of_pngs(few, tmp_path, make):
+    """The layout of Bertinetto's cifar100.zip, which the official CxGrad code uses."""
+    class_names, images, labels, _ = few
+    files = {
+        f"cifar100/data/{class_names[label]}/{row:06d}.png": make.encode(images[row], "PNG")
+        for row, label in enumerate(labels)
+    }
+    path = make.write_zip(tmp_path / "cifar100.zip", files | {"cifar100/splits/bertinetto/train.txt": b"beaver"})
+    data.prepare("cifar_fs", archives=[path], data_dir=tmp_path / "data")
+    for split in data.SPLITS:
+        store = data.load("cifar_fs", split, data_dir=tmp_path / "data")
+        expected = np.concatenate([images[labels == class_names.index(name)] for name in store.class_names])
+        np.testing.assert_array_equal(store.images, expected)
+
+
 def test_sizes_lie_side_by_side(few, tmp_path, make):
     path = cifar_archive(tmp_path / "cifar-100-python.tar.gz", make, *few)
     for size in (None, 84):
@@ -106,6 +121,8 @@ def test_malicious_pickle_runs_nothing(few, tmp_path, make):
         ("train", pickle.dumps({"data": np.zeros((2, 9), np.uint8), "fine_labels": [0, 1]}), r"not uint8 \[N, 3072\]"),
         ("train", pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "fine_labels": [7]}), "labels .* do not fit"),
         ("train", pickle.dumps({"data": np.zeros((0, 3072), np.uint8), "fine_labels": []}), "1 images, expected 5"),
+        ("train", pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "fine_labels": 7}), "labels .* do not fit"),
+        ("meta", pickle.dumps({"fine_label_names": None}), "labels .* do not fit"),
         ("train", None, "cifar-100-python/train is missing"),
         ("meta", pickle.dumps({"fine_label_names": ["a"] * 7}), "has 0 images, expected 5"),
     ],

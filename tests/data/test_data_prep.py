@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,7 +57,10 @@ def test_list_tells_all(capsys):
     listed = capsys.readouterr().out
     for name in data.NAMES:
         assert f"{name}: " in listed
-    for text in ("ILSVRC2012_img_train.tar", "169,001,437 bytes", "1028 train, 172 val, 423 test", "BICUBIC"):
+    for text in ("ILSVRC2012_img_train.tar", "169,001,437 bytes", "1028 train, 172 val, 423 test", "BICUBIC",
+        "mini_imagenet_full_size.tar.bz2", "tiered_imagenet.tar", "cifar100.zip", "CUB_200_2011.tgz",
+        "mini-imagenet-cache-test.pkl", "val_images_png.pkl",
+    ):  # fmt: skip
         assert text in listed
 
 
@@ -71,3 +75,23 @@ def test_importing_data_needs_no_tfds():
     code = "import sys, cxgrad_jax.data; print([m for m in sys.modules if m.startswith('tensorflow')])"
     result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert result.stdout == "[]\n", result.stderr
+
+
+# Runs the command as a user whose id has no account.
+NO_ACCOUNT = """
+import pwd, runpy, sys
+def getpwuid(uid): raise KeyError(uid)
+pwd.getpwuid = getpwuid
+runpy.run_module("data_prep", run_name="__main__")
+"""
+
+
+def test_works_from_any_folder_without_home(tmp_path, make):
+    make.image_folder(tmp_path / "source")
+    environment = {key: value for key, value in os.environ.items() if key not in ("HOME", "CXGRAD_DATA_DIR")}
+    environment |= {"PYTHONPATH": str(REPOSITORY), "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", NO_ACCOUNT, "image_folder", "--source", "source", "--as_name", "mine"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"mine is prepared in {tmp_path / 'cxgrad_jax/mine/84/1.0.0'}\n"
+    assert result.stderr.count("there is no home folder") == 1

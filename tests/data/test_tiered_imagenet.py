@@ -1,7 +1,10 @@
+import io
+import pickle
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cxgrad_jax import data
 from cxgrad_jax.data.datasets import tiered_imagenet
@@ -74,3 +77,60 @@ def test_tar_of_a_synset_that_claims_more_than_it_has(images, tmp_path, make):
     path.write_bytes(make.tar_bytes(cut))
     with pytest.raises(UserError, match=f"{synset}.tar is cut off in {synset}_10.JPEG"):
         data.prepare("tiered_imagenet", archives=[path], data_dir=tmp_path / "data")
+
+
+def write_caches(folder, make, *, synsets=True, number=None):
+    """The pickles of Ren et al.: two classes a split, whose rows are mixed; returns the images by split and class."""
+    folder.mkdir()
+    found = {}
+    for s, (split, total) in enumerate(tiered_imagenet.IMAGES.items()):
+        labels = np.arange(total) % 2
+        names = tiered_imagenet.class_lists()[split] if synsets else ["crane", f"maillot {s}"]
+        pngs = [make.encode(make.pixels(100 * s + row, 84, 84), "PNG") for row in range(total)]
+        rows = [np.frombuffer(png, np.uint8) for png in pngs[:number]]
+        (folder / f"{split}_images_png.pkl").write_bytes(pickle.dumps(rows))
+        content = {"label_specific": labels, "label_specific_str": names, "label_general": labels * 0}
+        (folder / f"{split}_labels.pkl").write_bytes(pickle.dumps(content, 2))
+        found[split] = [[pngs[row] for row in np.flatnonzero(labels == label)] for label in (0, 1)]
+    return found
+
+
+@pytest.mark.parametrize("synsets", [True, False])
+@pytest.mark.parametrize("kind", ["source", "tar"])
+def test_pickled_caches(synsets, kind, images, tmp_path, make):
+    pngs = write_caches(tmp_path / "caches", make, synsets=synsets)
+    if kind == "tar":
+        files = {f"tiered-imagenet/{path.name}": path.read_bytes() for path in (tmp_path / "caches").iterdir()}
+        (tmp_path / "tiered_imagenet.tar").write_bytes(make.tar_bytes(files))
+        made_from: dict[str, Any] = {"archives": [tmp_path / "tiered_imagenet.tar"]}
+    else:
+        made_from = {"source": tmp_path / "caches"}
+    data.prepare("tiered_imagenet", data_dir=tmp_path / "data", **made_from)
+    for split in data.SPLITS:
+        store = data.load("tiered_imagenet", split, data_dir=tmp_path / "data")
+        if synsets:
+            assert store.class_names == tuple(tiered_imagenet.class_lists()[split])
+        else:  # names in words, which splits may share
+            assert store.class_names[0] == f"{split}000 crane"
+        expected = [np.asarray(Image.open(io.BytesIO(png))) for files in pngs[split] for png in files]
+        np.testing.assert_array_equal(store.images, np.stack(expected))
+
+
+def test_malformed_caches_are_one_line(images, tmp_path, make):
+    def refused(folder, message):
+        with pytest.raises(UserError, match=message) as error:
+            data.prepare("tiered_imagenet", source=tmp_path / folder, data_dir=tmp_path / "data")
+        assert "\n" not in str(error.value)
+
+    write_caches(tmp_path / "short", make, number=3)
+    refused("short", "train_images_png.pkl is no list of 5 images")
+    write_caches(tmp_path / "lacks", make)
+    (tmp_path / "lacks" / "val_images_png.pkl").unlink()
+    refused("lacks", "val_images_png.pkl is missing; .* all six")
+    write_caches(tmp_path / "labels", make)
+    content = {"label_specific": np.array([0, 1, 2, 0]), "label_specific_str": ["a", "b"]}
+    (tmp_path / "labels" / "val_labels.pkl").write_bytes(pickle.dumps(content))
+    refused("labels", "val_labels.pkl: label_specific does not number label_specific_str")
+    content = {"label_specific": np.array([0, 1, 2, 0]), "label_specific_str": ["a", "b", "c"]}
+    (tmp_path / "labels" / "val_labels.pkl").write_bytes(pickle.dumps(content))
+    refused("labels", "val_labels.pkl names 3 classes, not 2")

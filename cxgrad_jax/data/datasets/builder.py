@@ -1,9 +1,10 @@
-"""The base of all data sets' builders: tfds without TensorFlow, and the memory maps that training reads."""
+"""The one tfds builder of all data sets: tfds without TensorFlow, and the memory maps that training reads."""
 
 import contextlib
 import functools
 import itertools
 import shutil
+import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -11,19 +12,23 @@ from typing import Any, cast
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
-from tqdm import tqdm
+from tensorflow_datasets.core.download.checksums import UrlInfo
+from tensorflow_datasets.core.utils import Size
+from tqdm.auto import tqdm
 
-from cxgrad_jax.data import _load as prepared
+from cxgrad_jax.data import _layout
 from cxgrad_jax.data._store import SPLITS
 from cxgrad_jax.data.datasets import catalogue
-from cxgrad_jax.data.datasets.archives import Files, check_published, open_files
-from cxgrad_jax.data.datasets.images import open_image, rgb_pixels
+from cxgrad_jax.data.datasets.archives import Files, Index, check_published, open_files
+from cxgrad_jax.data.datasets.facts import Facts
+from cxgrad_jax.data.datasets.images import open_image
 from cxgrad_jax.errors import UserError
 
-Index = dict[str, dict[str, dict[str, Callable[[], Any]]]]
-"""By split, class name and file name: a function that reads the image. Readers give what ``_pixels`` takes."""
-
 SHARD_BYTES = 128 << 20
+NAMED_ERRORS = 3
+
+Readers = dict[str, dict[str, Callable[[], Any]]]
+"""By class name and file name: a function that reads the image."""
 
 
 class ImageSize(tfds.core.BuilderConfig):
@@ -39,36 +44,31 @@ class ImageSize(tfds.core.BuilderConfig):
 class FewShotBuilder(tfds.core.ShardBasedBuilder, tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Writes class-disjoint splits of uint8 images as ArrayRecord and, in the same order, as ``.npy`` arrays.
 
-    A subclass names itself after its entry in the catalogue and implements ``_index``; it may override ``_pixels``.
-    ``preparation.make_builder`` makes one for any image size.
+    ``make_builder`` derives a class for each data set and image size, since tfds takes both from the class.
 
     Attributes:
+      dataset: the module of the data set, which chooses the images and makes pixels of them.
+      facts: its entry in the catalogue.
       archives: archives, or one folder, of the user's to read from.
       download: whether to download the archives instead.
+      fingerprint: of the user's own folder.
     """
 
     VERSION = tfds.core.Version("1.0.0")
+    dataset: catalogue.DataSet
+    facts: Facts
 
-    def __init__(self, *, archives: Sequence[Path] = (), download: bool = False, **kwargs: Any):
+    def __init__(
+        self, *, archives: Sequence[Path] = (), download: bool = False, fingerprint: str | None = None, **kwargs: Any
+    ):
         self.archives = tuple(archives)
         self.download = download
+        self.fingerprint = fingerprint
         super().__init__(**kwargs)
-
-    @property
-    def facts(self) -> catalogue.Facts:
-        return catalogue.CATALOGUE.get(self.name, catalogue.CATALOGUE["image_folder"])
 
     @property
     def image_size(self) -> int:
         return cast(ImageSize, self.builder_config).image_size
-
-    def _index(self, files: Files) -> Index:
-        """Chooses the images of every split from the files of all archives together; raises UserError if any lack."""
-        raise NotImplementedError
-
-    def _pixels(self, raw: Any, name: str) -> np.ndarray:
-        """Turns what a reader gave, an image file's bytes unless overridden, into uint8 ``[size, size, channels]``."""
-        return rgb_pixels(open_image(raw, name), self.image_size)
 
     def _info(self) -> tfds.core.DatasetInfo:
         shape = (self.image_size, self.image_size, self.facts.channels)
@@ -93,35 +93,70 @@ class FewShotBuilder(tfds.core.ShardBasedBuilder, tfds.core.GeneratorBasedBuilde
         if self.download:
             urls = [archive.url for archive in self.facts.archives]
             paths = tuple(Path(path) for path in dl_manager.download(urls))
+        self._index = self._read_index(paths)
+        sizes = {
+            split: {name: len(members) for name, members in classes.items()} for split, classes in self._index.items()
+        }
+        names = sorted(name for classes in sizes.values() for name in classes)
+        cast(Any, self.info.features)["label"].names = names
+        self._sizes = {split: sum(classes.values()) for split, classes in sizes.items()}
+        self._check_space()
+        source = [str(path.resolve()) for path in self.archives]
+        _layout.write_index(Path(self.data_dir), sizes, source, self.fingerprint)
+        return {split: self._generate_examples(split) for split in self._index}
+
+    def _read_index(self, paths: Sequence[Path]) -> Index:
+        """The images of every split, classes and files sorted by name."""
         files: Files = {}
         for path in paths:
             logging.info("Reading %s", path)
             check_published(path, self.facts)
             files |= open_files(path, self._open, Path(self.data_dir))
-        index = {split: _sorted(classes) for split, classes in self._index(files).items()}
-        _check(index)
-        names = sorted(name for classes in index.values() for name in classes)
-        cast(Any, self.info.features)["label"].names = names
-        sizes = {split: {name: len(members) for name, members in classes.items()} for split, classes in index.items()}
-        self._sizes = {split: sum(classes.values()) for split, classes in sizes.items()}
-        self._check_space()
-        prepared.write_index(Path(self.data_dir), sizes, [str(path.resolve()) for path in self.archives])
-        return {split: self._generate_examples(split, index[split]) for split in SPLITS}
+        try:
+            index = self.dataset.index(files, self.image_size)
+            _check(index)
+        except UserError as error:
+            raise UserError(f"{', '.join(map(str, paths))}: {error}" if paths else str(error)) from error
+        return {
+            split: {name: dict(sorted(members.items())) for name, members in sorted(index[split].items())}
+            for split in SPLITS
+            if split in index
+        }
 
-    def _generate_examples(
-        self, split: str, classes: dict[str, dict[str, Callable[[], Any]]]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yields the examples of one split, and writes their pixels to its ``.npy`` array on the way."""
         shape = (self._sizes[split], self.image_size, self.image_size, self.facts.channels)
-        path = prepared.array_path(Path(self.data_dir), split)
+        path = _layout.array_path(Path(self.data_dir), split)
         array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-        members = ((name, file, reader) for name, files in classes.items() for file, reader in files.items())
-        progress = tqdm(members, desc=f"{self.name} {split}", total=len(array), unit=" images", disable=None)
-        for position, (name, file, reader) in enumerate(progress):
-            key = f"{name}/{file}"
-            array[position] = self._pixels(reader(), key)
+        progress = tqdm(_images(self._index[split]), f"{self.name} {split}", len(array), unit=" images", disable=None)
+        for position, (name, key, reader) in enumerate(progress):
+            try:
+                array[position] = self._pixels(key, reader)
+            except UserError as error:
+                progress.close()
+                raise self._all_errors(error) from error
             yield key, {"image": array[position], "label": name, "key": key}
         array.flush()
+
+    def _pixels(self, key: str, reader: Callable[[], Any]) -> np.ndarray:
+        try:
+            return self.dataset.pixels(open_image(reader(), key), self.image_size)
+        except OSError as error:
+            raise UserError(f"{key} cannot be read ({error.strerror or error})") from error
+
+    def _all_errors(self, first: UserError) -> UserError:
+        """Tries every image, so that one error tells of all that cannot be read."""
+        errors = []
+        images = [image for readers in self._index.values() for image in _images(readers)]
+        for _, key, reader in tqdm(images, "looking for all images that cannot be read", unit=" images", disable=None):
+            try:
+                self._pixels(key, reader)
+            except UserError as error:
+                errors.append(str(error))
+        if len(errors) <= 1:
+            return first
+        more = "; ..." if len(errors) > NAMED_ERRORS else ""
+        return UserError(f"{len(errors)} images cannot be read: {'; '.join(errors[:NAMED_ERRORS])}{more}")
 
     def _check_space(self) -> None:
         needed = 2 * sum(self._sizes.values()) * self.image_size**2 * self.facts.channels  # records and arrays
@@ -141,25 +176,54 @@ class FewShotBuilder(tfds.core.ShardBasedBuilder, tfds.core.GeneratorBasedBuilde
         }
 
 
-def require(found: dict[str, Callable[[], Any]], expected: int, class_name: str, where: str) -> None:
-    """Raises UserError unless a class has as many images as its publisher says."""
-    if len(found) != expected:
-        raise UserError(
-            f"class {class_name} has {len(found)} images, expected {expected}: wrong or incomplete archive; {where}"
-        )
+def make_builder(
+    name: str,
+    own_name: str,
+    directory: Path,
+    archives: Sequence[Path] = (),
+    download: bool = False,
+    fingerprint: str | None = None,
+) -> FewShotBuilder:
+    """Makes the builder of a data set under the name, size and version that ``directory`` has (see ``_layout``)."""
+    size = directory.parent.name
+    attributes = {
+        "__module__": __name__,
+        "dataset": catalogue.DATASETS[name],
+        "facts": catalogue.CATALOGUE[name],
+        "name": own_name,
+        "BUILDER_CONFIGS": [ImageSize(int(size))],
+        "VERSION": tfds.core.Version(directory.name),
+        "url_infos": {
+            archive.url: UrlInfo(Size(archive.size), archive.sha256 or "", archive.name)
+            for archive in catalogue.CATALOGUE[name].archives
+            if archive.url
+        },
+    }
+    builder = types.new_class(
+        "FewShot", (FewShotBuilder,), {"skip_registration": True}, lambda body: body.update(attributes)
+    )
+    return builder(
+        archives=archives,
+        download=download,
+        fingerprint=fingerprint,
+        data_dir=directory.parent.parent.parent,
+        config=size,
+        file_format="array_record",
+    )
 
 
-def _sorted(classes: dict[str, dict[str, Callable[[], Any]]]) -> dict[str, dict[str, Callable[[], Any]]]:
-    return {name: dict(sorted(files.items())) for name, files in sorted(classes.items())}
+def _images(readers: Readers) -> Iterator[tuple[str, str, Callable[[], Any]]]:
+    """Class name, key and reader of every image of a split."""
+    return ((name, f"{name}/{file}", reader) for name, files in readers.items() for file, reader in files.items())
 
 
 def _check(index: Index) -> None:
     """Raises UserError unless all splits have classes, all classes images, and no class is in two splits."""
     home: dict[str, str] = {}
-    for split in SPLITS:
-        if not index.get(split):
-            raise UserError(f"the {split} split has no classes; {', '.join(SPLITS)} need at least one each")
-        for name, files in index[split].items():
+    for split, classes in index.items():
+        if not classes:
+            raise UserError(f"the {split} split has no classes; add some or remove it")
+        for name, files in classes.items():
             if not files:
                 raise UserError(f"class {name} of the {split} split has no images; add some or remove the class")
             if name in home:

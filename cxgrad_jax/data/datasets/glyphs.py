@@ -8,22 +8,30 @@ Nothing is downloaded: an image is a pure function of (character, image number, 
 """
 
 import functools
-import json
 import math
 import unicodedata
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from cxgrad_jax.data.datasets import facts
+from cxgrad_jax.data.datasets.archives import Files, Index
+from cxgrad_jax.data.datasets.images import rgb_pixels
 from cxgrad_jax.errors import UserError
 
-VERSION = "1.0.0"  # raise it whenever a pixel or a split changes
 DEFAULT_IMAGE_SIZE = 28
+FACTS = facts.Facts(
+    title="Glyphs, the embedded data set: characters drawn with the fonts of matplotlib; needs no archive",
+    classes=(182, 45, 57),
+    images="8,520 (30 a class)",
+    image_size=DEFAULT_IMAGE_SIZE,
+    channels=3,
+    resize="drawn at the size asked for",
+    origin="drawn by cxgrad_jax.data.datasets.glyphs",
+    version="1.0.0",  # raise it whenever a pixel or a split changes
+)
 SMALLEST_IMAGE_SIZE = 16
 IMAGES_PER_CLASS = 30
 
@@ -38,6 +46,8 @@ FACES = (
     "DejaVuSerif-Bold",
 )
 
+pixels = rgb_pixels
+
 _SEED = 1
 _SUPERSAMPLING = 2
 _MARGIN = 1 / 28  # of the image's side, kept free of ink all around
@@ -45,9 +55,22 @@ _MARGIN = 1 / 28  # of the image's side, kept free of ink all around
 
 def load_splits() -> dict[str, str]:
     """The characters of each split, as one string per split, sorted by code point."""
-    return json.loads(
-        resources.files("cxgrad_jax.data.datasets").joinpath("splits/glyphs.json").read_text(encoding="utf-8")
-    )
+    return facts.class_lists("glyphs")
+
+
+def index(files: Files, image_size: int) -> Index:
+    """Lists the images of all splits. They are drawn when they are read, and need no files."""
+    found: Index = {}
+    for split, characters in load_splits().items():
+        next(examples(split, image_size))  # refuses a size or a font that will not do
+        found[split] = {
+            class_name(character): {
+                f"{number:02d}_{face_of(number)}.png": functools.partial(draw, character, number, image_size)
+                for number in range(IMAGES_PER_CLASS)
+            }
+            for character in characters
+        }
+    return found
 
 
 def examples(split: str, image_size: int = DEFAULT_IMAGE_SIZE) -> Iterator[tuple[str, str, np.ndarray]]:
@@ -92,6 +115,9 @@ def check_face(face: str, characters: str) -> None:
     Raises:
       UserError: matplotlib lacks the face, or the face lacks a character.
     """
+    import matplotlib
+    from matplotlib.ft2font import FT2Font
+
     mend = f"matplotlib {matplotlib.__version__} lacks it, install one that has it (3.11 does)"
     path = _face_path(face)
     if not path.is_file():
@@ -174,4 +200,6 @@ def _font(face: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 def _face_path(face: str) -> Path:
+    import matplotlib
+
     return Path(matplotlib.get_data_path(), "fonts", "ttf", f"{face}.ttf")

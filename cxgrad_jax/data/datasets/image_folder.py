@@ -1,36 +1,91 @@
-"""Your own images: a folder ``root/{train,val,test}/class/*.{jpg,jpeg,png}``, as the official CxGrad code has it."""
+"""Your own images: a folder ``root/{train,val,test}/class/*.jpg``, as the official CxGrad code has it."""
 
-from pathlib import PurePosixPath
+import hashlib
+import os
+from pathlib import Path, PurePosixPath
+
+from absl import logging
 
 from cxgrad_jax.data._store import SPLITS
-from cxgrad_jax.data.datasets.archives import Files
-from cxgrad_jax.data.datasets.builder import FewShotBuilder, ImageSize, Index
+from cxgrad_jax.data.datasets import facts
+from cxgrad_jax.data.datasets.archives import Files, Index, folder_files
+from cxgrad_jax.data.datasets.images import SUFFIXES, shown_pixels
 from cxgrad_jax.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+FACTS = facts.Facts(
+    title="your own images: root/{train,val,test}/class/*.jpg; name it with --as_name",
+    classes=None,
+    images="all there are",
+    image_size=84,
+    channels=3,
+    resize="turned upright, on white, RGB, then Pillow BICUBIC",
+    origin="your own",
+    folder="a folder laid out as root/{train,val,test}/class/*.{bmp,gif,jpeg,jpg,png,webp}; for a test set alone "
+    "root/test/class/* or root/class/*",
+)
+LAYOUT = "{train,val,test}/class/*.jpg, or test/class/*.jpg or class/*.jpg for a test set alone"
+
+pixels = shown_pixels
 
 
-class ImageFolder(FewShotBuilder, skip_registration=True):
-    """Reads a folder. Suffixes may be in capitals; other files are left alone, and so are hidden ones."""
+def index(files: Files, image_size: int) -> Index:
+    """Sorts the images of a folder by split and class.
 
-    BUILDER_CONFIGS = [ImageSize(84)]
+    A folder that has none of ``train``, ``val`` and ``test`` is a folder of classes: a test set, like a folder with
+    ``test`` alone. Suffixes may be in capitals. A warning counts the files that are left out, hidden ones aside.
+    """
+    present = {PurePosixPath(name).parts[0] for name in files if "/" in name}
+    splits = [split for split in SPLITS if split in present]
+    flat = not splits
+    found: Index = {split: {} for split in splits or ["test"]}
+    left_out = []
+    for name, reader in files.items():
+        *folders, file = ("test", *name.split("/")) if flat else name.split("/")
+        if any(folder.startswith(".") for folder in folders):
+            continue
+        in_class = len(folders) >= 2 and folders[0] in found
+        images = found[folders[0]].setdefault(printable(folders[1]), {}) if in_class else {}
+        if in_class and len(folders) == 2 and is_image(file):
+            images[printable(file)] = reader
+        elif file and not file.startswith("."):
+            left_out.append(name)
+    for split, classes in found.items():
+        for class_name, images in classes.items():
+            if not images:
+                raise UserError(f"{split}/{class_name} holds no {', '.join(SUFFIXES)}; add some or remove it")
+    if not any(found.values()):
+        raise UserError(f"the folder holds no class of images: expected {LAYOUT}")
+    for split in SPLITS:
+        if split not in found and set(found) != {"test"}:
+            raise UserError(f"{split} is missing; expected {LAYOUT}")
+    if flat:
+        logging.warning("there is no train, val or test folder: the %d folders are test classes", len(found["test"]))
+    if left_out:
+        first = ", ".join(map(printable, sorted(left_out)[:3])) + (", ..." if len(left_out) > 3 else "")
+        logging.warning("%d files are left out: %s; expected %s", len(left_out), first, LAYOUT)
+    return found
 
-    def _index(self, files: Files) -> Index:
-        root = self.archives[0]
-        index: Index = {}
-        for split in SPLITS:
-            if not (root / split).is_dir():
-                raise UserError(f"{root / split} is missing; expected {root}/{{train,val,test}}/class/*.jpg")
-            folders = (path for path in (root / split).iterdir() if path.is_dir() and path.name[0] != ".")
-            index[split] = {folder.name: {} for folder in folders}
-        for name, reader in files.items():
-            path = PurePosixPath(name)
-            if len(path.parts) == 3 and path.suffix.lower() in SUFFIXES and path.name[0] != ".":
-                split, class_name, file = path.parts
-                if class_name in index.get(split, {}):
-                    index[split][class_name][file] = reader
-        for split in SPLITS:
-            for class_name, images in index[split].items():
-                if not images:
-                    raise UserError(f"{root / split / class_name} holds no .jpg, .jpeg or .png; add some or remove it")
-        return index
+
+def is_image(name: str) -> bool:
+    """Whether a file is taken for an image: its suffix is one that images have, and it is not hidden."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def fingerprint(root: Path) -> str:
+    """A digest of the names, sizes and times of change of all images of a folder."""
+    digest = hashlib.sha256()
+    for name in sorted(name for name in folder_files(root) if is_image(name)):
+        try:
+            status = (root / name).stat()
+            state = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:  # a broken link
+            state = "missing"
+        digest.update(os.fsencode(name) + f"\0{state}\0".encode())
+    return digest.hexdigest()
+
+
+def printable(name: str) -> str:
+    """A file name as UTF-8 of one line: other bytes, as old zips leave them, and line ends become escapes."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(c if len(f"{c}x".splitlines()) == 1 else repr(c)[1:-1] for c in text)

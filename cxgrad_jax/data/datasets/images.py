@@ -1,34 +1,44 @@
 """From the bytes of an image file to uint8 pixels."""
 
 import io
+import warnings
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cxgrad_jax.errors import UserError
 
 # What image data sets hold in practice, whatever a file's suffix says; the rarer decoders of Pillow stay shut.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
 
-def open_image(data: bytes, name: str) -> Image.Image:
-    """Decodes an image file completely.
+def open_image(raw: bytes | np.ndarray, name: str) -> Image.Image:
+    """Decodes an image file completely. Of an animation it takes the first picture.
+
+    16 bits of grey become 8, as a viewer shows them.
 
     Args:
-      data: the file's bytes.
+      raw: the file's bytes, or uint8 pixels ``[H, W, 3]``.
       name: how an error message names the file.
 
     Raises:
-      UserError: the bytes are no image of the ``FORMATS``, are cut off, or have more than 8 bits a channel.
+      UserError: the bytes are no image of the ``FORMATS``, or are cut off.
     """
+    if isinstance(raw, np.ndarray):
+        return Image.fromarray(raw)
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as many pixels are an error
+            image = Image.open(io.BytesIO(raw), formats=FORMATS)
         image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} is not a readable image ({error}); replace or remove it") from error
-    if image.mode.startswith(("I", "F")):
-        raise UserError(f"{name} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
-    return image
+        return _eight_bits(image) if image.mode.startswith(("I", "F")) else image
+    except Image.UnidentifiedImageError as error:
+        reason = f"it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image" if raw else "it is empty"
+        raise UserError(f"{name} is not a readable image ({reason}); replace or remove it") from error
+    except Exception as error:  # a damaged image raises exceptions of many kinds
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{name} is not a readable image ({reason}); replace or remove it") from error
 
 
 def rgb_pixels(image: Image.Image, image_size: int) -> np.ndarray:
@@ -41,6 +51,25 @@ def rgb_pixels(image: Image.Image, image_size: int) -> np.ndarray:
       uint8 ``[image_size, image_size, 3]``.
     """
     return np.asarray(resized(image, image_size).convert("RGB"))
+
+
+def shown_pixels(image: Image.Image, image_size: int) -> np.ndarray:
+    """The pixels as an image viewer shows them, resized with Pillow's BICUBIC.
+
+    The image is turned as its EXIF orientation says, and transparent parts lie on white. Palette, one-bit and CMYK
+    images become RGB before they are resized.
+
+    Returns:
+      uint8 ``[image_size, image_size, 3]``.
+    """
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception:  # a viewer shows an image with damaged EXIF data, too
+        pass
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(resized(image.convert("RGB"), image_size))
 
 
 def ink_pixels(image: Image.Image, image_size: int) -> np.ndarray:
@@ -58,3 +87,22 @@ def resized(image: Image.Image, image_size: int) -> Image.Image:
     """The image at ``image_size`` by Pillow's BICUBIC; the same image where the size is right already."""
     size = (image_size, image_size)
     return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+def resized_array(pixels: np.ndarray, image_size: int) -> np.ndarray:
+    """Resizes uint8 pixels ``[H, W, C]``, with C of 1, 3 or 4."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):
+        raise UserError(f"an image is {pixels.dtype} {list(pixels.shape)}: expected uint8 [H, W, 1, 3 or 4] to resize")
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    return np.asarray(resized(image, image_size)).reshape(image_size, image_size, pixels.shape[2])
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scales 16 bits of grey, 0 to 65535, to 8, with the grey that a PNG declares as transparent."""
+    grey = np.asarray(image)
+    scaled = Image.fromarray(np.clip(np.rint(grey / 257), 0, 255).astype(np.uint8))
+    clear = image.info.pop("transparency", None)
+    if isinstance(clear, int):
+        scaled.putalpha(Image.fromarray(np.where(grey == clear, 0, 255).astype(np.uint8)))
+    scaled.info = image.info  # the orientation is in it
+    return scaled

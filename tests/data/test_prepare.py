@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from cxgrad_jax import data
-from cxgrad_jax.data import _prepare as preparation
+from cxgrad_jax.data import _tfds
 from cxgrad_jax.data.datasets import catalogue, omniglot
 from cxgrad_jax.errors import UserError
 
@@ -97,7 +97,7 @@ def test_two_preparations_at_once(slow, tmp_path):
         ("cifar_fs", {"source": "."}, "cifar_fs is not read from a folder"),
         ("cifar_fs", {"archives": ["no.tar.gz"]}, r"no\.tar\.gz does not exist: cifar_fs needs"),
         ("image_folder", {"source": "no"}, "no does not exist"),
-        ("image_folder", {"source": __file__}, r"test_preparation\.py is not a folder"),
+        ("image_folder", {"source": __file__}, r"test_prepare\.py is not a folder"),
         ("cifar_fs", {"archives": [__file__]}, "cannot be read as a complete zip or tar archive"),
         ("cub", {"image_size": 0}, "image_size=0: expected 1 to 1024"),
         ("cub", {"as_name": "mine"}, "as_name='mine' is for image_folder; cub keeps its name"),
@@ -120,6 +120,12 @@ def test_data_dir_that_cannot_be_written(tmp_path, make):
         data.prepare("image_folder", source=tmp_path / "source", data_dir=tmp_path / "file" / "data")
 
 
+def test_data_dir_that_is_not_utf8(tmp_path, make):
+    make.image_folder(tmp_path / "source")
+    with pytest.raises(UserError, match="is not UTF-8, which tfds needs: choose another data_dir"):
+        data.prepare("image_folder", source=tmp_path / "source", data_dir=tmp_path / "caf\udce9")
+
+
 def test_full_disk_is_told_beforehand(tmp_path, make, monkeypatch):
     from cxgrad_jax.data.datasets import builder
 
@@ -133,7 +139,7 @@ def test_missing_tfds_tells_the_command(tmp_path, make, monkeypatch):
     make.image_folder(tmp_path / "source")
     find_spec = importlib.util.find_spec
     absent = {"tensorflow_datasets", "array_record"}
-    monkeypatch.setattr(preparation.importlib.util, "find_spec", lambda m: None if m in absent else find_spec(m))
+    monkeypatch.setattr(_tfds.importlib.util, "find_spec", lambda m: None if m in absent else find_spec(m))
     with pytest.raises(UserError, match="run `pip install tensorflow-datasets array_record`"):
         data.prepare("image_folder", source=tmp_path / "source", data_dir=tmp_path / "data")
 

@@ -1,12 +1,14 @@
 import json
+import os
 import pathlib
 import sys
+import tempfile
 
 import numpy as np
 import pytest
 
 from cxgrad_jax import data
-from cxgrad_jax.data import _load as prepared
+from cxgrad_jax.data import _layout
 from cxgrad_jax.errors import UserError
 
 
@@ -25,6 +27,7 @@ def load(tmp_path, split="train"):
 
 def test_images_are_a_read_only_memory_map(folder, tmp_path):
     store = load(tmp_path)
+    assert (store.name, store.split, load(tmp_path, "val").split) == ("mine", "train", "val")
     assert isinstance(store.images, np.memmap) and store.images.dtype == np.uint8
     assert store.offsets.dtype == np.int32
     with pytest.raises(ValueError, match="read-only"):
@@ -36,6 +39,24 @@ def test_default_data_dir(monkeypatch, tmp_path):
     assert data.default_data_dir() == tmp_path
     monkeypatch.delenv("CXGRAD_DATA_DIR")
     assert data.default_data_dir() == pathlib.Path.home() / ".cache" / "cxgrad_jax"
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """No HOME, and a user id that has no account."""
+    monkeypatch.delenv("CXGRAD_DATA_DIR", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+
+
+def test_without_a_home_folder_data_lie_in_the_temporary_one(homeless, caplog):
+    assert data.default_data_dir() == pathlib.Path(tempfile.gettempdir(), "cxgrad_jax")
+    assert "there is no home folder: prepared data lie in" in caplog.text
+
+
+def test_without_a_home_folder_a_tilde_is_one_line(homeless):
+    with pytest.raises(UserError, match="~/data needs a home folder, and there is none: write the path without ~"):
+        data.load("glyphs", "train", data_dir="~/data")
 
 
 def test_default_data_dir_is_used(folder, tmp_path, monkeypatch):
@@ -114,7 +135,7 @@ def test_foreign_arrays_are_refused(damage, folder, tmp_path):
 
 @pytest.mark.parametrize("content", [[], {}, {"class_sizes": {"train": {}}}, {"class_sizes": {s: [1] for s in "abc"}}])
 def test_foreign_index_is_refused(content, folder, tmp_path):
-    (folder / prepared.INDEX).write_text(json.dumps(content))
+    (folder / _layout.INDEX).write_text(json.dumps(content))
     with pytest.raises(UserError, match="is damaged"):
         load(tmp_path)
 
@@ -122,3 +143,21 @@ def test_foreign_index_is_refused(content, folder, tmp_path):
 def test_loading_needs_no_tfds(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     assert load(tmp_path).num_classes == 2
+
+
+@pytest.mark.parametrize("file", ["images_train.npy", "images.json"])
+def test_mutated_files_are_read_or_one_line(file, folder, tmp_path):
+    rng = np.random.default_rng(0)
+    sound = (folder / file).read_bytes()
+    refused = 0
+    for _ in range(200):
+        mutated = bytearray(sound)
+        for position in rng.integers(0, min(len(sound), 400), rng.integers(1, 6)):
+            mutated[position] = rng.integers(256)
+        (folder / file).write_bytes(mutated)
+        try:
+            load(tmp_path)
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert 0 < refused

@@ -1,0 +1,161 @@
+"""Image stores from what the user has in memory, or in another data set of tfds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxgrad_jax.data._store import SPLITS, ImageStore, offsets_of
+from cxgrad_jax.data._tfds import require_tfds
+from cxgrad_jax.data.datasets.images import resized_array
+from cxgrad_jax.errors import UserError
+
+
+def from_arrays(
+    images: Any, labels: Any, class_names: Sequence[str] | None = None, name: str = "", split: str = "train"
+) -> ImageStore:
+    """Makes an image store of arrays.
+
+        store = cx.data.from_arrays(images, labels)
+
+    Args:
+      images: ``[N, H, W, C]``, uint8 or float in [0, 1], in any order. They are stored in the dtype that they have.
+      labels: ``[N]``, any integers or strings.
+      class_names: one name for each distinct label, in the order of the sorted labels; the labels themselves unless
+        given.
+      name: of the data set, as reports and messages name it.
+      split: "train", "val" or "test"; the same seed draws other episodes from each.
+
+    Returns:
+      A store with the classes in the order of their labels. Within a class, the images keep their order.
+
+    Raises:
+      UserError: an array has another shape, dtype or range, or the lengths do not fit.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    _check_images(images)
+    _check_labels(labels, len(images))
+    if split not in SPLITS:
+        raise UserError(f"split={split!r}: expected one of {', '.join(SPLITS)}")
+    values, sizes = np.unique(labels, return_counts=True)
+    names = tuple(_text(value) for value in values) if class_names is None else tuple(map(str, class_names))
+    if len(names) != len(values):
+        raise UserError(f"class_names has {len(names)} names for {len(values)} distinct labels: expected one for each")
+    if len(set(names)) != len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise UserError(f"class_names holds {twice!r} twice: expected another name for each class")
+    if (labels[1:] < labels[:-1]).any():
+        images = images[np.argsort(labels, kind="stable")]
+    return ImageStore(images, offsets_of(sizes), names, name, split)
+
+
+def from_tfds(
+    builder_or_dir: Any,
+    split: str,
+    image_key: str = "image",
+    label_key: str = "label",
+    image_size: int | None = None,
+) -> ImageStore:
+    """Reads one split of a prepared tfds data set into memory, without TensorFlow.
+
+        store = cx.data.from_tfds("~/tensorflow_datasets/cifar10/3.0.2", "train")
+
+    Args:
+      builder_or_dir: a tfds builder, or the folder of a prepared data set, which holds ``dataset_info.json``. Its file
+        format must be ``array_record``: only TensorFlow reads the others.
+      split: as tfds writes it, such as "train" or "test[:50%]". The split of the store is the word before the bracket;
+        "validation" becomes "val", and a word that is none of the three becomes "train".
+      image_key: the feature that holds the images.
+      label_key: the feature that holds the integer labels.
+      image_size: the height and width to resize to with Pillow's BICUBIC filter; needed where images differ in size.
+
+    Raises:
+      UserError: tfds is not installed, the data set cannot be read, or ``from_arrays`` refuses its images or labels.
+    """
+    require_tfds()
+    import tensorflow_datasets as tfds
+
+    builder: Any = builder_or_dir
+    if isinstance(builder_or_dir, str | Path):
+        try:
+            builder = tfds.builder_from_directory(str(Path(builder_or_dir).expanduser()))
+        except Exception as error:  # tfds raises errors of many kinds for a folder that it cannot read
+            raise UserError(f"{builder_or_dir} is no prepared tfds data set ({_one_line(error)})") from error
+    try:
+        records = builder.as_data_source(split)
+    except Exception as error:
+        raise UserError(
+            f"tfds cannot read split {split!r} of {builder.name} ({_one_line(error)}); expected one of "
+            f"{', '.join(builder.info.splits)}, prepared with file_format='array_record'"
+        ) from error
+    known = list(builder.info.features)
+    for key in (image_key, label_key):
+        if key not in known:
+            raise UserError(f"{builder.name} has no feature {key!r}: expected one of {', '.join(known)}")
+    images, labels = [], []
+    for record in records:
+        image = np.asarray(record[image_key])
+        images.append(image if image_size is None else resized_array(image, image_size))
+        labels.append(record[label_key])
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+        raise UserError(f"the images of {builder.name} have {len(shapes)} shapes: give image_size to resize them")
+    if not images:
+        raise UserError(f"split {split!r} of {builder.name} has no images")
+    labels = np.asarray(labels)
+    names = getattr(builder.info.features[label_key], "names", None)
+    if names is not None and labels.dtype.kind in "iu":
+        names = [names[value] for value in np.unique(labels)]
+    word = {"validation": "val"}.get(split.partition("[")[0], split.partition("[")[0])
+    return from_arrays(np.stack(images), labels, names, builder.name, word if word in SPLITS else "train")
+
+
+def _check_images(images: np.ndarray) -> None:
+    shape = list(images.shape)
+    if images.ndim == 3:
+        raise UserError(f"images have shape {shape}: expected [N, H, W, C]; images[..., None] adds a channel axis")
+    if images.ndim != 4:
+        raise UserError(f"images have shape {shape}: expected [N, H, W, C]")
+    if 0 in images.shape:
+        raise UserError(f"images have shape {shape}: expected at least one image and one pixel")
+    if images.shape[1] in (1, 3, 4) and images.shape[3] not in (1, 3, 4):
+        raise UserError(
+            f"images have shape {shape}, which looks like [N, C, H, W]: expected [N, H, W, C]; "
+            "images.transpose(0, 2, 3, 1) moves the channels"
+        )
+    if images.dtype == np.uint8:
+        return
+    if images.dtype.kind != "f" and images.dtype.name != "bfloat16":
+        raise UserError(
+            f"images have dtype {images.dtype}: expected uint8, or float in [0, 1]; images.astype(np.uint8) where "
+            "the values are whole numbers from 0 to 255"
+        )
+    low, high = float(images.min()), float(images.max())
+    if np.isnan(low):
+        raise UserError("images hold NaN: expected finite values in [0, 1]")
+    if low < 0 or high > 1:
+        raise UserError(
+            f"images have values from {low:g} to {high:g}: expected float values in [0, 1], or uint8; divide by 255 "
+            "where they go up to 255"
+        )
+
+
+def _check_labels(labels: np.ndarray, num_images: int) -> None:
+    if labels.ndim == 2:
+        raise UserError(f"labels have shape {list(labels.shape)}: expected [N]; labels.argmax(1) if one-hot")
+    if labels.ndim != 1:
+        raise UserError(f"labels have shape {list(labels.shape)}: expected [N]")
+    if len(labels) != num_images:
+        raise UserError(f"there are {num_images} images and {len(labels)} labels: expected one label for each image")
+    strings = labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels)
+    if labels.dtype.kind not in "iuUS" and not strings:
+        raise UserError(f"labels have dtype {labels.dtype}: expected integers or strings")
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
