@@ -137,6 +137,12 @@ class Sampler:
         support_labels, query_labels = (np.tile(labels, (len(wanted), 1)) for labels in self.shape.labels())
         return Episode(self.store.images[support], support_labels, self.store.images[query], query_labels)
 
+    def class_names(self, index: int) -> tuple[str, ...]:
+        """The names of the classes of episode ``index``; the class at position c has label c."""
+        support = np.asarray(self._draw(np.asarray([index], np.int32))[0][0, :: self.shape.shot])
+        classes = np.searchsorted(self.store.offsets, support, side="right") - 1
+        return tuple(self.store.class_names[c] for c in classes)
+
     def __repr__(self) -> str:
         name = self.store.name or "images"
         way, shot, query = self.shape

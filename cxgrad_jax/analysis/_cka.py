@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from cxgrad_jax.analysis._features import features, unadapted
+from cxgrad_jax.analysis._features import before_and_after
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.learners._base import Params
@@ -21,9 +21,7 @@ def cka(learner: MetaLearner, params: Params, episode: Episode) -> dict[str, jax
     Raises:
       UserError: the learner adapts nothing.
     """
-    task = learner.adapt(params, episode.support_images, episode.support_labels)
-    before = features(learner, params, unadapted(task), episode.query_images)
-    after = features(learner, params, task, episode.query_images)
+    before, after = before_and_after(learner, params, episode)
     return {layer: linear_cka(before[layer], after[layer]) for layer in before}
 
 

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from cxgrad_jax.analysis._features import features, unadapted
+from cxgrad_jax.analysis._features import before_and_after
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
@@ -16,9 +16,7 @@ def embeddings(learner: MetaLearner, params: Params, episode: Episode) -> tuple[
     Raises:
       UserError: the learner adapts nothing.
     """
-    task = learner.adapt(params, episode.support_images, episode.support_labels)
-    before = features(learner, params, unadapted(task), episode.query_images)
-    after = features(learner, params, task, episode.query_images)
+    before, after = before_and_after(learner, params, episode)
     block = list(before)[-2]
     return before[block], after[block]
 

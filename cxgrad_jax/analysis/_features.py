@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.learners._base import Params, by_path, merge
@@ -37,6 +38,19 @@ def features(learner: MetaLearner, params: Params, task: Any, images: jax.Array)
     names = list(outputs)
     seen = [*(inputs[following] for following in names[1:]), outputs[names[-1]]]
     return {name: value.reshape(len(value), -1) for name, value in zip(names, seen, strict=True)}
+
+
+def before_and_after(
+    learner: MetaLearner, params: Params, episode: Episode
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """``features`` of the query images before the first inner step and after the last.
+
+    Raises:
+      UserError: the learner adapts nothing.
+    """
+    adapted = learner.adapt(params, episode.support_images, episode.support_labels)
+    before, after = (features(learner, params, each, episode.query_images) for each in (unadapted(adapted), adapted))
+    return before, after
 
 
 def inner_states(task: Any) -> dict[str, Any]:

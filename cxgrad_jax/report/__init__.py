@@ -1,0 +1,1 @@
+"""What is made of runs: the report of ``--mode=analyse``, comparisons, and the tables of the CxGrad paper."""

@@ -1,7 +1,8 @@
 """``--mode=analyse``: what adaptation does to the networks of some runs, as pictures, CSV files and one HTML report.
 
-Each measure is taken of all runs on the same test episodes, with the checkpoint that is best in validation; Figure 2 is
-read from what training recorded, and Figure 5 goes over the checkpoints at hand (``train.keep_every`` keeps more).
+Every measure is taken of all runs on the same episodes, with the checkpoint that is best in validation. Accuracies over
+training and Figure 2 are read from what training recorded. Figure 5 goes over the checkpoints at hand, of which
+``train.keep_every`` keeps some over the whole training. ``figures/__init__.py`` lists the figures.
 """
 
 import importlib.util
@@ -11,16 +12,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-
 from cxgrad_jax import parallel
+from cxgrad_jax.data import SPLITS, ImageStore
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.report import sections
+from cxgrad_jax.report.figures import FIGURES
 from cxgrad_jax.report.html import write_report
-from cxgrad_jax.report.runs import Run, check_alike, open_run
+from cxgrad_jax.report.runs import check_alike, open_run
+from cxgrad_jax.report.study import Study
 from cxgrad_jax.training import build
-from cxgrad_jax.training import workdir as workdir_of
 from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.workdir import check_same_run
 
 
 def analyse(config: ConfigDict, options: ConfigDict, workdirs: Sequence[Path]) -> Path:
@@ -40,32 +41,37 @@ def analyse(config: ConfigDict, options: ConfigDict, workdirs: Sequence[Path]) -
     """
     start = time.perf_counter()
     check(config, options)
-    workdir_of.check_same_run(config, workdirs[0], "evaluation.", "parallel.")
-    test_data = config.evaluation.data or config.data.name
-    stores = {
-        name: build.load_stores(config, ("test",), name)["test"] for name in (test_data, options.cross_data) if name
-    }
-    store = stores[test_data]
-    runs = [open_run(workdir, config, store) for workdir in workdirs]
+    check_same_run(config, workdirs[0], "evaluation.", "parallel.")
+    stores = load_stores(config, options)
+    test_store = next(iter(stores.values()))
+    runs = [open_run(workdir, config, test_store) for workdir in workdirs]
     check_alike(runs)
     folder = Path(options.dir) if options.dir else workdirs[0] / "analysis"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"analysis.dir {folder} cannot be made: {error.strerror}") from None
-    mesh = parallel.task_mesh(jax.device_count())
-    parts = [
-        sections.gradient_norms_over_training(runs, folder),
-        sections.feature_similarity(runs, options, store, mesh, folder),
-        sections.embedding_pictures(runs, options, stores, folder),
-        sections.landscape_over_training(runs, options, store, mesh, folder),
-        *sections.conditioning_of_runs(runs, options, store, mesh, folder),
-    ]
+    study = Study(runs, options, stores, parallel.task_mesh(), folder)
+    sections = [section for figure in FIGURES for section in figure.sections(study)]
     path = folder / "report.html"
-    write_report(path, "Analysis of " + ", ".join(run.name for run in runs), introduction(runs, test_data), parts)
+    title = "Analysis of " + ", ".join(run.name for run in runs)
+    write_report(path, title, introduction(study), sections)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"analysed in {time.perf_counter() - start:.0f} s, peak memory {peak:.0f} MiB", file=sys.stderr)
     return path
+
+
+def load_stores(config: ConfigDict, options: ConfigDict) -> dict[tuple[str, str], ImageStore]:
+    """The images that the figures need, by data set and split; the test images of the data set to test on come first.
+
+    Raises:
+      UserError: a data set that is not prepared, or too small for the episodes.
+    """
+    test_data = config.evaluation.data or config.data.name
+    needed = [(test_data, "test"), (options.cross_data, "test")]
+    if options.landscape_split != "test":
+        needed.append((config.data.name, options.landscape_split))
+    return {(data, split): build.load_stores(config, (split,), data)[split] for data, split in needed if data}
 
 
 def check(config: ConfigDict, options: ConfigDict) -> None:
@@ -77,6 +83,8 @@ def check(config: ConfigDict, options: ConfigDict) -> None:
     for field, least in (("episodes", 2), ("landscape_episodes", 1), ("embedding_episode", 0)):
         if options[field] < least:
             raise UserError(f"analysis.{field} is {options[field]}; expected at least {least}")
+    if options.landscape_split not in SPLITS:
+        raise UserError(f"analysis.landscape_split is {options.landscape_split!r}; expected one of {', '.join(SPLITS)}")
     points = 2 * config.episode.way * config.episode.query
     if not 0 < options.perplexity < points:
         raise UserError(
@@ -87,16 +95,17 @@ def check(config: ConfigDict, options: ConfigDict) -> None:
         raise UserError("--mode=analyse needs scikit-learn: pip install 'cxgrad_jax[analysis]'")
 
 
-def introduction(runs: Sequence[Run], test_data: str) -> list[str]:
+def introduction(study: Study) -> list[str]:
     """What a reader must know of the runs, a paragraph each."""
-    config = runs[0].config
+    config = study.runs[0].config
     told = [
-        f"Trained on {config.data.name}, measured on {test_data}: {config.episode.way}-way {config.episode.shot}-shot, "
-        f"{config.episode.query} query images a class, images of {config.data.image_size} pixels. Test episodes are "
-        f"numbered from 0 and drawn with seed {config.seed}, the same for all runs. Unless a caption says otherwise, "
-        "each run is measured with its one checkpoint that was best in validation."
+        f"Trained on {config.data.name}, measured on {config.evaluation.data or config.data.name}: "
+        f"{config.episode.way}-way {config.episode.shot}-shot, {config.episode.query} query images a class, images of "
+        f"{config.data.image_size} pixels. Test episodes are numbered from 0 and drawn with seed "
+        f"{config.evaluation.seed}, the same for all runs. Unless a caption says otherwise, each run is measured with "
+        "the one checkpoint that was best in validation."
     ]
-    for run in runs:
+    for run in study.runs:
         told.append(
             f"{run.name}: {run.config.learner.name} on {run.config.model.name}, checkpoint {run.best}; trained for "
             f"{run.iterations[-1]} iterations of {run.config.train.meta_batch} tasks."

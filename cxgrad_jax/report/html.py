@@ -2,10 +2,11 @@
 
 import base64
 import html
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from cxgrad_jax.files import write_whole
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -32,7 +33,11 @@ class Section(NamedTuple):
 
 
 def write_report(path: Path, title: str, introduction: Sequence[str], sections: Sequence[Section]) -> None:
-    """Writes the page, whole or not at all; it refers to no other file."""
+    """Writes the page, which refers to no other file.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
     body = [f"<h1>{html.escape(title)}</h1>", *map(_paragraph, introduction)]
     for section in sections:
         body.append(f"<h2>{html.escape(section.title)}</h2>")
@@ -50,9 +55,7 @@ def write_report(path: Path, title: str, introduction: Sequence[str], sections: 
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{STYLE}</style></head><body>\n" + "\n".join(body) + "\n</body></html>\n"
     )
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(page)
-    os.replace(temporary, path)
+    write_whole(path, page)
 
 
 def _paragraph(text: str) -> str:

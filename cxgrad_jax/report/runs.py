@@ -10,19 +10,17 @@ import numpy as np
 
 from cxgrad_jax import parallel
 from cxgrad_jax.analysis._features import inner_states
-from cxgrad_jax.data._store import ImageStore
+from cxgrad_jax.data import ImageStore
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.fitting import init_state
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.training import build
-from cxgrad_jax.training import config as configuration
-from cxgrad_jax.training import workdir as workdir_of
-from cxgrad_jax.training.build import abstract_state
-from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.config import ConfigDict, value_at
 from cxgrad_jax.training.testing import open_checkpoints
+from cxgrad_jax.training.workdir import read_config
 
-# What runs must share to be measured on the same episodes.
-ALIKE = ("data.name", "data.image_size", "episode.way", "episode.shot", "episode.query", "seed")
+# What runs must share to be measured on the same episodes. These are drawn by the first run's configuration.
+ALIKE = ("data.name", "data.image_size", "episode.way", "episode.shot", "episode.query")
 
 
 class Run(NamedTuple):
@@ -31,7 +29,7 @@ class Run(NamedTuple):
     Attributes:
       name: of its folder.
       workdir: where it is.
-      config: its own, with the test data of the analysis.
+      config: its own, with the test of the analysis.
       learner: of the configuration.
       iterations: of the checkpoints at hand, in order.
       best: the iteration of the one best in validation.
@@ -54,20 +52,20 @@ def open_run(workdir: Path, like: ConfigDict, store: ImageStore) -> Run:
 
     Args:
       workdir: of the run.
-      like: tells where the data lie and what to test on.
+      like: tells where the data lie and how to test.
       store: the test images.
 
     Raises:
       UserError: no run there, or no validated checkpoint.
     """
-    config = workdir_of.read_config(workdir)
-    config.data.dir, config.evaluation.data = like.data.dir, like.evaluation.data
+    config = read_config(workdir)
+    config.data.dir, config.evaluation = like.data.dir, ConfigDict(like.evaluation.to_dict())
     checkpoints = open_checkpoints(config, workdir)
     if not checkpoints.best():
         raise UserError(f"{checkpoints.directory} has no validated checkpoint; train for at least one epoch first")
     learner, optimiser = build.build_learner(config), build.build_optimiser(config)
     images = np.asarray(store.images[:2])
-    shapes = abstract_state(learner, optimiser, images, parallel.task_mesh(1))
+    shapes = build.abstract_state(learner, optimiser, images, parallel.task_mesh(1))
 
     def restore(iteration):
         if iteration == 0:
@@ -97,7 +95,7 @@ def check_alike(runs: Sequence[Run]) -> None:
         if run.name in [other.name for other in runs[:i]]:
             raise UserError(f"two runs are called {run.name}, but the report goes by names; rename one of the folders")
         for field in ALIKE:
-            ours, theirs = (configuration.value_at(each.config, field) for each in (run, first))
+            ours, theirs = (value_at(each.config, field) for each in (run, first))
             if ours != theirs:
                 raise UserError(
                     f"{field} is {ours!r} in {run.workdir}, but {theirs!r} in {first.workdir}; "

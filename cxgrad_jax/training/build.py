@@ -195,6 +195,16 @@ def iterations_per_dispatch(config: ConfigDict) -> int:
     return max(n for n in range(1, most + 1) if common % n == 0)
 
 
+def keep_every(config: ConfigDict) -> int:
+    """Iterations between the checkpoints that are kept for analyses over training: as configured, else such that there
+    are at most ten, after whole epochs.
+    """
+    if config.train.keep_every:
+        return config.train.keep_every
+    epochs = -(-config.train.iterations // config.train.epoch_iterations)
+    return -(-epochs // 10) * config.train.epoch_iterations
+
+
 def first_state(setup: Setup) -> TrainState:
     """The state before the first iteration, on every device of the mesh."""
     return parallel.put(setup.mesh, init_state(setup.learner, setup.optimiser, setup.seed, setup.images))

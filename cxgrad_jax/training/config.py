@@ -47,7 +47,7 @@ def base_config() -> ConfigDict:
     config.train.gradient_clamp = 0.0  # every entry of the outer gradient is cut to ± this; 0: not
     config.train.task_reduction = "mean"  # "sum" in the paper's text
     config.train.iterations_per_dispatch = 0  # 0: 5 on a CPU, 50 on an accelerator, or the next divisor below
-    config.train.keep_every = 0  # iterations between checkpoints kept for analyses over training; 0: only the best
+    config.train.keep_every = 0  # iterations between checkpoints kept for analyses over training; 0: about ten in all
     config.train.tensorboard = False
 
     config.evaluation = ConfigDict()
@@ -68,7 +68,8 @@ def analysis_config() -> ConfigDict:
     config = ConfigDict()
     config.dir = ""  # receives the report; empty: "analysis" in the folder of the first run
     config.episodes = 600  # test episodes for feature similarity and conditioning
-    config.landscape_episodes = 20  # test episodes for the landscape, at every checkpoint
+    config.landscape_episodes = 20  # episodes for the landscape, at every checkpoint
+    config.landscape_split = "train"  # whose episodes: "train" as the paper's, "val" or "test"
     config.embedding_episode = 0  # the test episode that t-SNE shows
     config.perplexity = 30.0  # of t-SNE
     config.cross_data = ""  # a second data set for t-SNE, such as "cub"; empty: none

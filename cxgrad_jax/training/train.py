@@ -10,7 +10,7 @@ import jax
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import write_json
 from cxgrad_jax.training import workdir as folder
-from cxgrad_jax.training.build import abstract_state, build, first_state, load_stores
+from cxgrad_jax.training.build import abstract_state, build, first_state, keep_every, load_stores
 from cxgrad_jax.training.checkpoints import Checkpoints, machine
 from cxgrad_jax.training.checks import check_parallel
 from cxgrad_jax.training.config import ConfigDict
@@ -47,7 +47,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     with folder.locked(workdir):
         folder.claim(config, workdir)
         setup = build(config, stores)
-        checkpoints = Checkpoints(workdir, config.evaluation.ensemble, keep_every=config.train.keep_every)
+        checkpoints = Checkpoints(workdir, config.evaluation.ensemble, keep_every=keep_every(config))
         resumed = checkpoints.latest()
         if resumed is None:
             state = first_state(setup)

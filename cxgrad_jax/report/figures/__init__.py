@@ -1,0 +1,8 @@
+"""The figures of the report, in their order. A figure is one module: its measure of the runs, its picture, its words.
+
+To add one, write a module with ``sections(study) -> list[Section]`` and name it here.
+"""
+
+from cxgrad_jax.report.figures import accuracy, conditioning, embeddings, gradient_norms, landscape, similarity
+
+FIGURES = (accuracy, gradient_norms, similarity, embeddings, landscape, conditioning)

@@ -1,0 +1,109 @@
+"""Accuracy over training as training recorded it, and the test."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from cxgrad_jax.report.figures.style import COLOURS, binned, panels, save, style
+from cxgrad_jax.report.html import Section
+from cxgrad_jax.report.results import results_at_hand
+from cxgrad_jax.report.runs import Run
+from cxgrad_jax.report.study import Study, write_numbers
+from cxgrad_jax.report.tables import percent, percent_with
+from cxgrad_jax.training.metrics_file import read_metrics
+
+TITLE = "Accuracy over training, and the test"
+
+
+class Recorded(NamedTuple):
+    """What training recorded, as shares in [0, 1].
+
+    Attributes:
+      train: iterations ``[records]`` and the accuracy on the training tasks ``[records]``.
+      val: iterations ``[validations]``, accuracy and its 95 % interval over tasks ``[validations]``.
+    """
+
+    train: tuple[np.ndarray, np.ndarray]
+    val: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def sections(study: Study) -> list[Section]:
+    found = {run.name: recorded(run) for run in study.runs}
+    remarks = [
+        f"The training of {name} is not shown: its metrics.jsonl has no accuracies."
+        for name, of_run in found.items()
+        if not len(of_run.val[0])
+    ]
+    found = {name: of_run for name, of_run in found.items() if len(of_run.val[0])}
+    lines = [
+        (name, split, *each)
+        for name, of_run in found.items()
+        for split, columns in of_run._asdict().items()
+        for each in zip(*columns, *([[None] * len(columns[0])] if split == "train" else []), strict=True)
+    ]
+    write_numbers(study, "accuracy", ("run", "split", "iteration", "accuracy", "ci95_tasks"), lines)
+    caption = [
+        "Left: accuracy on the query images of the training tasks, means over a fiftieth of the training. Right: "
+        "validation accuracy with its 95 % interval over tasks.",
+        "The table: accuracy, %, of the ensemble of the checkpoints that were best in validation. ± tasks: 95 % "
+        "interval over the test episodes. ± pooled: binomial interval over all predictions, as in the CxGrad paper.",
+    ]
+    image = save(picture(found), study.folder, "accuracy") if found else None
+    return [Section(TITLE, image, caption + remarks, [HEADINGS, *map(test_line, study.runs)])]
+
+
+HEADINGS = ("test", "data", "accuracy ± tasks", "± pooled", "best checkpoint alone", "ensemble", "episodes", "trained")
+
+
+def test_line(run: Run) -> tuple[str, ...]:
+    """The test of a run, a line of the table."""
+    results = results_at_hand(run.workdir)
+    if results is None:
+        return (run.name, "no results.json", *["–"] * (len(HEADINGS) - 2))
+    done, planned = results["iterations"], run.config.train.iterations
+    return (
+        run.name,
+        results["test_data"],
+        percent_with(results["test_accuracy"], results["test_ci95_tasks"]),
+        percent(results["test_ci95_pooled"]),
+        percent(results["single_model_test_accuracy"]),
+        str(results["ensemble_size"]),
+        str(results["num_tasks"]),
+        f"{done:,}" if done == planned else f"{done:,} of {planned:,}",
+    )
+
+
+def recorded(run: Run) -> Recorded:
+    """What the run's ``metrics.jsonl`` has."""
+    records = read_metrics(run.workdir / "metrics.jsonl")
+
+    def columns(*names):
+        of_split = [each for each in records if all(each.get(name) is not None for name in names)]
+        return tuple(np.asarray([each[name] for each in of_split]) for name in ("iteration", *names))
+
+    return Recorded(columns("train_accuracy"), columns("val_accuracy", "val_ci95_tasks"))
+
+
+def picture(found: Mapping[str, Recorded]) -> Figure:
+    """Two panels, training and validation, a line a run."""
+    figure, (axes,) = panels(1, 2, 8.4, 3.4)
+    for i, (run, (train, val)) in enumerate(found.items()):
+        window = max(1, len(train[0]) // 50)
+        axes[0].plot(binned(train[0], window), 100 * binned(train[1], window), label=run, **style(i), markevery=5)
+        iterations, accuracy, interval = val[0], 100 * val[1], 100 * val[2]
+        axes[1].plot(iterations, accuracy, label=run, **style(i))
+        axes[1].fill_between(
+            iterations,
+            accuracy - interval,
+            accuracy + interval,
+            color=COLOURS[i % len(COLOURS)],
+            alpha=0.2,
+            linewidth=0,
+        )
+    for axis, title in zip(axes, ("training accuracy, %", "validation accuracy, %"), strict=True):
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("outer iteration")
+    axes[0].legend(fontsize=8)
+    return figure

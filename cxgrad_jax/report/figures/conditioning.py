@@ -1,0 +1,154 @@
+"""CxGrad's factors and what they owe to the task: no figure of the paper."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from cxgrad_jax import analysis
+from cxgrad_jax.evaluation import paired
+from cxgrad_jax.learners import default_labels
+from cxgrad_jax.learners._base import accuracy, split_by_label
+from cxgrad_jax.report.figures.style import panels, plain_numbers, save, style
+from cxgrad_jax.report.html import Section
+from cxgrad_jax.report.runs import Run
+from cxgrad_jax.report.study import Study, over_tasks, sampler_of, test_store, write_numbers
+from cxgrad_jax.report.tables import p_value, percent_mean, percent_with
+from cxgrad_jax.training import build
+
+
+def sections(study: Study) -> list[Section]:
+    """No section where no run has factors."""
+    number = study.options.episodes
+    draw = sampler_of(study, test_store(study)).batch
+    gamma, norms, accuracies, layers = {}, {}, {}, []
+    rates = {}
+    for run in study.runs:
+        if run.config.learner.name != "cxgrad":
+            continue
+        params = run.restore(run.best)
+        pairs = lambda indices: (draw(indices), draw((indices + 1) % number))  # noqa: E731
+        measured = over_tasks(study, run, with_other_factors(run), number, draw=pairs, title="conditioning")(params)
+        found, accuracies[run.name] = measured
+        gamma[run.name], norms[run.name] = found.gamma, found.context_norm
+        rates[run.name] = run.config.learner.inner_lr
+        layers = [path.removesuffix("/kernel") for path in split_by_label(params["model"], default_labels)[2]]
+    if not gamma:
+        return []
+    write_numbers(
+        study, "conditioning_accuracy", ("run", "factors", "episode", "accuracy"),
+        ((name, kind, episode, value) for name, of_run in accuracies.items()
+         for kind, of_tasks in of_run.items() for episode, value in enumerate(of_tasks)),
+    )  # fmt: skip
+    write_numbers(
+        study, "conditioning_factors", ("run", "episode", "step", "kernel", "factor"),
+        ((name, e, s + 1, layers[i], value) for name, values in gamma.items()
+         for (e, s, i), value in np.ndenumerate(values)),
+    )  # fmt: skip
+    write_numbers(
+        study, "conditioning_context", ("run", "episode", "step", "norm"),
+        ((name, e, s + 1, value) for name, values in norms.items() for (e, s), value in np.ndenumerate(values)),
+    )  # fmt: skip
+    explained = [
+        f"Left: the factors by kernel, mean over {number} test episodes; the lines of a run are its inner steps, later "
+        "ones darker. Middle: their standard deviation over tasks, relative to the mean, in the step where it is "
+        "largest. Right: norm of the context as each step uses it, median and 95 % of the tasks.",
+        "The rate by direction is alpha over the mean of the squared factor: a kernel of norm gamma moves by that "
+        "times the gradient with respect to its direction.",
+    ]
+    worth = [
+        f"Query accuracy, %, with its 95 % interval over {number} test episodes, when the inner loop runs with the "
+        "factors that the task's own context generates, with those of the context zero, which all tasks share, and "
+        "with the next episode's. Differences are own minus other on the same episodes, in percentage points, with a "
+        "paired t-test. The first difference is all that conditioning on the task brings at test time.",
+    ]
+    image = save(picture(gamma, norms, layers), study.folder, "conditioning")
+    return [
+        Section("The factors and their dependence on the task", image, explained, factor_table(gamma, rates, layers)),
+        Section("What conditioning on the task is worth", None, worth, worth_table(accuracies)),
+    ]
+
+
+def factor_table(
+    gamma: Mapping[str, np.ndarray], rates: Mapping[str, float], layers: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """A line a run and kernel; the spread is that of the step where it is largest."""
+    table = [("run", "kernel", "factor", "spread over tasks", "spread / mean", "inner rate by direction")]
+    for name, values in gamma.items():
+        mean, spread = values.mean(axis=0), values.std(axis=0)  # [steps, L]
+        for i, layer in enumerate(layers):
+            rate, worst = rates[name] / (values[..., i] ** 2).mean(), np.argmax(spread[:, i] / mean[:, i])
+            largest, relative = spread[worst, i], spread[worst, i] / mean[worst, i]
+            table.append((
+                name, layer, f"{mean[:, i].mean():.4g}", f"{largest:.3g}", f"{relative:.3g}", f"{rate:.3g}",
+            ))  # fmt: skip
+    return table
+
+
+def worth_table(accuracies: Mapping[str, Mapping[str, np.ndarray]]) -> list[tuple[str, ...]]:
+    """A line a run; accuracies ``[episodes]`` by run and kind."""
+    table: list[tuple[str, ...]] = [
+        ("run", "own factors", "those of the context zero", "difference", "p", "another task's", "difference", "p")
+    ]
+    for name, of_run in accuracies.items():
+        line = [name, percent_mean(of_run["own"])]
+        for kind in ("zero", "other"):
+            test = paired(of_run["own"], of_run[kind])
+            difference = percent_with(test["difference"], test["difference_ci95"], "+.3f")
+            line += [percent_mean(of_run[kind]), difference, p_value(test["p_value"])]
+        table.append(tuple(line))
+    return table
+
+
+def with_other_factors(run: Run) -> Callable:
+    """``(learner, params, (episode, another)) -> (Conditioning, accuracies)`` with own, shared, other factors."""
+    model, settings = build.build_model(run.config), run.config.learner
+
+    def measure(learner, params, pair):
+        episode, another = pair
+        own, other = (analysis.conditioning(learner, params, each) for each in (episode, another))
+        shared = jnp.broadcast_to(own.gamma_at_zero, own.gamma.shape)
+
+        def accuracy_with(gamma):
+            adapted = analysis.adapt_with_factors(
+                model, params, episode.support_images, episode.support_labels, gamma,
+                inner_lr=settings.inner_lr, conditioning=settings.conditioning,
+            )  # fmt: skip
+            return accuracy(learner.predict(params, adapted, episode.query_images), episode.query_labels)
+
+        factors = {"own": own.gamma, "zero": shared, "other": other.gamma}
+        return own, {kind: accuracy_with(gamma) for kind, gamma in factors.items()}
+
+    return measure
+
+
+def picture(gamma: Mapping[str, np.ndarray], norms: Mapping[str, np.ndarray], layers: Sequence[str]) -> Figure:
+    """Factors by layer and step, their spread over tasks relative to the mean, and the context's norm by step.
+
+    Args:
+      gamma: by run, ``[episodes, steps, L]``.
+      norms: by run, ``[episodes, steps]``.
+      layers: names of the L scaled kernels.
+    """
+    figure, axes = panels(1, 3, 10.5, 3.4)
+    factors, spread, context = axes[0]
+    for i, (run, values) in enumerate(gamma.items()):
+        mean, deviation = values.mean(axis=0), values.std(axis=0)
+        for s in range(values.shape[1]):
+            factors.plot(range(len(layers)), mean[s], **style(i), alpha=0.35 + 0.65 * (s + 1) / values.shape[1])
+        spread.plot(range(len(layers)), (deviation / mean).max(axis=0), **style(i))
+        middle, low, high = np.quantile(norms[run], [0.5, 0.025, 0.975], axis=0)
+        steps = np.arange(1, len(middle) + 1)
+        context.errorbar(steps, middle, [middle - low, high - middle], capsize=3, **style(i))
+    plain_numbers(factors)
+    spread.set_yscale("log")
+    for axis, title in ((factors, "factor γ, mean over tasks"), (spread, "spread over tasks / mean, largest step")):
+        axis.set_xticks(range(len(layers)), layers, rotation=30 if len(layers) < 6 else 90, ha="right")
+        axis.set_title(title, fontsize=10)
+    context.set(yscale="log", xlabel="inner step", xticks=range(1, next(iter(norms.values())).shape[1] + 1))
+    context.set_title("norm of the context, 95 % of tasks", fontsize=10)
+    handles = [Line2D([], [], **style(i), label=run) for i, run in enumerate(gamma)]
+    factors.legend(handles=handles, fontsize=8)
+    return figure

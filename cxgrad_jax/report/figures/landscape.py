@@ -1,0 +1,79 @@
+"""Figure 5: the support loss around the states of the inner loop, over training."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+from cxgrad_jax import analysis
+from cxgrad_jax.analysis._landscape import Landscape, multiples
+from cxgrad_jax.report.figures.style import COLOURS, panels, save, style
+from cxgrad_jax.report.html import Section
+from cxgrad_jax.report.study import Study, adapting, over_tasks, remarks, write_numbers
+
+TITLE = "The landscape of the inner loop, over training (Figure 5)"
+RATES = multiples(0.01)  # the paper's
+
+
+def sections(study: Study) -> list[Section]:
+    number, split = study.options.landscape_episodes, study.options.landscape_split
+    store = next(store for (_, of), store in study.stores.items() if of == split)
+    found, iterations = {}, {}
+    for run in adapting(study):
+        evaluator = over_tasks(study, run, analysis.landscape, number, store=store)
+        iterations[run.name] = [0, *run.iterations]
+        of_run = []
+        for iteration in tqdm(iterations[run.name], desc=f"landscape, {run.name}", unit="checkpoint"):
+            of_run.append(jax.tree.map(lambda x: x.mean(axis=(0, 1)), evaluator(run.restore(iteration))))
+        found[run.name] = jax.tree.map(lambda *x: np.stack(x), *of_run)
+    lines = []
+    for name, (loss, distance, smoothness) in found.items():
+        for i, iteration in enumerate(iterations[name]):
+            lines += [(name, iteration, rate, *of) for rate, *of in zip(RATES, loss[i], distance[i], strict=True)]
+            lines.append((name, iteration, "", "", "", smoothness[i]))
+    head = ("run", "iteration", "rate", "loss", "distance", "smoothness")
+    write_numbers(study, "landscape", head, lines)
+    table: list[tuple[str, ...]] = [("last checkpoint", "loss, from – to", "distance, from – to", "smoothness")]
+    for name, of_run in found.items():
+        ranges = (f"{of[-1].min():.3g} – {of[-1].max():.3g}" for of in (of_run.loss, of_run.distance))
+        table.append((name, *ranges, f"{of_run.smoothness[-1]:.3g}"))
+    which = {"train": "training", "val": "validation", "test": "test"}[split]
+    caption = [
+        f"The support loss around every state of the inner loop, mean over {number} {which} episodes of {store.name} "
+        "and the inner steps, at each checkpoint at hand and before training. From a state, points are reached along "
+        f"the gradient with the rates {RATES[0]:g} to {RATES[-1]:g} (Eq. 9); bands span these rates, lines are their "
+        "mean. (a) Loss there, Eq. 10. (b) l2 distance of the gradient there from the one at the state, Eq. 11. (c) "
+        "The largest such distance over the length of the move, Eq. 12. CxGrad is measured in the scaled kernels and "
+        "the head, with the factors of the step held fixed.",
+    ]
+    return [
+        Section(TITLE, save(picture(iterations, found), study.folder, "landscape"), caption + remarks(study), table)
+    ]
+
+
+def picture(iterations: Mapping[str, Sequence[int]], found: Mapping[str, Landscape]) -> Figure:
+    """A line or band a run.
+
+    Args:
+      iterations: of the checkpoints, by run.
+      found: by run, ``loss`` and ``distance`` ``[checkpoints, J]``, drawn as bands over the rates, and ``smoothness
+        [checkpoints]``.
+    """
+    figure, axes = panels(1, 3, 10.5, 3.4)
+    titles = ("(a) loss, nats", "(b) distance of gradients", "(c) effective smoothness")
+    for k, (axis, title) in enumerate(zip(axes[0], titles, strict=True)):
+        for i, (run, of_run) in enumerate(found.items()):
+            values = of_run[k]
+            if values.ndim == 2:
+                low, high = values.min(axis=1), values.max(axis=1)
+                axis.fill_between(iterations[run], low, high, color=COLOURS[i % len(COLOURS)], alpha=0.25, linewidth=0)
+                values = values.mean(axis=1)
+            axis.plot(iterations[run], values, label=run, **style(i))
+        if k:
+            axis.set_yscale("log")
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("outer iteration")
+    axes[0, 0].legend(fontsize=8)
+    return figure

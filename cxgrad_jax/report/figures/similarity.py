@@ -1,0 +1,64 @@
+"""Figure 3: how much adaptation changes the features of each layer (CKA)."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from cxgrad_jax import analysis
+from cxgrad_jax.evaluation import ci95_tasks
+from cxgrad_jax.report.figures.style import panels, save, style
+from cxgrad_jax.report.html import Section
+from cxgrad_jax.report.runs import Run
+from cxgrad_jax.report.study import Study, adapting, over_tasks, remarks, sampler_of, test_store, write_numbers
+
+TITLE = "Feature similarity before and after adaptation (Figure 3)"
+
+
+def sections(study: Study) -> list[Section]:
+    number = study.options.episodes
+    found = {}
+    for run in adapting(study):
+        values = over_tasks(study, run, analysis.cka, number, title="CKA")(run.restore(run.best))
+        found[run.name] = {layer: values[layer] for layer in layer_order(study, run)}
+    lines = (
+        (name, layer, episode, value)
+        for name, of_run in found.items()
+        for layer, of_tasks in of_run.items()
+        for episode, value in enumerate(of_tasks)
+    )
+    write_numbers(study, "cka", ("run", "layer", "episode", "cka"), lines)
+    means = {name: {k: (v.mean(), ci95_tasks(v)) for k, v in of_run.items()} for name, of_run in found.items()}
+    layers = list(dict.fromkeys(layer for of_run in means.values() for layer in of_run))
+    table = [("mean ± 95 % interval", *layers)]
+    for name, of_run in means.items():
+        table.append((name, *("{:.4f} ± {:.4f}".format(*of_run[k]) if k in of_run else "–" for k in layers)))
+    caption = [
+        "Linear CKA (biased estimator) between features of the query images before and after adaptation, mean and "
+        f"95 % interval over {number} test episodes. A layer's features are what the next layer receives; those of the "
+        "head are the logits. 1 means that adaptation left the representation as it was, except for rotation and "
+        "scale.",
+    ]
+    return [Section(TITLE, save(picture(layers, means), study.folder, "cka"), caption + remarks(study), table)]
+
+
+def layer_order(study: Study, run: Run) -> list[str]:
+    """The layers in the order of the model's calls; compiled code returns them in alphabetical order."""
+    names: list[str] = []
+    episode = sampler_of(study, test_store(study))(0)
+    jax.eval_shape(lambda params: names.extend(analysis.cka(run.learner, params, episode)), run.restore(run.best))
+    return names
+
+
+def picture(layers: Sequence[str], means: Mapping[str, Mapping[str, tuple[float, float]]]) -> Figure:
+    """CKA over layers, a line a run; ``(mean, interval)`` by run and layer."""
+    figure, axes = panels(1, 1, 5.2, 3.4)
+    missing = (np.nan, np.nan)
+    for i, (run, of_run) in enumerate(means.items()):
+        values, intervals = zip(*(of_run.get(layer, missing) for layer in layers), strict=True)
+        axes[0, 0].errorbar(range(len(layers)), values, intervals, label=run, capsize=3, **style(i))
+    axes[0, 0].set_xticks(range(len(layers)), layers)
+    axes[0, 0].set_ylabel("CKA before and after adaptation")
+    axes[0, 0].legend(fontsize=8)
+    return figure

@@ -1,0 +1,70 @@
+"""How figures look: readable in print and by colour-blind readers."""
+
+import io
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from cxgrad_jax.files import write_whole
+
+# Okabe and Ito's palette, each colour with a line style and a marker of its own.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (1, 1)))
+MARKERS = "osD^vPX"
+
+
+def style(i: int) -> dict:
+    """Colour, line style and marker of the i-th thing of a picture."""
+    return {**point_style(i), "linestyle": DASHES[i % len(DASHES)], "markersize": 4}
+
+
+def point_style(i: int) -> dict:
+    """Colour and marker of the i-th thing of a picture."""
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+
+
+def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    """A picture and its axes ``[rows, columns]``; width and height in inches."""
+    picture = Figure(figsize=(width, height), layout="constrained")
+    axes = picture.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.grid(alpha=0.3)
+    return picture, axes
+
+
+def plain_numbers(axis: Axes) -> None:
+    """Makes the y axis of positive values readable: plain numbers such as 0.5.
+
+    The scale is logarithmic where the values span a factor of 5. Where they span less, it would have a tick or none.
+    """
+    low, high = axis.dataLim.y0, axis.dataLim.y1
+    if low > 0 and high / low >= 5:
+        steps = (1.0, 2.0, 5.0) if high / low < 1000 else (1.0,)
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=steps))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def binned(values: np.ndarray, window: int) -> np.ndarray:
+    """Means of ``window`` values at a time; what is left at the end is dropped."""
+    return np.asarray(values)[: len(values) // window * window].reshape(-1, window).mean(axis=1)
+
+
+def save(picture: Figure, folder: Path, name: str) -> Path:
+    """Writes ``name.png``, ``name.svg`` and ``name.pdf``, the same bytes for the same picture.
+
+    Returns:
+      The path of the PNG.
+    """
+    options = {"svg": {"metadata": {"Date": None}}, "pdf": {"metadata": {"CreationDate": None}}, "png": {"dpi": 160}}
+    with matplotlib.rc_context({"svg.hashsalt": name, "pdf.fonttype": 42}):
+        for kind, keywords in options.items():
+            content = io.BytesIO()
+            picture.savefig(content, format=kind, **keywords)
+            write_whole(folder / f"{name}.{kind}", content.getvalue())
+    return folder / f"{name}.png"

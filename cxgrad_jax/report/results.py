@@ -1,0 +1,191 @@
+"""The results of runs: read where they are at hand, else made by training, resuming or testing."""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from cxgrad_jax import parallel
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.files import write_json
+from cxgrad_jax.fitting import init_state
+from cxgrad_jax.training import build, checks
+from cxgrad_jax.training.config import ConfigDict, to_json
+from cxgrad_jax.training.testing import evaluate_run, results_name
+from cxgrad_jax.training.train import train
+from cxgrad_jax.training.workdir import check_extends
+
+TIMED_DISPATCHES = 3
+
+
+class Planned(NamedTuple):
+    """A run that a table needs, trained or not.
+
+    Attributes:
+      name: in messages.
+      config: of the run.
+      workdir: its folder.
+    """
+
+    name: str
+    config: ConfigDict
+    workdir: Path
+
+
+def planned(name: str, config: ConfigDict, workdir: Path, seeds: int | None) -> list[Planned]:
+    """The runs of a configuration.
+
+    Args:
+      name: of the configuration.
+      config: of the runs.
+      workdir: the folder of the one run, or of the folders ``seed_0``, ``seed_1``, ….
+      seeds: how many runs, with ``config.seed`` from 0 on; None: one run with the seed of the configuration.
+    """
+    if seeds is None:
+        return [Planned(name, config, workdir)]
+    runs = []
+    for seed in range(seeds):
+        of_seed = ConfigDict(config.to_dict())
+        of_seed.seed = seed
+        runs.append(Planned(f"{name}, seed {seed}", of_seed, workdir / f"seed_{seed}"))
+    return runs
+
+
+def check_all(runs: Iterable[tuple[Planned, str]]) -> None:
+    """Refuses what cannot run, before anything is trained: configurations, folders, data sets that are not prepared.
+
+    Args:
+      runs: each with the data set that it is also tested on; empty: the one of its configuration.
+
+    Raises:
+      UserError: names the run, and the field or the data set.
+    """
+    seen = set()
+    for run, other in runs:
+        try:
+            checks.check(run.config)
+            checks.check_parallel(run.config)
+            tested = other or run.config.evaluation.data or run.config.data.name
+            needs = (run.config.data.to_json(), run.config.episode.to_json(), tested)
+            if needs not in seen:
+                build.load_stores(run.config, ("train", "val"))
+                build.load_stores(run.config, ("test",), tested)
+                seen.add(needs)
+        except UserError as error:
+            raise UserError(f"{run.name}: {error}") from None
+        if (run.workdir / "config.json").exists():
+            check_extends(run.config, run.workdir)
+
+
+def read_or_make(
+    path: Path, is_wanted: Callable[[dict[str, Any]], bool], make: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """The content of a JSON file if it is the one wanted, else what ``make`` gives.
+
+    A file that is missing, cut short or without a field that ``is_wanted`` asks for counts as another one.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if is_wanted(content):
+            return content
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return make()
+
+
+def results_at_hand(workdir: Path) -> dict[str, Any] | None:
+    """The ``results.json`` of a run, whole or half trained; None if there is none that can be read."""
+    needed = {"iterations", "test_accuracy", "test_ci95_tasks", "single_model_test_accuracy", "config"}
+    return read_or_make(workdir / "results.json", lambda found: found.keys() >= needed, dict) or None
+
+
+def results_of(run: Planned) -> dict[str, Any]:
+    """The results of a run, which is trained, or resumed where it stopped, if it is not done.
+
+    Raises:
+      UserError: as ``train``.
+      Interrupted: the run was asked to stop; its state is saved.
+    """
+
+    def is_wanted(found):
+        # A run that was stopped may have been tested, too.
+        done = found["iterations"] == run.config.train.iterations
+        return done and found["config"] == to_json(run.config) and "episode_accuracies" in found
+
+    def make():
+        print(f"{run.name}: training in {run.workdir}", file=sys.stderr)
+        return train(run.config, run.workdir)
+
+    return read_or_make(run.workdir / "results.json", is_wanted, make)
+
+
+def results_elsewhere(run: Planned, data: str) -> dict[str, Any]:
+    """The results of a run on another data set than its own.
+
+    Raises:
+      UserError: as ``train`` and ``evaluate_run``.
+    """
+    own = results_of(run)
+    if data in ("", own["test_data"]):
+        return own
+    config = ConfigDict(run.config.to_dict())
+    config.evaluation.data = data
+    return read_or_make(
+        run.workdir / results_name(config, {"evaluation.data": data}),
+        lambda found: found["params_sha256"] == own["params_sha256"] and found["config"] == to_json(config),
+        lambda: evaluate_run(config, run.workdir),
+    )
+
+
+def costs_of(run: Planned) -> dict[str, Any]:
+    """What ``measure`` finds, kept in ``comparison.json`` of the run for the next time on the same kind of device."""
+    path, device = run.workdir / "comparison.json", jax.devices()[0].device_kind
+    needed = {"num_parameters", "seconds_per_iteration", "memory_bytes"}
+
+    def make():
+        costs = {"device": device, **measure(run.config)}
+        write_json(path, costs)
+        return costs
+
+    return read_or_make(path, lambda found: found["device"] == device and found.keys() >= needed, make)
+
+
+def measure(config: ConfigDict) -> dict[str, Any]:
+    """Parameters, and time and memory of a training iteration whose episodes are at hand.
+
+    Returns:
+      ``"num_parameters"``; ``"seconds_per_iteration"``, the median of some calls of the compiled training program
+      after a first one; ``"memory_bytes"`` of that program on all devices: its inputs, outputs and temporaries as the
+      compiler tells, None where it does not. The store of images and validation are in neither.
+    """
+    store = build.load_stores(config, ("train",))["train"]
+    mesh, per_dispatch = build.build_mesh(config), build.iterations_per_dispatch(config)
+    learner, optimiser = build.build_learner(config), build.build_optimiser(config)
+    source = build.build_source(config, store, mesh, "host")
+    episodes = next(source.arrays([(0, per_dispatch)]))
+    state = parallel.put(mesh, init_state(learner, optimiser, config.seed, np.asarray(store.images[:2])))
+    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    program = build.build_program(config, learner, optimiser, mesh, source, per_dispatch)
+    program = program.lower(state, episodes).compile()
+    state, _ = jax.block_until_ready(program(state, episodes))
+    seconds = []
+    for _ in range(TIMED_DISPATCHES):
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(program(state, episodes))
+        seconds.append((time.perf_counter() - start) / per_dispatch)
+    memory = program.memory_analysis()
+    return {
+        "num_parameters": num_parameters,
+        "seconds_per_iteration": statistics.median(seconds),
+        "memory_bytes": memory and mesh.size * (
+            memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+            + memory.temp_size_in_bytes
+        ),
+        "num_devices": mesh.size,
+    }  # fmt: skip

@@ -1,0 +1,87 @@
+"""Accuracies over several training seeds: their mean, its intervals, and differences on the same test episodes."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cxgrad_jax.evaluation import paired
+
+
+class Summary(NamedTuple):
+    """The accuracy of runs that differ in their seed; every number is a share in [0, 1].
+
+    Attributes:
+      accuracy: mean over the seeds of the test accuracy.
+      std_seeds: standard deviation over the seeds (of n - 1); None for one seed.
+      ci95_seeds: half-width of the 95 % t-interval of the mean over seeds; None for one seed.
+      ci95_tasks: mean over the seeds of the half-width of the 95 % interval over test episodes.
+      ci95_pooled: mean over the seeds of the half-width of the binomial interval over all predictions, which the
+        CxGrad paper prints.
+    """
+
+    accuracy: float
+    std_seeds: float | None
+    ci95_seeds: float | None
+    ci95_tasks: float
+    ci95_pooled: float
+
+    @property
+    def interval(self) -> float:
+        """The interval to print where there is room for one: over seeds, with one seed over tasks."""
+        return self.ci95_tasks if self.ci95_seeds is None else self.ci95_seeds
+
+
+def summary(results: Sequence[dict[str, Any]]) -> Summary:
+    """Sums up the results of some seeds (the contents of their ``results.json``)."""
+    of_seeds = [each["test_accuracy"] for each in results]
+    mean = {name: float(np.mean([each[name] for each in results])) for name in ("test_ci95_tasks", "test_ci95_pooled")}
+    if len(results) == 1:
+        std = interval = None
+    else:
+        std = float(np.std(of_seeds, ddof=1))
+        interval = _t_quantile(len(of_seeds) - 1) * std / len(of_seeds) ** 0.5
+    return Summary(float(np.mean(of_seeds)), std, interval, mean["test_ci95_tasks"], mean["test_ci95_pooled"])
+
+
+def paired_over_seeds(ours: np.ndarray, first: np.ndarray) -> dict[str, float]:
+    """Compares accuracies ``[seeds, episodes]`` on the same episodes, with seeds and episodes as random factors.
+
+    Episodes are crossed with seeds: every seed meets the same ones. The variance of the mean difference is that of a
+    two-way layout without replication, (MS_seeds + MS_episodes - MS_rest) / (seeds * episodes), with Satterthwaite's
+    degrees of freedom. Treating all seeds * episodes differences as independent would give too small an interval.
+
+    Returns:
+      As ``evaluation.paired``, which it is for one seed: ``"difference"``, ``"difference_ci95"``, and the two-sided
+      ``"p_value"``.
+    """
+    difference = np.asarray(ours, float) - np.asarray(first, float)
+    seeds, episodes = difference.shape
+    if seeds == 1:
+        return paired(ours[0], first[0])
+    if not np.any(difference):
+        return {"difference": 0.0, "difference_ci95": 0.0, "p_value": 1.0}
+    from scipy import stats  # slow to import
+
+    mean, of_seeds, of_episodes = difference.mean(), difference.mean(axis=1), difference.mean(axis=0)
+    rest = difference - of_seeds[:, None] - of_episodes + mean
+    freedom = np.array([seeds - 1, episodes - 1, (seeds - 1) * (episodes - 1)])
+    squares = np.array([
+        episodes * np.sum((of_seeds - mean) ** 2), seeds * np.sum((of_episodes - mean) ** 2), np.sum(rest**2),
+    ]) / freedom  # fmt: skip
+    parts = squares * [1, 1, -1]
+    if parts.sum() <= squares[2]:  # neither factor varies by more than the rest
+        parts, freedom = squares[2:], freedom[2:]
+    error = np.sqrt(parts.sum() / (seeds * episodes))
+    degrees = parts.sum() ** 2 / np.sum(parts**2 / freedom)
+    return {
+        "difference": float(mean),
+        "difference_ci95": float(stats.t.ppf(0.975, degrees) * error),
+        "p_value": float(2 * stats.t.sf(abs(mean) / error, degrees)) if error else 0.0,
+    }
+
+
+def _t_quantile(degrees: float) -> float:
+    from scipy import stats
+
+    return float(stats.t.ppf(0.975, degrees))

@@ -1,0 +1,95 @@
+"""How numbers and tables are written: Markdown, LaTeX, CSV."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cxgrad_jax.evaluation import ci95_tasks
+from cxgrad_jax.files import write_whole
+
+MISSING = "–"
+
+
+def percent(share: float | None, form: str = ".2f") -> str:
+    """A share of 0.518 as ``"51.80"``, None as a dash."""
+    return MISSING if share is None else f"{100 * share:{form}}"
+
+
+def percent_with(share: float | None, interval: float | None, form: str = ".2f") -> str:
+    """A share and its interval as ``"51.80 ± 0.46"``, without ± where there is none."""
+    value = percent(share, form)
+    return value if interval is None else f"{value} ± {percent(interval, form.removeprefix('+'))}"
+
+
+def percent_mean(shares: np.ndarray) -> str:
+    """The mean of shares ``[tasks]`` with its 95 % interval."""
+    return percent_with(float(shares.mean()), ci95_tasks(shares))
+
+
+def p_value(p: float | None) -> str:
+    """A p-value with four decimals."""
+    if p is None:
+        return MISSING
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """``lines`` of cells in Markdown; the first are the headings."""
+    rule = [":--", *["--:"] * (len(lines[0]) - 1)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [lines[0], rule, *lines[1:]])
+
+
+def latex_table(
+    lines: Sequence[Sequence[str]], notes: Sequence[str], bold: Collection[tuple[int, int]] = frozenset()
+) -> str:
+    """``lines`` of cells in LaTeX, for the package booktabs; the first are the headings.
+
+    Args:
+      lines: of cells, plain text.
+      notes: the caption and footnotes; comments above the table.
+      bold: line and column of the cells in bold; line 0 holds the headings.
+    """
+
+    def line(i):
+        cells = (rf"\textbf{{{_latex(x)}}}" if (i, j) in bold else _latex(x) for j, x in enumerate(lines[i]))
+        return " & ".join(cells) + r" \\"
+
+    return "\n".join([
+        *("% " + " ".join(note.split()) for note in notes),
+        rf"\begin{{tabular}}{{l{'r' * (len(lines[0]) - 1)}}}",
+        r"\toprule", line(0), r"\midrule", *map(line, range(1, len(lines))), r"\bottomrule",
+        r"\end{tabular}", "",
+    ])  # fmt: skip
+
+
+def paper_table(
+    headings: Sequence[str], rows: Sequence[tuple[str, Sequence[tuple[float, float] | None]]], notes: Sequence[str]
+) -> str:
+    """The table of a paper in LaTeX: method, ``33.2 ± 1.1``, the best of each column in bold.
+
+    Args:
+      headings: of all columns, that of the methods among them.
+      rows: method, and for each further column the accuracy and its interval as shares; None: an empty cell.
+      notes: as of ``latex_table``.
+    """
+    lines = [list(headings)]
+    for name, cells in rows:
+        lines.append([name, *(percent_with(*cell, ".1f") if cell else MISSING for cell in cells)])
+    bold = set()
+    for j in range(1, len(headings)):
+        shown = {i: percent(row[1][j - 1][0], ".1f") for i, row in enumerate(rows, 1) if row[1][j - 1]}  # pyright: ignore
+        bold |= {(i, j) for i in shown if float(shown[i]) == max(map(float, shown.values()))}
+    return latex_table(lines, notes, bold)
+
+
+def _latex(text: str) -> str:
+    for plain, markup in (("&", r"\&"), ("_", r"\_"), ("%", r"\%"), ("±", r"$\pm$"), ("< ", r"$<$ "), ("–", "--")):
+        text = text.replace(plain, markup)
+    return text
+
+
+def write_tables(folder: Path, name: str, *, md: str, csv: str, tex: str) -> None:
+    """Writes ``name.md``, ``name.csv`` and ``name.tex``."""
+    for kind, content in (("md", md), ("csv", csv), ("tex", tex)):
+        write_whole(folder / f"{name}.{kind}", content)
