@@ -131,7 +131,8 @@ def over_episodes(
     def evaluator(params):
         from tqdm.auto import tqdm
 
-        params = parallel.put(mesh, params)
+        if jax.process_count() == 1:  # several processes give what lies on their mesh already
+            params = parallel.put(mesh, params)
         batches = []
         hidden = not title or jax.process_index() != 0
         for first in tqdm(range(0, num_episodes, at_once), desc=title, unit_scale=at_once, unit="ep", disable=hidden):

@@ -25,6 +25,7 @@ from cxgrad_jax.training.workdir import check_same_run, read_config
 
 # What an evaluation may change: the meta-parameters do not depend on it, or their shapes tell.
 MAY_CHANGE = ("evaluation.", "parallel.", "episode.", "learner.")
+SIZES = ("evaluation.episodes", "evaluation.val_episodes", "evaluation.ensemble")
 
 
 def test_run(
@@ -141,10 +142,15 @@ def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 
 def results_name(config: ConfigDict, changed: dict[str, Any]) -> str:
-    """``results.json``, or what tells the fields that were changed: ``results_cub.json``, ``results_shot=5.json``."""
+    """``results.json``, or what tells the fields that were changed: ``results_cub.json``, ``results_shot=5.json``.
+
+    The number of episodes and the size of the ensemble are told where nothing else is changed.
+    """
+    sizes = {field: value for field, value in changed.items() if field in SIZES}
+    others = {field: value for field, value in changed.items() if field not in SIZES}
     words = [
         str(value or config.data.name) if field == "evaluation.data" else f"{field.split('.')[-1]}={value}"
-        for field, value in changed.items()
+        for field, value in (others or sizes).items()
     ]
     return "_".join(["results", *words]) + ".json"
 

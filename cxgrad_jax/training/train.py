@@ -64,7 +64,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         metrics_file = MetricsFile(workdir / "metrics.jsonl", resumed or 0) if writer else None
         if writer:
             begin = f"resuming after iteration {resumed}" if resumed else "starting"
-            print(f"{workdir}: {begin}, {setup.mesh.size} device(s)", file=sys.stderr)
+            print(f"{workdir}: {begin}, {setup.mesh.size} device(s)", flush=True)
         board = _tensorboard(workdir, resumed or 0) if writer and config.train.tensorboard else None
         try:
             state = run_loop(setup, state, checkpoints, metrics_file, board)

@@ -52,12 +52,12 @@ MetricsFile.write = interrupting
 """
 SIGNAL_IN_TEST = """
 import os
-from cxgrad_jax import evaluate
-compute = evaluate.ci95_pooled
+from cxgrad_jax.training import testing
+compute = testing.params_sha256
 def interrupting(*arguments):
     os.kill(os.getpid(), NUMBERS)
     return compute(*arguments)
-evaluate.ci95_pooled = interrupting
+testing.params_sha256 = interrupting
 """
 
 
@@ -69,9 +69,10 @@ def test_results_have_all_fields_and_the_formulas_hold(finished, tiny_data):
         "test_data", "batch_norm", "iterations", "params_sha256", "versions", "config",
     }  # fmt: skip
     assert set(final["versions"]) == {"jax", "flax", "cxgrad_jax"}
-    assert final["config"] == json.loads((finished / "config.json").read_text())
+    saved = json.loads((finished / "config.json").read_text())
+    assert saved.pop("format") == workdir_of.FORMAT and final["config"] == saved
 
-    # By hand: the mean of the logits of the best checkpoints, on test episodes that depend on the seed alone.
+    # By hand: the mean of the logits of the best checkpoints, on test episodes that depend on evaluation.seed alone.
     config = workdir_of.read_config(finished)
     validated = {r["iteration"]: r["val_accuracy"] for r in read_metrics(finished / "metrics.jsonl") if "val_loss" in r}
     best = sorted(validated, key=lambda i: (-validated[i], -i))[:2]
@@ -82,7 +83,7 @@ def test_results_have_all_fields_and_the_formulas_hold(finished, tiny_data):
         parallel.task_mesh(1),
         build.episode_shape(config),
     )
-    evaluator = over_episodes(query_logits(learner), Sampler(store, shape, config.seed).batch, 6, mesh)
+    evaluator = over_episodes(query_logits(learner), Sampler(store, shape, config.evaluation.seed).batch, 6, mesh)
     checkpoints = Checkpoints(finished, 2, read_only=True)
     like = abstract_state(learner, outer_adam(1e-3), np.asarray(store.images[:2]), mesh)
     logits = [evaluator(checkpoints.restore(iteration, like).params) for iteration in best]
@@ -109,9 +110,10 @@ def test_random_kills_leave_the_same_run(finished, tiny_data, tmp_path):
     while kills < wanted:
         with _start(tiny_data, runs[-1]) as process:
             if rng.random() < 0.8:
-                assert (
-                    process.stdout and process.stdout.readline()
-                )  # of the first validation in this life: the loop is going
+                assert process.stdout
+                for line in process.stdout:
+                    if "validation" in line:  # of this life: the loop is going
+                        break
                 time.sleep(rng.uniform(0, 0.3))
             else:
                 time.sleep(rng.uniform(0, 4))
