@@ -1,10 +1,10 @@
 """CxGrad and its relatives: few-shot meta-learning in JAX.
 
     model = cxgrad_jax.models.Conv4(num_classes=5)
-    learner = cxgrad_jax.learners._cxgrad(model)
+    learner = cxgrad_jax.learners.cxgrad(model)
     params = learner.init(jax.random.key(0), images)
-    task = learner.adapt(params, support_images, support_labels)
-    logits = learner.predict(params, task, query_images)
+    adapted = learner.adapt(params, support_images, support_labels)
+    logits = learner.predict(params, adapted, query_images)
 
 Every function of a learner is pure and takes one episode: ``jax.vmap`` over a batch of them.
 """

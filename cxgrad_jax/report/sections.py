@@ -18,8 +18,7 @@ from cxgrad_jax.analysis._embeddings import embeddings, joint_tsne
 from cxgrad_jax.analysis._landscape import landscape, multiples
 from cxgrad_jax.data._store import ImageStore
 from cxgrad_jax.episodes import HostDrawer
-from cxgrad_jax.learners import default_labels
-from cxgrad_jax.learners._base import accuracy, split_by_label
+from cxgrad_jax.learners import accuracy, default_labels, split_by_label
 from cxgrad_jax.metrics import ci95_tasks, paired, read_metrics
 from cxgrad_jax.report import figures
 from cxgrad_jax.report.html import Section
@@ -162,7 +161,7 @@ def conditioning_of_runs(
     runs: Sequence[Run], options: ConfigDict, store: ImageStore, mesh: Mesh, folder: Path
 ) -> list[Section]:
     """What CxGrad's factors owe to the task; no section where no run has any."""
-    able = [run for run in runs if run.config.learner.name == "cxgrad"]
+    able = [run for run in runs if run.config.learner.name in ("cxgrad", "cxgrad_explicit")]
     if not able:
         return []
     gamma, norms, layers, lines = {}, {}, [], []
@@ -241,7 +240,7 @@ def _with_other_factors(run: Run):
         def accuracy_with(gamma):
             task = adapt_with_factors(
                 model, params, episode.support_images, episode.support_labels, gamma,
-                inner_lr=settings.inner_lr, conditioning=settings.conditioning,
+                inner_lr=settings.inner_lr, explicit=settings.name == "cxgrad_explicit",
             )  # fmt: skip
             return accuracy(run.learner.predict(params, task, episode.query_images), episode.query_labels)
 

@@ -114,7 +114,7 @@ def learner_factory(name: str) -> Callable[..., MetaLearner]:
     try:
         return getattr(importlib.import_module(module or learners.__name__), function)
     except (ModuleNotFoundError, AttributeError):
-        known = ", ".join(sorted(set(learners.__all__) - {"MetaLearner", "Task", "default_labels"}))
+        known = ", ".join(learners.NAMES)
         raise UserError(
             f"learner.name is {name!r}; expected one of {known}, or MODULE.FUNCTION that Python finds from here"
         ) from None
