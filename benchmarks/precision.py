@@ -19,7 +19,7 @@ import numpy as np
 
 import cxgrad_jax as cx
 from cxgrad_jax import data
-from cxgrad_jax.learners._base import as_float
+from cxgrad_jax.learners._model import as_float
 
 PRECISIONS = ("default", "high", "highest")
 

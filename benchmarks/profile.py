@@ -27,7 +27,7 @@ from jax.sharding import PartitionSpec as P
 from benchmarks import ours
 from benchmarks.interleaved import machine
 from cxgrad_jax import batching, fitting, parallel, runtime
-from cxgrad_jax.learners._base import apply_model
+from cxgrad_jax.learners import apply_model
 from cxgrad_jax.training import build
 
 

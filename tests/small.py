@@ -18,10 +18,16 @@ def make_episode(seed=0, shot=2, query=2):
     return cx.Episode(support, labels.repeat(shot), query_images, labels.repeat(query))
 
 
+def jitted(learner):
+    """``learner`` with its four functions compiled."""
+    functions = ("init", "adapt", "predict", "loss")
+    return learner._replace(**{name: jax.jit(getattr(learner, name)) for name in functions})
+
+
 def make(name, episode, **hyper_parameters):
     """The learner called ``name`` on a small Conv-4, its model, and meta-parameters."""
     model = cx.models.Conv4(num_classes=WAY, features=4)
-    if name == "cxgrad":
+    if name.startswith("cxgrad"):
         hyper_parameters.setdefault("context_dim", 6)
     learner = getattr(cx.learners, name)(model, **hyper_parameters)
     return learner, model, jax.jit(learner.init)(jax.random.key(0), episode.support_images)

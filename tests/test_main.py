@@ -185,7 +185,7 @@ MISTAKES: dict[str, tuple[Callable[[Place], Any], str]] = {
     ),
     "learner of another name": (
         lambda p: p.flags(learner__name="maml"),
-        "learner.conditioning is no field of maml; expected first_order, inner_lr",
+        "learner.context_dim is no field of maml; expected first_order, inner_lr",
     ),
     "unknown learner": (
         lambda p: p.flags(learner__name="reptile"),

@@ -1,6 +1,6 @@
 """What adaptation does to a network: each function takes one episode and gives arrays; ``jax.vmap`` over a batch.
 
-They work for every learner whose ``adapt`` returns a trace with ``"fast"`` (see ``learners.base.Task``), on any model.
+They work for every learner whose ``adapt`` returns a trace with ``"fast"`` (see ``learners.Adapted``), on any model.
 """
 
 from cxgrad_jax.analysis._cka import cka, linear_cka

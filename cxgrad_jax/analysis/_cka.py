@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from cxgrad_jax.analysis._features import before_and_after
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.learners import MetaLearner
-from cxgrad_jax.learners._base import Params
+from cxgrad_jax.learners._model import Params
 
 
 def cka(learner: MetaLearner, params: Params, episode: Episode) -> dict[str, jax.Array]:

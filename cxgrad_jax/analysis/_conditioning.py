@@ -15,10 +15,11 @@ import jax.numpy as jnp
 from cxgrad_jax.analysis._features import trace_of
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners import MetaLearner, Task, default_labels
-from cxgrad_jax.learners._base import Labels, Params, merge, split_by_label
-from cxgrad_jax.learners._cxgrad import rescale, scaling_factors, unit_kernels
+from cxgrad_jax.learners import Adapted, MetaLearner, default_labels, merge, module_classes, split_by_label
+from cxgrad_jax.learners._cxgrad import no_context, rescale, scaling_factors, unit_kernels
 from cxgrad_jax.learners._inner_loop import scan_steps, sgd, support_gradients
+from cxgrad_jax.learners._labels import ParamLabels
+from cxgrad_jax.learners._model import Params
 
 
 class Conditioning(NamedTuple):
@@ -45,8 +46,7 @@ def conditioning(learner: MetaLearner, params: Params, episode: Episode) -> Cond
     trace = trace_of(task)
     if not {"gamma", "context"} <= {*trace}:
         raise UserError('this learner has no conditioning: its task has no trace["gamma"] and trace["context"]')
-    no_context = jnp.zeros_like(params["generator"]["hidden"]["bias"])
-    at_zero = scaling_factors(params["generator"], no_context)
+    at_zero = scaling_factors(params["generator"], no_context(params["generator"]))
     return Conditioning(trace["gamma"], at_zero, jnp.linalg.norm(trace["context"], axis=-1))
 
 
@@ -58,24 +58,26 @@ def adapt_with_factors(
     gamma: jax.Array,
     *,
     inner_lr: float = 0.01,
-    conditioning: str = "implicit",
-    labels: Labels = default_labels,
-) -> Task:
-    """``cxgrad``'s inner loop with the factors ``gamma [steps, L]`` given: those of another task, say.
+    explicit: bool = False,
+    param_labels: ParamLabels = default_labels,
+) -> Adapted:
+    """The inner loop of ``cxgrad`` with the factors ``gamma [steps, L]`` given: those of another episode, say.
 
-    With the task's own, this is ``cxgrad``'s result. The other arguments are as of ``cxgrad``; the trace is empty.
+    With the episode's own factors this is ``cxgrad``'s result, or that of ``cxgrad_explicit`` where ``explicit``. The
+    other arguments are as of ``cxgrad``; the trace is empty.
     """
-    weights, frozen, scaled_paths = split_by_label(params["model"], labels)
+    classes = module_classes(model, support_images)
+    weights, frozen, scaled_paths = split_by_label(params["model"], param_labels, classes)
     gradients_at = support_gradients(model, frozen, support_images, support_labels, first_order=True)
 
     def step(weights, factors):
         directions = unit_kernels(weights, scaled_paths)
         scaled = rescale(directions, scaled_paths, factors)
-        if conditioning == "explicit":
+        if explicit:
             gradients = rescale(gradients_at(directions)[1], scaled_paths, 1 / factors)
         else:
             gradients = gradients_at(scaled)[1]
         return sgd(scaled, gradients, inner_lr), None
 
     weights, _ = scan_steps(step, weights, len(gamma), remat=False, per_step=gamma)
-    return Task(merge(weights, frozen), {})
+    return Adapted(merge(weights, frozen), {})

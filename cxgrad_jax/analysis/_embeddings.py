@@ -7,7 +7,7 @@ from cxgrad_jax.analysis._features import before_and_after
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
-from cxgrad_jax.learners._base import Params
+from cxgrad_jax.learners._model import Params
 
 
 def embeddings(learner: MetaLearner, params: Params, episode: Episode) -> tuple[jax.Array, jax.Array]:

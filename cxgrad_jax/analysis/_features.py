@@ -8,7 +8,8 @@ import jax
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
-from cxgrad_jax.learners._base import Params, by_path, merge
+from cxgrad_jax.learners._labels import by_path, merge
+from cxgrad_jax.learners._model import Params
 
 
 def features(learner: MetaLearner, params: Params, task: Any, images: jax.Array) -> dict[str, jax.Array]:

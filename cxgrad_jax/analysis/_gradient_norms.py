@@ -11,7 +11,7 @@ from cxgrad_jax.analysis._features import trace_of
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
-from cxgrad_jax.learners._base import Params
+from cxgrad_jax.learners._model import Params
 
 PREFIX = "gradient_norm/"
 

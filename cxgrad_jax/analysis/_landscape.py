@@ -19,7 +19,8 @@ import optax
 from cxgrad_jax.analysis._features import inner_states, with_fast
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.learners import MetaLearner
-from cxgrad_jax.learners._base import Params, cross_entropy
+from cxgrad_jax.learners._base import cross_entropy
+from cxgrad_jax.learners._model import Params
 
 
 def multiples(inner_lr: float) -> tuple[float, ...]:

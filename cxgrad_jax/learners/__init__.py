@@ -1,24 +1,44 @@
-"""Meta-learners: one paper, one module; each a factory that returns a ``MetaLearner``."""
+"""Meta-learners: one paper, one module; each a factory that returns a ``MetaLearner``.
+
+A learner of your own is made of the same parts: ``gradient_based`` and what the inner loops share.
+"""
 
 from cxgrad_jax.learners._alfa import alfa
 from cxgrad_jax.learners._anil import anil
-from cxgrad_jax.learners._base import MetaLearner, Task, default_labels
-from cxgrad_jax.learners._boil import boil
+from cxgrad_jax.learners._base import Adapted, MetaLearner, accuracy, cross_entropy, gradient_based
+from cxgrad_jax.learners._boil import body_labels, boil
 from cxgrad_jax.learners._cavia import cavia
 from cxgrad_jax.learners._cxgrad import cxgrad
+from cxgrad_jax.learners._cxgrad_explicit import cxgrad_explicit
+from cxgrad_jax.learners._describe import describe
+from cxgrad_jax.learners._inner_loop import scan_steps, sgd, support_gradients, support_loss
 from cxgrad_jax.learners._l2f import l2f
+from cxgrad_jax.learners._labels import by_path, default_labels, merge, split_by_label
 from cxgrad_jax.learners._maml import maml
 from cxgrad_jax.learners._maml_plus_plus import maml_plus_plus
 from cxgrad_jax.learners._matching_net import matching_net
-from cxgrad_jax.learners._meta_sgd import meta_sgd
-from cxgrad_jax.learners._modgrad import modgrad
+from cxgrad_jax.learners._meta_sgd import every_parameter, meta_sgd
+from cxgrad_jax.learners._model import apply_model, module_classes
+from cxgrad_jax.learners._modgrad import last_two_convolutions, modgrad
 from cxgrad_jax.learners._proto_net import proto_net
 from cxgrad_jax.learners._relation_net import relation_net
+from cxgrad_jax.learners._spec import described, from_spec
+
+NAMES = (
+    "alfa", "anil", "boil", "cavia", "cxgrad", "cxgrad_explicit", "l2f", "maml", "maml_plus_plus", "matching_net",
+    "meta_sgd", "modgrad", "proto_net", "relation_net",
+)  # fmt: skip
+LABEL_FUNCTIONS = ("body_labels", "default_labels", "every_parameter", "last_two_convolutions")
 
 __all__ = [
-    "MetaLearner", "Task", "default_labels",
-    "alfa", "anil", "boil", "cavia", "cxgrad", "l2f", "maml", "maml_plus_plus", "matching_net", "meta_sgd", "modgrad",
-    "proto_net", "relation_net",
+    "LABEL_FUNCTIONS", "NAMES",
+    "Adapted", "MetaLearner", "accuracy", "apply_model", "by_path", "cross_entropy", "describe", "described",
+    "from_spec",
+    "gradient_based", "merge", "module_classes", "scan_steps", "sgd", "split_by_label", "support_gradients",
+    "support_loss",
+    "alfa", "anil", "body_labels", "boil", "cavia", "cxgrad", "cxgrad_explicit", "default_labels", "every_parameter",
+    "l2f", "last_two_convolutions", "maml", "maml_plus_plus", "matching_net", "meta_sgd", "modgrad", "proto_net",
+    "relation_net",
 ]  # fmt: skip
 
 NAMES = (

@@ -4,29 +4,25 @@
     A, B = the halves of W2 relu(W1 tau_k + b1) + b2
     theta_{j,k+1} = (1 - B_j beta_{j,k}) theta_{j,k} - A_j alpha_{j,k} g_{j,k}
 
-with alpha and beta learned for every tensor j and step k. Facts from the authors' code (baiksung/ALFA): the means of
-the gradients in tau are constants, those of the weights are not; alpha starts at 0.01 and beta at 0.0005 times that.
+The outer loop learns alpha and beta for every tensor j and step k. The paper: https://arxiv.org/abs/2011.00209. Facts
+from the authors' code (baiksung/ALFA): in tau, the means of the gradients are constants for the outer loop and those of
+the weights are not; alpha starts at 0.01 and beta at 0.0005 times that.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import (
-    Labels,
-    MetaLearner,
-    Task,
-    by_path,
-    default_labels,
-    gradient_based,
-    merge,
-    split_by_label,
-)  # fmt: skip
-from cxgrad_jax.learners._inner_loop import gradient_norms, scan_steps, sgd, support_gradients
+from cxgrad_jax.learners._base import Adapted, MetaLearner, gradient_based
+from cxgrad_jax.learners._inner_loop import scan_steps, sgd, support_gradients, traced_norms
 from cxgrad_jax.learners._l2f import tensor_means
+from cxgrad_jax.learners._labels import ParamLabels, by_path, default_labels, merge, split_by_label
 from cxgrad_jax.learners._mlp import init_mlp, mlp
+from cxgrad_jax.learners._model import module_classes
+from cxgrad_jax.learners._spec import described
 
 
+@described
 def alfa(
     model: nn.Module,
     *,
@@ -35,50 +31,52 @@ def alfa(
     num_steps: int = 5,
     first_order: bool = False,
     remat: bool = False,
-    labels: Labels = default_labels,
+    param_labels: ParamLabels = default_labels,
 ) -> MetaLearner:
-    """ALFA with MAML's meta-learned start.
+    """ALFA with MAML's learned start.
 
     Args:
       model: a ``flax.linen`` classifier, float images ``[N, H, W, C]`` to logits ``[N, way]``.
       initial_lr: where alpha starts.
       initial_decay: where beta starts.
       num_steps: inner steps.
-      first_order: treat inner gradients as constants in the outer gradient.
-      remat: recompute inner steps in the outer backward pass to save memory.
-      labels: which parameters adapt.
+      first_order: the outer loop takes inner gradients for constants.
+      remat: compute inner steps anew in the outer backward pass, to save memory.
+      param_labels: which parameters adapt.
 
     Meta-parameters: ``{"model": ..., "inner_lr": alpha, "decay": beta, "generator": {"hidden": ..., "output": ...}}``;
-    alpha and beta ``[num_steps]`` lie as the adapted part of the model. Trace: ``"support_loss" [steps]``, ``"state"
-    [steps, 2 n]``, tau, and ``"alpha"`` and ``"beta" [steps, n]``, A and B, in the order of ``base.split_by_label``.
+    alpha and beta, each ``[num_steps]``, have the structure of the model's adapted part. Trace: ``"support_loss"
+    [steps]``, ``"tau" [steps, 2 n]``, and ``"A"`` and ``"B" [steps, n]``, in the order of ``split_by_label``.
     """
 
     def adapt(params, support_images, support_labels):
-        theta, frozen, _ = split_by_label(params["model"], labels)
+        classes = module_classes(model, support_images)
+        theta, frozen, _ = split_by_label(params["model"], param_labels, classes)
         gradients_at = support_gradients(model, frozen, support_images, support_labels, first_order)
-        paths = list(theta)
+        tensors = list(theta)
 
-        def step(theta, of_step):
-            support_loss, gradients = gradients_at(theta)
-            of_gradients = jax.lax.stop_gradient(tensor_means(gradients, paths))
-            state = jnp.concatenate([tensor_means(theta, paths), of_gradients])
-            alpha, beta = jnp.split(mlp(params["generator"], state), 2)
-            rates = {path: alpha[j] * of_step["inner_lr"][path] for j, path in enumerate(paths)}
-            kept = {path: (1 - beta[j] * of_step["decay"][path]) * theta[path] for j, path in enumerate(paths)}
-            trace = {"support_loss": support_loss, "fast": theta, "state": state, "alpha": alpha, "beta": beta}
-            return sgd(kept, gradients, rates), {**trace, **gradient_norms(gradients)}
+        def step(theta, rates_of_step):
+            alpha, beta = rates_of_step
+            support_loss, g = gradients_at(theta)
+            of_gradients = jax.lax.stop_gradient(tensor_means(g, tensors))
+            tau = jnp.concatenate([tensor_means(theta, tensors), of_gradients])
+            A, B = jnp.split(mlp(params["generator"], tau), 2)
+            decayed = {path: (1 - B[j] * beta[path]) * theta[path] for j, path in enumerate(tensors)}
+            rates = {path: A[j] * alpha[path] for j, path in enumerate(tensors)}
+            trace = {"support_loss": support_loss, "fast": theta, "tau": tau, "A": A, "B": B}
+            return sgd(decayed, g, rates), {**trace, **traced_norms(g)}
 
-        learned = {name: by_path(params[name]) for name in ("inner_lr", "decay")}
-        theta, trace = scan_steps(step, theta, num_steps, remat, per_step=learned)
-        return Task(merge(theta, frozen), trace)
+        alpha_and_beta = by_path(params["inner_lr"]), by_path(params["decay"])
+        theta, trace = scan_steps(step, theta, num_steps, remat, per_step=alpha_and_beta)
+        return Adapted(merge(theta, frozen), trace)
 
-    def init_extra(key, model_params, dtype):
-        theta, _, _ = split_by_label(model_params, labels)
+    def init_extra(key, model_params, images):
+        theta, _, _ = split_by_label(model_params, param_labels, module_classes(model, images))
 
         def everywhere(value):
-            return merge({path: jnp.full(num_steps, value, dtype) for path in theta})
+            return merge({path: jnp.full(num_steps, value, images.dtype) for path in theta})
 
-        generator = init_mlp(key, 2 * len(theta), 2 * len(theta), 2 * len(theta), dtype)
+        generator = init_mlp(key, 2 * len(theta), 2 * len(theta), 2 * len(theta), images.dtype)
         return {"inner_lr": everywhere(initial_lr), "decay": everywhere(initial_decay), "generator": generator}
 
-    return gradient_based(model, adapt, init_extra)
+    return gradient_based(model, adapt, init_extra, param_labels=param_labels)

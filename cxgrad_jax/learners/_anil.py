@@ -1,29 +1,40 @@
-"""ANIL: almost no inner loop (Raghu et al., ICLR 2020): MAML whose inner loop adapts the head only.
+"""ANIL: almost no inner loop (Raghu et al., ICLR 2020; https://arxiv.org/abs/1909.09157).
 
     psi_0 = psi,   psi_{k+1} = psi_k - alpha * dL(psi_k; f(S))/dpsi_k,   meta loss L(psi_K; f(Q))
 
-with a head psi on features f, which the outer loop learns. There is no code of the method's authors. Facts are from two
-unofficial ones, which differ: the BOIL repository takes 1 step of 0.5, learn2learn 5 steps of 0.1 (and encodes support
-and query images in one batch). The paper's own numbers are not verified.
+with a head psi on features f, which the outer loop learns: MAML whose inner loop adapts the head only. There is no code
+of the method's authors. Facts are from two unofficial ones, which differ: the BOIL repository takes 1 step of 0.5,
+learn2learn 5 steps of 0.1 (and encodes support and query images in one batch). The paper's own numbers are not
+verified.
 """
 
 import flax.linen as nn
 import jax
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import MetaLearner, Task, apply_model, cross_entropy, gradient_based
-from cxgrad_jax.learners._inner_loop import constant_if, gradient_norms, scan_steps, sgd
+from cxgrad_jax.learners._base import Adapted, MetaLearner, cross_entropy, gradient_based
+from cxgrad_jax.learners._inner_loop import constant_if, scan_steps, sgd, traced_norms
+from cxgrad_jax.learners._labels import ADAPTED, META
 from cxgrad_jax.learners._mlp import linear
+from cxgrad_jax.learners._model import apply_model
+from cxgrad_jax.learners._spec import described
 
 
+def head_labels(path: str, leaf: jax.Array) -> str:
+    """``"adapted"`` for the layer named head, ``"meta"`` for everything else."""
+    del leaf
+    return ADAPTED if path.startswith("head/") else META
+
+
+@described
 def anil(model: nn.Module, *, inner_lr: float = 0.1, num_steps: int = 5, first_order: bool = False) -> MetaLearner:
-    """ANIL, with support and query images encoded in separate passes. The features are computed once.
+    """ANIL that encodes support and query images in separate passes. The support features are computed once.
 
     Args:
       model: a backbone with the method ``embed(images [N, H, W, C]) -> [N, D]`` and a linear layer ``head``.
       inner_lr: alpha.
       num_steps: inner steps.
-      first_order: treat inner gradients as constants in the outer gradient.
+      first_order: the outer loop takes inner gradients for constants.
 
     Meta-parameters: ``{"model": ...}``. Trace: ``"support_loss" [num_steps]``, before each update.
 
@@ -43,10 +54,10 @@ def anil(model: nn.Module, *, inner_lr: float = 0.1, num_steps: int = 5, first_o
             loss, gradient = jax.value_and_grad(support_loss)(head)
             gradient = constant_if(first_order, gradient)
             fast, gradients = ({f"head/{name}": x for name, x in tree.items()} for tree in (head, gradient))
-            trace = {"support_loss": loss, "fast": fast, **gradient_norms(gradients)}
+            trace = {"support_loss": loss, "fast": fast, **traced_norms(gradients)}
             return sgd(head, gradient, inner_lr), trace
 
         head, trace = scan_steps(step, dict(params["model"]["head"]), num_steps, remat=False)
-        return Task({**params["model"], "head": head}, trace)
+        return Adapted({**params["model"], "head": head}, trace)
 
-    return gradient_based(model, adapt)
+    return gradient_based(model, adapt, param_labels=head_labels)

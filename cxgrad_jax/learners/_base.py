@@ -1,51 +1,104 @@
-"""What every learner shares: its four functions, the model's application, the loss, which parameters adapt."""
+"""What every learner shares: its four functions, how the model is applied, the loss."""
 
-import re
-from collections.abc import Callable, Container, Mapping
-from typing import Any, NamedTuple
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners._checks import check_images, check_labels, check_model, fitting, nan_outside
+from cxgrad_jax.learners._labels import ParamLabels, default_labels
+from cxgrad_jax.learners._model import Params, apply_model, as_float, init_model, num_outputs
 
-Params = Any  # a pytree of meta-parameters
-Fast = dict[str, jax.Array]  # parameters that adapt to a task, by path: "block_0/conv/kernel"
-Labels = Callable[[str, jax.Array], str]
+Metrics = dict[str, jax.Array]
 
-SCALED, ADAPTED, META = "scaled", "adapted", "meta"
+
+class Init(Protocol):
+    """``(key, images [N, H, W, C]) -> params``."""
+
+    def __call__(self, key: jax.Array, images: Any, /) -> Params: ...
+
+
+class Adapt(Protocol):
+    """``(params, support_images [N, H, W, C], support_labels [N]) -> adapted``."""
+
+    def __call__(self, params: Params, support_images: Any, support_labels: Any, /) -> Any: ...
+
+
+class Predict(Protocol):
+    """``(params, adapted, query_images [M, H, W, C]) -> logits [M, way]``."""
+
+    def __call__(self, params: Params, adapted: Any, query_images: Any, /) -> jax.Array: ...
+
+
+class Loss(Protocol):
+    """``(params, episode, iteration=None) -> (loss, metrics)``."""
+
+    def __call__(self, params: Params, episode: Episode, iteration: Any = None) -> tuple[jax.Array, Metrics]: ...
+
+
+class InitExtra(Protocol):
+    """``(key, model_params, images [N, H, W, C]) -> meta-parameters`` beside ``"model"``; images are floats here."""
+
+    def __call__(self, key: jax.Array, model_params: Params, images: jax.Array, /) -> dict[str, Params]: ...
+
+
+class Objective(Protocol):
+    """``(logits [N, way], labels [N]) -> scalar``."""
+
+    def __call__(self, logits: jax.Array, labels: jax.Array, /) -> jax.Array: ...
 
 
 class MetaLearner(NamedTuple):
     """A learner is four pure functions, each of one episode; batching is the caller's.
 
+    Images are uint8 in 0..255 or floats in [0, 1], labels are integers 0 to way - 1. Each function raises ``UserError``
+    for other shapes and dtypes, and for other values where they are known. A label that is only known in a compiled
+    program, and is not in 0 to way - 1, makes logits and loss NaN.
+
     Attributes:
       init: ``(key, images [N, H, W, C]) -> params``. Images give shapes and dtype; uint8 gives float32 parameters.
-      adapt: ``(params, support_images, support_labels) -> task``, the inner loop.
-      predict: ``(params, task, query_images) -> logits [N, way]``.
+      adapt: ``(params, support_images, support_labels) -> adapted``, the inner loop.
+      predict: ``(params, adapted, query_images) -> logits [N, way]``.
       loss: ``(params, episode, iteration=None) -> (loss, metrics)``: the query loss after adaptation, a scalar, and a
         dict of scalars with ``"accuracy"``. ``iteration`` is the outer iteration, for objectives that change over
         training.
+      spec: the learner as plain values, JSON's only: its factory's name and hyper-parameters, the model's class and
+        fields (see ``learners._spec``). ``cx.learners.from_spec`` makes the learner of it. Empty if not known.
     """
 
-    init: Callable[..., Params]
-    adapt: Callable[..., Any]
-    predict: Callable[..., jax.Array]
-    loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+    init: Init
+    adapt: Adapt
+    predict: Predict
+    loss: Loss
+    spec: dict[str, Any] = {}  # never changed in place
+
+    def __hash__(self) -> int:  # a dict has none
+        return hash(self[:4])
+
+    def __repr__(self) -> str:
+        from cxgrad_jax.learners._spec import text_of  # which imports this module
+
+        if self.spec:
+            return text_of(self.spec)
+        adapt = inspect.unwrap(self.adapt)
+        return f"MetaLearner(adapt={adapt.__module__}.{adapt.__qualname__})"
 
 
-class Task(NamedTuple):
+class Adapted(NamedTuple):
     """What ``adapt`` returns: the model's parameters after the inner loop, and what happened in it.
 
     Attributes:
-      model: the adapted parameters of the whole model (adapted and merely meta-learned ones), as ``model.apply`` takes.
-      trace: arrays with a leading axis of inner steps, such as ``"support_loss" [num_steps]``; among them ``"fast"``, a
-        dict of the adapting parameters by path, as each step takes its gradient there, which ``cxgrad_jax.analysis``
-        needs. What a caller does not use is not computed in compiled code.
+      model: the parameters of the whole model, adapted and not, as ``model.apply`` takes them.
+      trace: arrays with a leading axis of inner steps, such as ``"support_loss" [num_steps]``. Among them is
+        ``"fast"``, a dict of the adapted parameters by path, as each step takes its gradient there;
+        ``cxgrad_jax.analysis`` needs it. Compiled code does not compute what its caller does not use.
     """
 
     model: Params
@@ -54,134 +107,129 @@ class Task(NamedTuple):
 
 def gradient_based(
     model: nn.Module,
-    adapt: Callable[[Params, jax.Array, jax.Array], Task],
-    init_extra: Callable[[jax.Array, Params, jnp.dtype], dict[str, Params]] | None = None,
+    adapt: Adapt,
+    init_extra: InitExtra | None = None,
+    loss: Loss | None = None,
+    param_labels: ParamLabels | None = default_labels,
 ) -> MetaLearner:
     """Makes a learner of an inner loop: query logits come from the adapted model.
 
     Args:
       model: a ``flax.linen`` classifier.
-      adapt: as ``MetaLearner.adapt``.
-      init_extra: ``(key, model_params, dtype) -> dict`` of meta-parameters beside ``"model"``, or in its place.
+      adapt: ``(params, support_images, support_labels) -> Adapted``.
+      init_extra: makes the meta-parameters beside ``"model"``, or in its place.
+      loss: as ``MetaLearner.loss``; if None, the mean cross-entropy of the query set.
+      param_labels: which parameters ``adapt`` adapts, for ``describe``.
     """
 
     def init(key, images):
         images = as_float(images)
         model_key, extra_key = jax.random.split(key)
-        model_params = model.init(model_key, images)["params"]
-        extra = init_extra(extra_key, model_params, images.dtype) if init_extra else {}
+        _, model_params = init_model(model, model_key, images)
+        extra = init_extra(extra_key, model_params, images) if init_extra else {}
         return {"model": model_params, **extra}
 
-    def predict(params, task, query_images):
+    def predict(params, adapted, query_images):
         del params
-        return apply_model(model, task.model, query_images)
+        return apply_model(model, adapted.model, query_images)
 
-    return MetaLearner(init, adapt, predict, query_loss(adapt, predict))
+    return checked(model, init, adapt, predict, loss or query_loss(adapt, predict), param_labels)
 
 
-def query_loss(adapt: Callable, predict: Callable, objective: Callable | None = None) -> Callable:
+def checked(
+    model: nn.Module, init: Init, adapt: Adapt, predict: Predict, loss: Loss, param_labels: ParamLabels | None = None
+) -> MetaLearner:
+    """Makes a learner of its functions, each behind the checks of ``learners._checks``: the library's front door.
+
+    ``param_labels`` tells ``describe`` which parameters adapt; None: none does.
+    """
+    check_model(model)
+
+    def way(images):
+        classes = getattr(model, "num_classes", None)
+        return classes if isinstance(classes, int) else num_outputs(model, images)
+
+    def checked_init(key, images):
+        return init(key, check_images("images", images))
+
+    @functools.wraps(adapt)
+    def checked_adapt(params, support_images, support_labels):
+        images = check_images("support images", support_images)
+        labels = check_labels("support labels", support_labels, len(images), way(images))
+        with fitting(params, images):
+            return adapt(params, images, labels)
+
+    def checked_predict(params, adapted, query_images):
+        images = check_images("query images", query_images)
+        with fitting(params, images):
+            return predict(params, adapted, images)
+
+    def checked_loss(params, episode, iteration=None):
+        support, query = (check_images(f"{kind} images", getattr(episode, f"{kind}_images")) for kind in SETS)
+        if support.shape[1:] != query.shape[1:]:
+            raise UserError(
+                f"query images have shape {list(query.shape)}, support images {list(support.shape)}; "
+                "expected one height, width and number of channels"
+            )
+        support_labels, query_labels = (
+            check_labels(f"{kind} labels", getattr(episode, f"{kind}_labels"), len(images), way(images))
+            for kind, images in zip(SETS, (support, query), strict=True)
+        )
+        with fitting(params, support):
+            return loss(params, Episode(support, support_labels, query, query_labels), iteration)
+
+    checked_adapt.parts = model, param_labels  # pyright: ignore[reportFunctionMemberAccess]  (for ``describe``)
+    return MetaLearner(checked_init, checked_adapt, checked_predict, checked_loss)
+
+
+SETS = ("support", "query")
+
+
+def query_loss(adapt: Adapt, predict: Predict, objective: Objective | None = None) -> Loss:
     """Makes ``MetaLearner.loss`` of the two functions before it, an objective that does not change over training.
 
     Args:
       adapt: as ``MetaLearner.adapt``.
       predict: as ``MetaLearner.predict``.
-      objective: ``(logits [N, way], labels [N]) -> scalar``; ``cross_entropy`` if None.
+      objective: ``(logits, labels) -> scalar``; ``cross_entropy`` if None.
 
-    Metrics: ``"accuracy"``, and where the trace has norms of gradients, their means over the inner steps, such as
-    ``"inner_gradient_norm/head"``.
+    Metrics: as ``query_metrics``.
     """
 
-    def loss(params, episode: Episode, iteration=None):
+    def loss(params, episode, iteration=None):
         del iteration
-        task = adapt(params, episode.support_images, episode.support_labels)
-        logits = predict(params, task, episode.query_images)
+        adapted = adapt(params, episode.support_images, episode.support_labels)
+        logits = predict(params, adapted, episode.query_images)
         value = (objective or cross_entropy)(logits, episode.query_labels)
-        trace = task.trace if isinstance(task, Task) else {}
-        norms = {f"inner_{name}": jnp.mean(of_steps) for name, of_steps in trace.items() if "gradient_norm" in name}
-        return value, {"accuracy": accuracy(logits, episode.query_labels), **norms}
+        trace = adapted.trace if isinstance(adapted, Adapted) else {}
+        return value, query_metrics(logits, episode.query_labels, trace)
 
     return loss
 
 
-def as_float(images: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
-    """Images as floats in [0, 1]: uint8 is divided by 255 in ``dtype`` (float32 if None).
+def query_metrics(logits: jax.Array, labels: jax.Array, trace: Mapping[str, Any]) -> Metrics:
+    """The metrics of an episode: ``"accuracy"`` of the query set, and what the inner loop's trace tells.
 
-    Floats in half precision become float32, which losses, gradients and meta-parameters need; a model computes in half
-    precision where its ``dtype`` says so. Other floats pass unchanged.
+    Where the trace has norms of gradients, their means over the inner steps are ``"inner_gradient_norm/head"`` and the
+    like.
     """
-    if images.dtype == jnp.uint8:
-        return images.astype(dtype or jnp.float32) / 255
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise UserError(f"images have dtype {images.dtype}; give uint8 in 0..255 or floats in [0, 1]")
-    images = jnp.asarray(images)
-    return images.astype(jnp.promote_types(images.dtype, jnp.float32))
-
-
-def apply_model(model: nn.Module, model_params: Params, images: jax.Array, method: str = "__call__") -> jax.Array:
-    """Logits of ``images [N, H, W, C]``, ``[N, way]``, or what else ``method`` of the model gives.
-
-    Running statistics that a model keeps are dropped.
-    """
-    dtype = jax.tree.leaves(model_params)[0].dtype
-    output, _ = model.apply({"params": model_params}, as_float(images, dtype), mutable=["batch_stats"], method=method)
-    return output
+    norms = {f"inner_{name}": jnp.mean(of_steps) for name, of_steps in trace.items() if "gradient_norm" in name}
+    return {"accuracy": accuracy(logits, labels), **norms}
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mean cross-entropy of ``logits [N, way]`` and ``labels [N]``, a scalar in nats."""
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+    """Mean cross-entropy of ``logits [N, way]`` and ``labels [N]``, a scalar in nats.
+
+    A label that does not exist gives NaN.
+    """
+    each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.mean(each * nan_outside(labels, logits.shape[-1], each.dtype))
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Share of ``logits [N, way]`` whose largest entry is at ``labels [N]``, a scalar in [0, 1]."""
-    return jnp.mean((jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype))
+    """Share of ``logits [N, way]`` whose largest entry is at ``labels [N]``, a scalar in [0, 1].
 
-
-def default_labels(path: str, leaf: jax.Array) -> str:
-    """What the inner loop does with the model parameter at ``path``, the rule of the official code.
-
-    Returns ``"meta"`` (learned by the outer loop only) for normalisation scale and shift, ``"scaled"`` (adapted, and
-    scaled by CxGrad) for every convolution kernel but a shortcut's, ``"adapted"`` for the rest.
+    Logits of NaN count as wrong, and labels that do not exist give NaN.
     """
-    if "norm" in path.lower():
-        return META
-    if leaf.ndim == 4 and "shortcut" not in path.lower():
-        return SCALED
-    return ADAPTED
-
-
-def split_by_label(model_params: Params, labels: Labels) -> tuple[Fast, Fast, list[str]]:
-    """Splits model parameters into (adapted ones, meta-learned ones, paths of the scaled among the adapted).
-
-    Paths are in natural order (``block_2`` before ``block_10``), kernels before biases: the forward order of the models
-    here.
-    """
-    flat = by_path(model_params)
-    kinds = {path: labels(path, flat[path]) for path in sorted(flat, key=_natural)}
-    unknown = {path: kind for path, kind in kinds.items() if kind not in (SCALED, ADAPTED, META)}
-    if unknown:
-        path, kind = next(iter(unknown.items()))
-        raise UserError(f"label {kind!r} of parameter {path}: expected '{SCALED}', '{ADAPTED}' or '{META}'")
-    fast = {path: flat[path] for path, kind in kinds.items() if kind != META}
-    if not fast:
-        raise UserError("no parameter of the model adapts: labels() gave 'meta' for every path")
-    frozen = {path: flat[path] for path, kind in kinds.items() if kind == META}
-    return fast, frozen, [path for path, kind in kinds.items() if kind == SCALED]
-
-
-def by_path(params: Params, until: Container[str] = ()) -> dict[str, Any]:
-    """A nested dict of parameters as one dict by path, such as ``"block_0/conv/kernel"``. ``merge`` is its inverse.
-
-    What lies at a path in ``until`` stays as it is, nested or not.
-    """
-    return dict(flatten_dict(params, is_leaf=lambda path, _: "/".join(path) in until, sep="/"))
-
-
-def merge(*by_path: Mapping[str, Any]) -> Params:
-    """The inverse of ``split_by_label`` and ``by_path``: parameters as one nested dict."""
-    return unflatten_dict({path: value for part in by_path for path, value in part.items()}, sep="/")
-
-
-def _natural(path: str) -> list:
-    path = path.removesuffix("kernel")
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)]
+    right = (jnp.argmax(logits, axis=-1) == labels) & ~jnp.any(jnp.isnan(logits), axis=-1)
+    return jnp.mean(right * nan_outside(labels, logits.shape[-1], logits.dtype))

@@ -1,26 +1,29 @@
-"""BOIL: body-only update in the inner loop (Oh et al., ICLR 2021): MAML whose inner loop adapts all but the head.
+"""BOIL: body-only update in the inner loop (Oh et al., ICLR 2021; https://arxiv.org/abs/2008.08882).
 
     phi' = phi - alpha * dL(phi, psi; S)/dphi,   meta loss L(phi', psi; Q)
 
-for a body phi and a head psi. Facts from the authors' code (jhoon-oh/BOIL): one step, alpha 0.5 (0.3 on ResNet-12,
-whose shortcuts it leaves unadapted, unlike here), and the body is every parameter but the head's: convolution biases
-and the scale and shift of normalisations adapt too.
+for a body phi and a head psi: MAML whose inner loop adapts everything except the head. Facts from the authors' code
+(jhoon-oh/BOIL): one step, alpha 0.5 (0.3 on ResNet-12, where it does not adapt the shortcuts, unlike here). The body is
+every parameter except the head's: convolution biases and the scale and shift of normalisations adapt too.
 """
 
 import flax.linen as nn
 import jax
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import ADAPTED, META, Labels, MetaLearner
+from cxgrad_jax.learners._base import MetaLearner
+from cxgrad_jax.learners._labels import ADAPTED, META, ParamLabels
 from cxgrad_jax.learners._maml import maml
+from cxgrad_jax.learners._spec import described
 
 
 def body_labels(path: str, leaf: jax.Array) -> str:
-    """``"meta"`` for the layer named head, ``"adapted"`` for all else."""
+    """``"meta"`` for the layer named head, ``"adapted"`` for everything else."""
     del leaf
     return META if path.startswith("head/") else ADAPTED
 
 
+@described
 def boil(
     model: nn.Module,
     *,
@@ -28,21 +31,23 @@ def boil(
     num_steps: int = 1,
     first_order: bool = False,
     remat: bool = False,
-    labels: Labels = body_labels,
+    param_labels: ParamLabels = body_labels,
 ) -> MetaLearner:
     """BOIL with the mean support cross-entropy; arguments, meta-parameters and trace as ``maml``.
 
     Raises:
-      UserError: in ``init``, the model has no layer named head and no ``labels`` tell which parameters adapt.
+      UserError: in ``init``, the model has no layer named head and no ``param_labels`` tell which parameters adapt.
     """
     learner = maml(
-        model, inner_lr=inner_lr, num_steps=num_steps, first_order=first_order, remat=remat, labels=labels
+        model, inner_lr=inner_lr, num_steps=num_steps, first_order=first_order, remat=remat, param_labels=param_labels
     )  # fmt: skip
 
     def init(key, images):
         params = learner.init(key, images)
-        if labels is body_labels and "head" not in params["model"]:
-            raise UserError(f"{type(model).__name__} has no layer named head; give boil labels that tell head and body")
+        if param_labels is body_labels and "head" not in params["model"]:
+            raise UserError(
+                f"{type(model).__name__} has no layer named head; give boil param_labels that tell it apart"
+            )
         return params
 
     return learner._replace(init=init)

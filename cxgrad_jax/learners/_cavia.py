@@ -1,11 +1,11 @@
-"""CAVIA: fast context adaptation via meta-learning (Zintgraf et al., ICML 2019).
+"""CAVIA: fast context adaptation via meta-learning (Zintgraf et al., ICML 2019; https://arxiv.org/abs/1810.03642).
 
     nu_0 = 0,   nu_{k+1} = nu_k - alpha * dL(theta, nu_k; S)/dnu_k,   meta loss L(theta, nu_K; Q)
     (gamma, beta) = W nu + b,   h <- gamma * h + beta               FiLM of the third block, before its activation
 
-Only the context nu adapts. Facts from the authors' code (lmzintgraf/cavia): two steps with alpha 1; gamma has no "+ 1",
-so that it is b at nu = 0, drawn from ±0.1. FiLM in ResNet-12 stands where it does in Conv-4, behind the pooling of the
-third block; that is a choice of this package's. The initialisation of the convolutions (Kaiming-uniform there) is not
+Only the context nu adapts. Facts from the authors' code (lmzintgraf/cavia): two steps with alpha 1. gamma has no "+ 1",
+so at nu = 0 it is b, which is drawn from ±0.1. FiLM in ResNet-12 stands where it does in Conv-4, after the pooling of
+the third block; that is this package's choice. The initialisation of the convolutions (Kaiming-uniform there) is not
 offered.
 """
 
@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import MetaLearner, as_float, cross_entropy, query_loss
+from cxgrad_jax.learners._base import MetaLearner, checked, cross_entropy, query_loss
 from cxgrad_jax.learners._inner_loop import constant_if, scan_steps, sgd
 from cxgrad_jax.learners._mlp import linear
+from cxgrad_jax.learners._model import apply_model, as_float, init_model
+from cxgrad_jax.learners._spec import described
 
 
 class Context(NamedTuple):
@@ -33,6 +35,7 @@ class Context(NamedTuple):
     trace: dict[str, jax.Array]
 
 
+@described
 def cavia(
     model: nn.Module,
     *,
@@ -48,17 +51,15 @@ def cavia(
       inner_lr: alpha.
       context_dim: size of the context.
       num_steps: inner steps.
-      first_order: treat inner gradients as constants in the outer gradient.
+      first_order: the outer loop takes inner gradients for constants.
 
     Meta-parameters: ``{"model": ..., "film": {"kernel": W, "bias": b}}``.
 
     Raises:
-      UserError: the model has no ``film_features``, or context_dim is not positive.
+      UserError: the model has no ``film_features``.
     """
     if not hasattr(model, "film_features"):
         raise UserError(f"{type(model).__name__} has no film_features; cavia needs a model whose call takes film=")
-    if context_dim < 1:
-        raise UserError(f"context_dim is {context_dim}; expected at least 1")
 
     def init(key, images):
         images, (model_key, film_key) = as_float(images), jax.random.split(key)
@@ -68,11 +69,11 @@ def cavia(
             "kernel": jax.random.uniform(kernel_key, shape, dtype, -1, 1) * (3 / context_dim) ** 0.5,
             "bias": jax.random.uniform(bias_key, shape[1:], dtype, -1, 1) * context_dim**-0.5,
         }
-        return {"model": model.init(model_key, images)["params"], "film": film}
+        return {"model": init_model(model, model_key, images)[1], "film": film}
 
     def logits_of(params, context, images):
         film = tuple(jnp.split(linear(params["film"], context), 2))
-        return jnp.asarray(model.apply({"params": params["model"]}, as_float(images, context.dtype), film=film))
+        return apply_model(model, params["model"], images, film=film)
 
     def adapt(params, support_images, support_labels):
         def support_loss(context):
@@ -86,7 +87,7 @@ def cavia(
         start = jnp.zeros_like(params["film"]["kernel"][:, 0])
         return Context(*scan_steps(step, start, num_steps, remat=False))
 
-    def predict(params, task, query_images):
-        return logits_of(params, task.context, query_images)
+    def predict(params, adapted, query_images):
+        return logits_of(params, adapted.context, query_images)
 
-    return MetaLearner(init, adapt, predict, query_loss(adapt, predict))
+    return checked(model, init, adapt, predict, query_loss(adapt, predict))

@@ -1,18 +1,15 @@
-"""CxGrad: contextual gradient scaling (Lee, Lee and Song, WACV 2022), Algorithms 1 and 2.
+"""CxGrad: contextual gradient scaling (Lee, Lee and Song, WACV 2022; https://arxiv.org/abs/2110.10353).
 
     gamma = softplus(W2 relu(W1 nu + b1) + b2)                        scaling factors of the context, Eq. 8
     w_hat_l = gamma_l w_l / ||w_l||                                   implicit gradient scaling (IGS), Eq. 6
     w <- w_hat - alpha dL/dw_hat,   psi <- psi - alpha dL/dpsi        one inner step on the support set
     nu <- nu - beta dL/dnu                                            of the context, Eq. 7
 
-A convolution is followed by a normalisation, so scaling its kernel leaves the output unchanged and divides its gradient
-by gamma (Eq. 5). The loss would not depend on gamma, nor gamma on the task, but for the epsilon of the normalisation.
+These are Algorithms 1 and 2: w_l are the convolution kernels, psi is the head. A normalisation follows each
+convolution. Scaling a kernel therefore leaves the output unchanged and divides the kernel's gradient by gamma (Eq. 5).
+Without the normalisation's epsilon the loss would not depend on gamma, and nu would stay at zero.
 
-Section 3.2 names an alternative and sets it aside for its second pass: scale the gradients themselves. In the option
-``conditioning="explicit"`` the context follows the loss behind the step that its factors make, a signal of first order:
-
-    u_l = w_l / ||w_l||,   h = dL/du,   w(nu) = gamma(nu) u - alpha h / gamma(nu)      the step of IGS, but for epsilon
-    nu <- nu - beta dL(w(nu), psi'; S)/dnu,   then   w <- w(nu)                         psi' = psi - alpha dL/dpsi
+Section 3.2 also names an explicit way to scale, which is the learner ``cxgrad_explicit``.
 """
 
 import flax.linen as nn
@@ -20,27 +17,15 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import (
-    Fast,
-    Labels,
-    MetaLearner,
-    Task,
-    default_labels,
-    gradient_based,
-    merge,
-    split_by_label,
-)  # fmt: skip
-from cxgrad_jax.learners._inner_loop import (
-    constant_if,
-    gradient_norms,
-    scan_steps,
-    sgd,
-    support_gradients,
-    support_loss,
-)  # fmt: skip
+from cxgrad_jax.learners._base import Adapted, MetaLearner, gradient_based
+from cxgrad_jax.learners._inner_loop import constant_if, scan_steps, sgd, support_gradients, traced_norms
+from cxgrad_jax.learners._labels import Fast, ParamLabels, default_labels, merge, split_by_label
 from cxgrad_jax.learners._mlp import init_mlp, mlp
+from cxgrad_jax.learners._model import module_classes
+from cxgrad_jax.learners._spec import described
 
 
+@described
 def cxgrad(
     model: nn.Module,
     *,
@@ -51,116 +36,99 @@ def cxgrad(
     first_order: bool = False,
     context_update: str = "task",
     differentiate_first_context: bool = False,
-    conditioning: str = "implicit",
     remat: bool = False,
-    labels: Labels = default_labels,
+    param_labels: ParamLabels = default_labels,
 ) -> MetaLearner:
     """CxGrad as the official code runs it.
 
     Args:
-      model: a ``flax.linen`` classifier with normalisation behind its convolutions.
+      model: a ``flax.linen`` classifier with a normalisation behind each of its convolutions.
       inner_lr: alpha, of the kernels and the head.
       context_lr: beta, of the context.
       num_steps: inner steps, after the first update of the context.
       context_dim: size of the context and of the generator's hidden layer.
-      first_order: treat inner gradients as constants; the chain of scalings stays differentiated.
-      context_update: ``"task"``: the context accumulates over the steps (Algorithm 1); ``"step"``: it restarts from
+      first_order: the outer loop takes inner gradients for constants; the chain of scalings stays differentiated.
+      context_update: ``"task"``: the context accumulates over the steps (Algorithm 1). ``"step"``: it restarts from
         zero before every step, by a pass of its own (the other row of Table 3).
-      differentiate_first_context: whether the outer gradient passes through the update from zero. The official code
-        says no (that update is a constant), the paper's text yes. With explicit conditioning it always does.
-      conditioning: ``"implicit"``: the paper's; ``"explicit"``: the context is updated through the scaled gradients,
-        before each step, by two forward and backward passes a step (see above).
-      remat: recompute inner steps in the outer backward pass to save memory.
-      labels: which parameters are scaled, adapted, or meta-learned only, by path (``base.default_labels``).
+      differentiate_first_context: whether the outer gradient passes through the first update of the context. The
+        official code says no (that update is a constant), the paper's text says yes.
+      remat: compute inner steps anew in the outer backward pass, to save memory.
+      param_labels: which parameters are scaled, adapted, or learned by the outer loop only (``default_labels``).
 
-    Meta-parameters: ``{"model": ..., "generator": {"hidden": ..., "output": ...}}``. Trace: ``"support_loss" [steps]``,
-    ``"gamma" [steps, L]`` and ``"context" [steps, context_dim]`` as used to scale in each step, ``"fast"``, the scaled
-    kernels and the head, and ``"gradient_norm/LAYER" [steps]``, of the gradients by them; ``"first_loss" [steps]``
-    where ``context_update="step"``, ``[]`` otherwise: the loss of the context's own pass. Explicit: no
-    ``"first_loss"``, and ``"trial_loss" [steps]``, behind the step by the factors before the context's update.
+    Meta-parameters: ``{"model": ..., "generator": {"hidden": ..., "output": ...}}``. Trace: ``"support_loss" [steps]``;
+    ``"gamma" [steps, L]`` and ``"context" [steps, context_dim]`` as used to scale in each step; ``"fast"``, the scaled
+    kernels and the head; ``"gradient_norm/LAYER" [steps]``, of the gradients with respect to these; and
+    ``"first_loss"``, the loss of the context's own pass, ``[]``, or ``[steps]`` where ``context_update="step"``.
     """
-    if context_update not in ("task", "step"):
-        raise UserError(f"context_update is {context_update!r}; expected 'task' or 'step'")
-    if conditioning not in ("implicit", "explicit"):
-        raise UserError(f"conditioning is {conditioning!r}; expected 'implicit' or 'explicit'")
 
     def adapt(params, support_images, support_labels):
-        weights, frozen, scaled_paths = split_by_label(params["model"], labels)
+        classes = module_classes(model, support_images)
+        weights, frozen, kernels = split_by_label(params["model"], param_labels, classes)
         gradients_at = support_gradients(model, frozen, support_images, support_labels, first_order)
-        loss_at = support_loss(model, frozen, support_images, support_labels)
-        generator = params["generator"]
-        no_context = jnp.zeros_like(generator["hidden"]["bias"])
 
         def scaled_gradients(weights, context):
-            """One forward and one backward pass for both kinds of parameters: (loss, gamma, w_hat, dL/dw_hat,
-            dL/dnu)."""
-            gamma, gamma_vjp = jax.vjp(lambda nu: scaling_factors(generator, nu), context)
-            directions = unit_kernels(weights, scaled_paths)
-            scaled = rescale(directions, scaled_paths, gamma)
-            loss, gradients = gradients_at(scaled)
-            gamma_gradient = jnp.stack([jnp.vdot(gradients[path], directions[path]) for path in scaled_paths])
-            (context_gradient,) = gamma_vjp(gamma_gradient)
-            return loss, gamma, scaled, gradients, constant_if(first_order, context_gradient)
+            """IGS: (loss, gamma, w_hat, dL/dw_hat, dL/dnu) by one forward and one backward pass of the model."""
+
+            def igs(context):
+                gamma = scaling_factors(params["generator"], context)
+                return rescale(unit_kernels(weights, kernels), kernels, gamma), gamma
+
+            w_hat, to_context, gamma = jax.vjp(igs, context, has_aux=True)
+            loss, gradients = gradients_at(w_hat)
+            (context_gradient,) = to_context(gradients)
+            return loss, gamma, w_hat, gradients, constant_if(first_order, context_gradient)
 
         def first_context(weights):
-            """The context after its update from zero, and the loss there."""
-            loss, _, _, _, gradient = scaled_gradients(weights, no_context)
-            if not differentiate_first_context:
-                gradient = jax.lax.stop_gradient(gradient)
-            return -context_lr * gradient, loss
+            """The context after its first update, from zero, and the loss there."""
+            zero = no_context(params["generator"])
+            loss, _, _, _, gradient = scaled_gradients(weights, zero)
+            return sgd(zero, constant_if(not differentiate_first_context, gradient), context_lr), loss
 
         def step(state, _):
             weights, context = state
             trace = {}
             if context_update == "step":
                 context, trace["first_loss"] = first_context(weights)
-            loss, gamma, scaled, gradients, context_gradient = scaled_gradients(weights, context)
-            trace |= {"support_loss": loss, "gamma": gamma, "context": context, "fast": scaled}
-            trace |= gradient_norms(gradients)
-            return (sgd(scaled, gradients, inner_lr), sgd(context, context_gradient, context_lr)), trace
+            loss, gamma, w_hat, gradients, context_gradient = scaled_gradients(weights, context)
+            trace |= {"support_loss": loss, "gamma": gamma, "context": context, "fast": w_hat}
+            trace |= traced_norms(gradients)
+            return (sgd(w_hat, gradients, inner_lr), sgd(context, context_gradient, context_lr)), trace
 
-        def explicit_step(state, _):
-            weights, context = state
-            if context_update == "step":
-                context = no_context
-            directions = unit_kernels(weights, scaled_paths)
-            loss, gradients = gradients_at(directions)
-
-            def stepped(nu):
-                gamma = scaling_factors(generator, nu)
-                scaled = rescale(directions, scaled_paths, gamma)
-                scaled_gradients = rescale(gradients, scaled_paths, 1 / gamma)
-                return sgd(scaled, scaled_gradients, inner_lr), gamma, scaled, scaled_gradients
-
-            trial_loss, context_gradient = jax.value_and_grad(lambda nu: loss_at(stepped(nu)[0]))(context)
-            context = sgd(context, constant_if(first_order, context_gradient), context_lr)
-            weights, gamma, scaled, scaled_gradients = stepped(context)
-            trace = {"support_loss": loss, "gamma": gamma, "context": context, "fast": scaled, "trial_loss": trial_loss}
-            return (weights, context), trace | gradient_norms(scaled_gradients)
-
-        if conditioning == "explicit":
-            (weights, _), trace = scan_steps(explicit_step, (weights, no_context), num_steps, remat)
-            return Task(merge(weights, frozen), trace)
         context, first_loss = first_context(weights)
         (weights, _), trace = scan_steps(step, (weights, context), num_steps, remat)
-        return Task(merge(weights, frozen), {"first_loss": first_loss, **trace})
+        return Adapted(merge(weights, frozen), {"first_loss": first_loss, **trace})
 
-    def init_generator(key, model_params, dtype):
-        num_scaled = len(split_by_label(model_params, labels)[2])
-        if num_scaled == 0:
-            raise UserError("the model has no kernel to scale: labels() gave 'scaled' for no path")
-        return {"generator": init_mlp(key, context_dim, context_dim, num_scaled, dtype)}
+    def init_extra(key, model_params, images):
+        classes = module_classes(model, images)
+        return {"generator": init_generator(key, model_params, param_labels, classes, context_dim, images.dtype)}
 
-    return gradient_based(model, adapt, init_generator)
+    return gradient_based(model, adapt, init_extra, param_labels=param_labels)
+
+
+def init_generator(key, model_params, param_labels: ParamLabels, classes, context_dim: int, dtype) -> dict:
+    """The parameters of ``scaling_factors`` for a model's kernels to scale.
+
+    Raises:
+      UserError: there are none.
+    """
+    num_scaled = len(split_by_label(model_params, param_labels, classes)[2])
+    if num_scaled == 0:
+        raise UserError("the model has no kernel to scale: param_labels gave 'scaled' for no path")
+    return init_mlp(key, context_dim, context_dim, num_scaled, dtype)
+
+
+def no_context(generator: dict) -> jax.Array:
+    """The context before its first update: zeros ``[context_dim]``."""
+    return jnp.zeros_like(generator["hidden"]["bias"])
 
 
 def scaling_factors(generator: dict, context: jax.Array) -> jax.Array:
-    """gamma(nu), Eq. 8: one positive factor ``[L]`` a scaled kernel from ``context [context_dim]``."""
+    """gamma(nu), Eq. 8: one positive factor for each scaled kernel, ``[L]``, of ``context [context_dim]``."""
     return jax.nn.softplus(mlp(generator, context))
 
 
 def unit_kernels(weights: Fast, paths: list[str]) -> Fast:
-    """``weights`` whose kernels at ``paths`` have norm 1."""
+    """``weights`` whose kernels at ``paths`` are divided by their norms."""
     return {**weights, **{path: weights[path] / jnp.linalg.norm(weights[path].reshape(-1)) for path in paths}}
 
 

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import Fast, apply_model, cross_entropy, merge
+from cxgrad_jax.learners._base import cross_entropy
+from cxgrad_jax.learners._labels import Fast, merge
+from cxgrad_jax.learners._model import apply_model
 from cxgrad_jax.platforms import current_platform
 
 UNROLLED = 10  # most inner steps that are compiled one after the other on a CPU, without a loop
@@ -22,7 +24,8 @@ def support_loss(model: nn.Module, frozen: Fast, images: jax.Array, labels: jax.
 def support_gradients(
     model: nn.Module, frozen: Fast, images: jax.Array, labels: jax.Array, first_order: bool | jax.Array
 ) -> Callable[[Fast], tuple[jax.Array, Fast]]:
-    """Makes the function ``fast -> (support loss, its gradients by fast)``: one forward and one backward pass.
+    """Makes the function ``fast -> (support loss, its gradients with respect to fast)``, by one forward and one
+    backward pass.
 
     With ``first_order`` the gradients are constants for the outer loop. It may be a traced boolean, at the cost of the
     second order.
@@ -37,10 +40,11 @@ def support_gradients(
     return loss_and_gradients
 
 
-def gradient_norms(gradients: Fast) -> dict[str, jax.Array]:
-    """l2 norm of each kernel's gradient, by layer: ``"gradient_norm/block_0/conv"``. Constants for the outer loop.
+def traced_norms(gradients: Fast) -> dict[str, jax.Array]:
+    """The l2 norm of each kernel's gradient, for a trace: ``"gradient_norm/block_0/conv"`` and so on.
 
-    What Figure 2 of the CxGrad paper shows, in the head of the kernel alone.
+    Figure 2 of the CxGrad paper shows them; the head's is that of its kernel alone. The outer loop takes them for
+    constants.
     """
     kernels = {path.removesuffix("/kernel"): g for path, g in gradients.items() if path.endswith("/kernel")}
     return {

@@ -1,16 +1,20 @@
-"""MAML: model-agnostic meta-learning (Finn et al., ICML 2017), as CxGrad's official code runs its baseline.
+"""MAML: model-agnostic meta-learning (Finn, Abbeel and Levine, ICML 2017; https://arxiv.org/abs/1703.03400).
 
     theta_0 = theta,   theta_{k+1} = theta_k - alpha * dL(theta_k; S)/dtheta_k,   meta loss L(theta_K; Q)
 
-with the support set S and the query set Q of a task.
+for the support set S and the query set Q of an episode, as CxGrad's official code runs its baseline.
 """
 
 import flax.linen as nn
 
-from cxgrad_jax.learners._base import Labels, MetaLearner, Task, default_labels, gradient_based, merge, split_by_label
-from cxgrad_jax.learners._inner_loop import gradient_norms, scan_steps, sgd, support_gradients
+from cxgrad_jax.learners._base import Adapted, MetaLearner, gradient_based
+from cxgrad_jax.learners._inner_loop import scan_steps, sgd, support_gradients, traced_norms
+from cxgrad_jax.learners._labels import ParamLabels, default_labels, merge, split_by_label
+from cxgrad_jax.learners._model import module_classes
+from cxgrad_jax.learners._spec import described
 
 
+@described
 def maml(
     model: nn.Module,
     *,
@@ -18,7 +22,7 @@ def maml(
     num_steps: int = 5,
     first_order: bool = False,
     remat: bool = False,
-    labels: Labels = default_labels,
+    param_labels: ParamLabels = default_labels,
 ) -> MetaLearner:
     """MAML with the mean support cross-entropy, 5 steps in training and test, and normalisation not adapted.
 
@@ -26,24 +30,26 @@ def maml(
       model: a ``flax.linen`` classifier, float images ``[N, H, W, C]`` to logits ``[N, way]``.
       inner_lr: the inner learning rate alpha.
       num_steps: inner steps.
-      first_order: treat inner gradients as constants in the outer gradient.
-      remat: recompute inner steps in the outer backward pass to save memory.
-      labels: which parameters adapt, ``(path, leaf) -> "scaled" | "adapted" | "meta"``; the first two alike here.
+      first_order: the outer loop takes inner gradients for constants.
+      remat: compute inner steps anew in the outer backward pass, to save memory.
+      param_labels: which parameters adapt, ``(path, value) -> "scaled" | "adapted" | "meta"``; the first two are the
+        same here.
 
-    Meta-parameters: ``{"model": ...}``. Trace: ``"support_loss"`` and ``"gradient_norm/LAYER"
-    [num_steps]`` and ``"fast"``, before each update.
+    Meta-parameters: ``{"model": ...}``. Trace: ``"support_loss"`` and ``"gradient_norm/LAYER" [num_steps]`` and
+    ``"fast"``, before each update.
     """
 
     def adapt(params, support_images, support_labels):
-        theta, frozen, _ = split_by_label(params["model"], labels)
+        classes = module_classes(model, support_images)
+        theta, frozen, _ = split_by_label(params["model"], param_labels, classes)
         gradients_at = support_gradients(model, frozen, support_images, support_labels, first_order)
 
         def step(theta, _):
             support_loss, gradients = gradients_at(theta)
-            trace = {"support_loss": support_loss, "fast": theta, **gradient_norms(gradients)}
+            trace = {"support_loss": support_loss, "fast": theta, **traced_norms(gradients)}
             return sgd(theta, gradients, inner_lr), trace
 
         theta, trace = scan_steps(step, theta, num_steps, remat)
-        return Task(merge(theta, frozen), trace)
+        return Adapted(merge(theta, frozen), trace)
 
-    return gradient_based(model, adapt)
+    return gradient_based(model, adapt, param_labels=param_labels)

@@ -1,40 +1,32 @@
-"""MAML++: how to train your MAML (Antoniou, Edwards and Storkey, ICLR 2019).
+"""MAML++: how to train your MAML (Antoniou, Edwards and Storkey, ICLR 2019; https://arxiv.org/abs/1810.09502).
 
-    theta_{l,k+1} = theta_{l,k} - a_{l,k} * dL(theta_k; S)/dtheta_{l,k}      a learned rate a tensor l and step k
+    theta_{l,k+1} = theta_{l,k} - a_{l,k} * dL(theta_k; S)/dtheta_{l,k}      a learned rate for each tensor l and step k
     meta loss = sum_k v_k L(theta_{k+1}; Q)                                  multi-step loss, v of the epoch
 
-Normalisations have a scale and shift of their own for every step: row k in the support pass of step k and in the query
-pass behind it. In epochs e < E the weights move from equal ones to the last step alone, K being the number of steps:
+Normalisations have a scale and a shift of their own for every step: row k in the support pass of step k and in the
+query pass after it. With K steps, the weights of epochs e < E move from equal ones to the last step alone:
 
     v_k = max(1/K - e/(K E), 0.03/K) for k < K - 1,     v_{K-1} = min(1/K + e (K-1)/(K E), 1 - 0.03 (K-1)/K)
 
-and from epoch E on, as in a test, the loss is that of the last step.
+From epoch E on, and in a test, the loss is that of the last step.
 
-Facts from the authors' code (AntreasAntoniou/HowToTrainYourMAMLPytorch). Its running statistics by step are stored but
-never used, and not offered here. Its rates start at 0.1 at present and at 0.01 before May 2019, nearer to the published
-figures; first-order gradients in epochs 0 to 10 belong to those days too.
+Facts from the authors' code (AntreasAntoniou/HowToTrainYourMAMLPytorch). It stores running statistics for each step but
+never uses them; they are not offered here. Its rates start at 0.1 at present. Before May 2019 they started at 0.01,
+which is nearer to the published numbers; first-order gradients in epochs 0 to 10 belong to those days too.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import (
-    Labels,
-    MetaLearner,
-    Task,
-    accuracy,
-    apply_model,
-    by_path,
-    cross_entropy,
-    default_labels,
-    gradient_based,
-    merge,
-    split_by_label,
-)  # fmt: skip
-from cxgrad_jax.learners._inner_loop import first_order_at, gradient_norms, scan_steps, sgd, support_gradients
+from cxgrad_jax.learners._base import Adapted, MetaLearner, cross_entropy, gradient_based, query_metrics
+from cxgrad_jax.learners._inner_loop import first_order_at, scan_steps, sgd, support_gradients, traced_norms
+from cxgrad_jax.learners._labels import ParamLabels, by_path, default_labels, merge, split_by_label
+from cxgrad_jax.learners._model import apply_model, module_classes
+from cxgrad_jax.learners._spec import described
 
 
+@described
 def maml_plus_plus(
     model: nn.Module,
     *,
@@ -45,7 +37,7 @@ def maml_plus_plus(
     epoch_iterations: int = 500,
     first_order: bool = False,
     remat: bool = False,
-    labels: Labels = default_labels,
+    param_labels: ParamLabels = default_labels,
 ) -> MetaLearner:
     """MAML++ as the official code runs it.
 
@@ -54,25 +46,26 @@ def maml_plus_plus(
       initial_lr: where the rates a start.
       num_steps: inner steps K.
       multi_step_epochs: E, epochs with a multi-step loss.
-      first_order_epochs: epochs at the start in which inner gradients are constants for the outer one.
+      first_order_epochs: epochs at the start of training in which the outer loop takes inner gradients for constants.
       epoch_iterations: outer iterations of an epoch.
-      first_order: treat inner gradients as constants always.
-      remat: recompute inner steps in the outer backward pass to save memory.
-      labels: which parameters adapt; the ones labelled ``"meta"`` (normalisation) get a row for every step.
+      first_order: the outer loop always takes inner gradients for constants.
+      remat: compute inner steps anew in the outer backward pass, to save memory.
+      param_labels: which parameters adapt; those labelled ``"meta"`` (normalisation) get a row for every step.
 
-    Meta-parameters: ``{"model": ..., "inner_lr": ...}``; what does not adapt has a leading axis ``[num_steps]`` in the
-    model, the rates ``[num_steps]`` lie as the adapted part of the model. Trace: ``"support_loss" [num_steps]``.
+    Meta-parameters: ``{"model": ..., "inner_lr": ...}``; in the model, what does not adapt has a leading axis
+    ``[num_steps]``; the rates, each ``[num_steps]``, have the structure of the model's adapted part. Trace:
+    ``"support_loss" [num_steps]``.
     """
 
     def inner_loop(params, support_images, support_labels, first_order):
         """The model after each step, with the row of its step: leaves ``[num_steps, ...]``; and the trace."""
-        theta, rows, _ = split_by_label(params["model"], labels)
+        theta, rows, _ = split_by_label(params["model"], param_labels, module_classes(model, support_images))
         rates = by_path(params["inner_lr"])
 
         def step(theta, of_step):
             rates, rows = of_step
             support_loss, gradients = support_gradients(model, rows, support_images, support_labels, first_order)(theta)
-            trace = {"support_loss": support_loss, "fast": theta, **gradient_norms(gradients)}
+            trace = {"support_loss": support_loss, "fast": theta, **traced_norms(gradients)}
             theta = sgd(theta, gradients, rates)
             return theta, (merge(theta, rows), trace)
 
@@ -80,18 +73,18 @@ def maml_plus_plus(
 
     def adapt(params, support_images, support_labels):
         models, trace = inner_loop(params, support_images, support_labels, first_order)
-        return Task(jax.tree.map(lambda x: x[-1], models), trace)
+        return Adapted(jax.tree.map(lambda x: x[-1], models), trace)
 
     def loss(params, episode, iteration=None):
         now = first_order_at(first_order, first_order_epochs * epoch_iterations, iteration)
-        models, _ = inner_loop(params, episode.support_images, episode.support_labels, now)
+        models, trace = inner_loop(params, episode.support_images, episode.support_labels, now)
         logits = apply_model(model, jax.tree.map(lambda x: x[-1], models), episode.query_images)
         last = cross_entropy(logits, episode.query_labels)
-        metrics = {"accuracy": accuracy(logits, episode.query_labels)}
+        metrics = query_metrics(logits, episode.query_labels, trace)
         if iteration is None or num_steps == 1 or multi_step_epochs == 0:
             return last, metrics
 
-        @jax.checkpoint  # without it, activations would be kept for these passes also where they are left out
+        @jax.checkpoint  # without it, the activations of these passes would be kept even where the passes are left out
         def weighted(model_params, weight):
             return weight * cross_entropy(apply_model(model, model_params, episode.query_images), episode.query_labels)
 
@@ -104,17 +97,17 @@ def maml_plus_plus(
         in_time = iteration < multi_step_epochs * epoch_iterations
         return jax.lax.cond(in_time, multi_step, lambda models, last: last, earlier, last), metrics
 
-    def init_extra(key, model_params, dtype):
-        theta, rows, _ = split_by_label(model_params, labels)
-        rates = {path: jnp.full(num_steps, initial_lr, dtype) for path in theta}
+    def init_extra(key, model_params, images):
+        theta, rows, _ = split_by_label(model_params, param_labels, module_classes(model, images))
+        rates = {path: jnp.full(num_steps, initial_lr, images.dtype) for path in theta}
         rows = {path: jnp.broadcast_to(value, (num_steps, *value.shape)) for path, value in rows.items()}
         return {"model": merge(theta, rows), "inner_lr": merge(rates)}
 
-    return gradient_based(model, adapt, init_extra)._replace(loss=loss)
+    return gradient_based(model, adapt, init_extra, loss, param_labels)
 
 
 def step_weights(epoch: jax.Array | int, num_steps: int, epochs: int) -> jax.Array:
-    """v of the multi-step loss in ``epoch`` < ``epochs``: ``[num_steps]``, summing to 1."""
+    """v of the multi-step loss in ``epoch`` < ``epochs``: ``[num_steps]``, whose sum is 1."""
     equal, moved = 1 / num_steps, epoch / (num_steps * epochs)
     earlier = jnp.maximum(equal - moved, 0.03 * equal)
     last = jnp.minimum(equal + (num_steps - 1) * moved, 1 - 0.03 * (num_steps - 1) * equal)

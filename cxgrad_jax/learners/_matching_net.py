@@ -1,4 +1,4 @@
-"""MatchingNet: matching networks (Vinyals et al., NeurIPS 2016), as CloserLookFewShot writes it.
+"""MatchingNet: matching networks (Vinyals et al., NeurIPS 2016; https://arxiv.org/abs/1606.04080).
 
     a(x, x_i) = softmax_i( scale * relu(cos(f(x), g(x_i))) )          attention over the support images
     p(y = c | x) = sum of a(x, x_i) over the support images of class c,     loss = -log(p + 1e-6)
@@ -8,25 +8,27 @@ By default f and g are the encoder. With full-context embeddings (FCE) both see 
     G = S + forward LSTM(S) + backward LSTM(S)                        g of all support images, in the order given
     h_0 = f(x), c_0 = 0;   N times:   r = softmax(h G^T) G,   (h, c) = LSTM([f(x), r], (h, c)),   h <- h + f(x)
 
-There is no code of the method's authors; facts are from CloserLookFewShot (Chen et al., ICLR 2019), which has scale
-100, the ReLU and FCE always. The paper's own definition, not verified here, has scale 1 and no ReLU. CloserLookFewShot
-encodes support and query images in one batch (``joint_normalisation``), and normalises by running averages at
-evaluation, which is not offered here (see ``metric``).
+There is no code of the method's authors. Facts are from CloserLookFewShot (Chen et al., ICLR 2019), which has scale
+100, the ReLU and FCE in every case. The paper's own definition, not verified here, has scale 1 and no ReLU.
+CloserLookFewShot encodes support and query images in one batch (``joint_normalisation``). At evaluation it normalises
+by running averages, which is not offered here (see ``_metric``).
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._base import MetaLearner
-from cxgrad_jax.learners._metric import Support, metric_based
+from cxgrad_jax.learners._checks import nan_outside
+from cxgrad_jax.learners._metric import Support, members, metric_based
 from cxgrad_jax.learners._mlp import init_linear, linear
+from cxgrad_jax.learners._spec import described
 
 SHARE_FLOOR = 1e-6  # added to a class's share before the logarithm
 NORM_FLOOR = 1e-5  # added to the length of a feature vector
 
 
+@described
 def matching_net(
     model: nn.Module, *, scale: float = 100.0, full_context: bool = False, joint_normalisation: bool = False
 ) -> MetaLearner:
@@ -39,28 +41,24 @@ def matching_net(
       joint_normalisation: whether support and query images are encoded in one batch, as CloserLookFewShot does.
 
     Meta-parameters: ``{"model": ...}`` without a head, and with ``full_context`` the LSTMs ``{"context": {"forward",
-    "backward", "query"}}``. Task: the support features ``[N, D]`` with labels, or images with labels with
-    ``joint_normalisation``. Logits are ``log(p + 1e-6)``.
-
-    Raises:
-      UserError: a scale that is not positive.
+    "backward", "query"}}``. ``adapt`` returns the support features ``[N, D]`` with their labels, or with
+    ``joint_normalisation`` the support images with theirs. Logits are ``log(p + 1e-6)``.
     """
-    if not scale > 0:
-        raise UserError(f"scale is {scale}; expected a positive number")
 
     def describe(params, features, labels):
         return Support(support_context(params["context"], features) if full_context else features, labels)
 
-    def compare(params, task, features):
+    def compare(params, support, features):
         if full_context:
-            features = query_context(params["context"], features, task.inputs)
-        cosine = jnp.matmul(unit(features), unit(task.inputs).T, precision="highest")
+            features = query_context(params["context"], features, support.inputs)
+        cosine = jnp.matmul(unit(features), unit(support.inputs).T, precision="highest")
         attention = jax.nn.softmax(scale * jax.nn.relu(cosine))
-        members = jax.nn.one_hot(task.labels, model.num_classes, dtype=attention.dtype)
-        return jnp.log(jnp.matmul(attention, members, precision="highest") + SHARE_FLOOR)
+        classes = members(support.labels, model.num_classes, attention.dtype)
+        return jnp.log(jnp.matmul(attention, classes, precision="highest") + SHARE_FLOOR)
 
     def objective(logits, labels):
-        return -jnp.mean(jnp.take_along_axis(logits, labels[:, None], axis=-1))
+        logits_of_labels = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+        return -jnp.mean(logits_of_labels * nan_outside(labels, model.num_classes, logits.dtype))
 
     def init_context(key, features):
         keys, size, dtype = jax.random.split(key, 3), features.shape[-1], features.dtype

@@ -1,8 +1,8 @@
-"""What the metric learners share: an encoder in place of a classifier, and nothing that adapts.
+"""What the metric learners share: an encoder in place of a classifier, and no parameter that adapts.
 
-A task is described by features of its support images, and the class of a query image follows from comparing features.
-All normalisation is by the statistics of the current forward pass, in training and test alike; running averages, which
-the public codes of ProtoNet and MatchingNet switch to at evaluation, are not offered.
+Features of the support images describe an episode. The class of a query image follows from comparing its features with
+that description. All normalisation is by the statistics of the current forward pass, in training and test alike. The
+public codes of ProtoNet and MatchingNet switch to running averages at evaluation, which is not offered.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import MetaLearner, Params, apply_model, as_float, query_loss
+from cxgrad_jax.learners._base import MetaLearner, Objective, checked, query_loss
+from cxgrad_jax.learners._checks import nan_outside
+from cxgrad_jax.learners._model import Params, apply_model, as_float, init_model
 
 
 class Support(NamedTuple):
-    """A task that is described by its whole support set.
+    """An episode that is described by its whole support set.
 
     Attributes:
       inputs: images ``[N, H, W, C]`` or features ``[N, D]``.
@@ -34,22 +36,22 @@ def metric_based(
     describe: Callable[[Params, jax.Array, jax.Array], Any],
     compare: Callable[[Params, Any, jax.Array], jax.Array],
     *,
-    objective: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    objective: Objective | None = None,
     init_extra: Callable[[jax.Array, jax.Array], dict[str, Params]] | None = None,
     joint_normalisation: bool = False,
 ) -> MetaLearner:
     """Makes a learner of an encoder and a comparison.
 
     Args:
-      model: a ``flax.linen`` module with ``num_classes`` (the way) and the method ``encode``. Its head is not used,
-        and has no parameters.
+      model: a ``flax.linen`` module with ``num_classes`` (the way) and the method ``encode``. Its head is not used
+        and gets no parameters.
       encode: the model's method ``images [N, H, W, C] -> features [N, ...]``.
-      describe: ``(params, support features, labels [N]) -> task``.
-      compare: ``(params, task, query features) -> logits [N, way]``.
+      describe: ``(params, support features, labels [N]) -> adapted``.
+      compare: ``(params, adapted, query features) -> logits [N, way]``.
       objective: of logits and labels; cross-entropy if None.
       init_extra: ``(key, features) -> dict`` of meta-parameters beside ``"model"``.
-      joint_normalisation: encode support and query images in one batch, so that batch statistics are of both. Then
-        ``adapt`` keeps the support images and ``predict`` does everything.
+      joint_normalisation: whether support and query images are encoded in one batch, so that batch statistics are of
+        both. ``adapt`` then keeps the support images, and ``predict`` does everything.
 
     Raises:
       UserError: the model has no such method or no ``num_classes``.
@@ -65,30 +67,35 @@ def metric_based(
 
     def init(key, images):
         model_key, extra_key = jax.random.split(key)
-        features, variables = model.init_with_output(model_key, as_float(images), method=encode)
-        return {"model": variables["params"], **(init_extra(extra_key, features) if init_extra else {})}
+        features, model_params = init_model(model, model_key, images, encode)
+        return {"model": model_params, **(init_extra(extra_key, features) if init_extra else {})}
 
     def adapt(params, support_images, support_labels):
         if joint_normalisation:
             return Support(support_images, support_labels)
         return describe(params, features_of(params, support_images), support_labels)
 
-    def predict(params, task, query_images):
+    def predict(params, adapted, query_images):
         if not joint_normalisation:
-            return compare(params, task, features_of(params, query_images))
-        num_support = len(task.labels)
+            return compare(params, adapted, features_of(params, query_images))
+        num_support = len(adapted.labels)
         dtype = jax.tree.leaves(params)[0].dtype
-        images = [as_float(images, dtype) for images in (task.inputs, query_images)]
+        images = [as_float(images, dtype) for images in (adapted.inputs, query_images)]
         features = features_of(params, jnp.concatenate(images))
-        return compare(params, describe(params, features[:num_support], task.labels), features[num_support:])
+        return compare(params, describe(params, features[:num_support], adapted.labels), features[num_support:])
 
-    return MetaLearner(init, adapt, predict, query_loss(adapt, predict, objective))
+    return checked(model, init, adapt, predict, query_loss(adapt, predict, objective))
+
+
+def members(labels: jax.Array, way: int, dtype: Any) -> jax.Array:
+    """Which class each image belongs to, ``[N, way]``: 1 for its class, 0 for the others; NaN for a label that does
+    not exist."""
+    return jax.nn.one_hot(labels, way, dtype=dtype) * nan_outside(labels, way, dtype)[:, None]
 
 
 def sum_by_class(features: jax.Array, labels: jax.Array, way: int) -> jax.Array:
     """Sums of ``features [N, ...]`` over the images of each class, ``[way, ...]``."""
-    members = jax.nn.one_hot(labels, way, axis=0, dtype=features.dtype)
-    return jnp.tensordot(members, features, axes=1, precision="highest")
+    return jnp.tensordot(members(labels, way, features.dtype).T, features, axes=1, precision="highest")
 
 
 def mean_by_class(features: jax.Array, labels: jax.Array, way: int) -> jax.Array:

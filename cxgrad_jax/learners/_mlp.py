@@ -1,13 +1,24 @@
-"""The small networks that some learners meta-learn beside the model: linear layers and an MLP of two."""
+"""The small networks that some learners meta-learn beside the model: a linear layer, and an MLP of two."""
 
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
+from cxgrad_jax.errors import UserError
+
 
 def linear(layer: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
-    """``x [..., D] @ kernel [D, E] + bias [E]`` of a ``layer``, at the highest precision."""
+    """``x [..., D] @ kernel [D, E] + bias [E]`` of a ``layer``, at the highest precision.
+
+    Raises:
+      UserError: ``x`` has another D than the layer.
+    """
+    if x.shape[-1] != layer["kernel"].shape[0]:
+        raise UserError(
+            f"a linear layer for {layer['kernel'].shape[0]} features was given {x.shape[-1]}; "
+            "give images of the size that init made the parameters for"
+        )
     return jnp.matmul(x, layer["kernel"], precision="highest") + layer["bias"]
 
 

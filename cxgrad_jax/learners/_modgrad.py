@@ -1,4 +1,4 @@
-"""ModGrad: modulated gradients (Simon et al., "On Modulating the Gradient for Meta-Learning", ECCV 2020).
+"""ModGrad: "On Modulating the Gradient for Meta-Learning" (Simon et al., ECCV 2020).
 
     g = dL(theta; S)/dtheta                                          once, of the last two convolutions
     theta'(nu) = theta - alpha * g * M(nu)                           always from theta, elementwise
@@ -8,9 +8,9 @@
     M(nu) = relu(u v^T) for a kernel, u and v of S * C_out and S * C_in entries (S: its side), relu(u) for a bias;
     u = sum_m softmax(p)_m U_m, where (p, U) = W2 relu(W1 nu + b1) + b2          a mixture of vectors
 
-Facts from the authors' code (chrysts/generative_preconditioner), 2 passes on Conv-4's third and fourth convolutions;
-there neither head nor other layers adapt. The paper's text is not verified. What adapts in ResNet-12 (the last two
-convolutions of the last block) is a choice of this package's.
+The paper: https://doi.org/10.1007/978-3-030-58598-3_33; its text is not verified. Facts from the authors' code
+(chrysts/generative_preconditioner): 2 passes on Conv-4's third and fourth convolutions; neither the head nor another
+layer adapts. What adapts in ResNet-12 (the last two convolutions of the last block) is this package's choice.
 """
 
 import re
@@ -20,27 +20,21 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import (
-    ADAPTED,
-    META,
-    Labels,
-    MetaLearner,
-    Task,
-    by_path,
-    gradient_based,
-    merge,
-    split_by_label,
-)  # fmt: skip
+from cxgrad_jax.learners._base import Adapted, MetaLearner, gradient_based
 from cxgrad_jax.learners._inner_loop import sgd, support_loss
+from cxgrad_jax.learners._labels import ADAPTED, META, ParamLabels, by_path, merge, split_by_label
 from cxgrad_jax.learners._mlp import init_mlp, mlp
+from cxgrad_jax.learners._model import module_classes
+from cxgrad_jax.learners._spec import described
 
 
 def last_two_convolutions(path: str, leaf: jax.Array) -> str:
-    """``"adapted"`` for the last two convolutions of Conv-4 and ResNet-12, with bias; ``"meta"`` for all else."""
+    """``"adapted"`` for the last two convolutions of Conv-4 or ResNet-12, with bias; ``"meta"`` for everything else."""
     del leaf
     return ADAPTED if re.match(r"block_[23]/conv/|block_3/conv_[12]/", path) else META
 
 
+@described
 def modgrad(
     model: nn.Module,
     *,
@@ -48,7 +42,7 @@ def modgrad(
     context_dim: int = 300,
     num_passes: int = 2,
     num_mix: int = 5,
-    labels: Labels = last_two_convolutions,
+    param_labels: ParamLabels = last_two_convolutions,
 ) -> MetaLearner:
     """ModGrad with the mean support cross-entropy, second order.
 
@@ -58,20 +52,19 @@ def modgrad(
       context_dim: size of nu.
       num_passes: P.
       num_mix: vectors of a mixture.
-      labels: which parameters adapt: convolution kernels and biases.
+      param_labels: which parameters adapt: convolution kernels and biases.
 
-    Meta-parameters: ``{"model": ..., "modulator": ...}``, the latter as the adapted part of the model, with an MLP for
-    each of ``"u"`` and ``"v"`` (none for a bias). Trace: ``"support_loss" [P + 1]``, at theta and behind each pass,
-    ``"context" [P, context_dim]``, nu as used, and ``"fast"`` with an axis of 1.
+    Meta-parameters: ``{"model": ..., "modulator": ...}``. The modulator has the structure of the model's adapted part,
+    with an MLP for each of ``"u"`` and ``"v"`` (a bias has no ``"v"``). Trace: ``"support_loss" [P + 1]``, at theta and
+    after each pass, ``"context" [P, context_dim]``, nu as used, and ``"fast"`` with an axis of 1.
 
     Raises:
-      UserError: less than one pass, or in ``init`` a parameter adapts that is no kernel and no bias.
+      UserError: in ``init``, a parameter adapts that is neither a kernel nor a bias.
     """
-    if num_passes < 1:
-        raise UserError(f"num_passes is {num_passes}; expected at least 1")
 
     def adapt(params, support_images, support_labels):
-        theta, frozen, _ = split_by_label(params["model"], labels)
+        classes = module_classes(model, support_images)
+        theta, frozen, _ = split_by_label(params["model"], param_labels, classes)
         loss_at = support_loss(model, frozen, support_images, support_labels)
         first_loss, gradients = jax.value_and_grad(loss_at)(theta)
         modulators = by_path(params["modulator"], until=theta)
@@ -89,10 +82,10 @@ def modgrad(
             context = -gradient
         fast = jax.tree.map(lambda x: x[None], theta)
         trace = {"support_loss": jnp.stack(losses), "context": jnp.stack(contexts), "fast": fast}
-        return Task(merge(modulated(contexts[-1]), frozen), trace)
+        return Adapted(merge(modulated(contexts[-1]), frozen), trace)
 
-    def init_modulators(key, model_params, dtype):
-        theta, _, _ = split_by_label(model_params, labels)
+    def init_modulators(key, model_params, images):
+        theta, _, _ = split_by_label(model_params, param_labels, module_classes(model, images))
         modulators = {}
         for path_key, (path, value) in zip(jax.random.split(key, len(theta)), theta.items(), strict=True):
             if value.ndim not in (1, 4):
@@ -100,12 +93,12 @@ def modgrad(
             sizes = {"u": value.size} if value.ndim == 1 else dict(zip("uv", vector_sizes(value.shape), strict=True))
             keys = jax.random.split(path_key, len(sizes))
             modulators[path] = {
-                name: init_mlp(k, context_dim, size, num_mix + num_mix * size, dtype)
+                name: init_mlp(k, context_dim, size, num_mix + num_mix * size, images.dtype)
                 for k, (name, size) in zip(keys, sizes.items(), strict=True)
             }
         return {"modulator": merge(modulators)}
 
-    return gradient_based(model, adapt, init_modulators)
+    return gradient_based(model, adapt, init_modulators, param_labels=param_labels)
 
 
 def vector_sizes(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -115,8 +108,10 @@ def vector_sizes(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def mask(modulator: dict, context: jax.Array, num_mix: int, shape: tuple[int, ...]) -> jax.Array:
-    """M(nu) of a parameter of ``shape``, not negative. A kernel's u v^T is read row by row as
-    ``[C_out, C_in, S, S]``, PyTorch's order."""
+    """M(nu) of a parameter of ``shape``, not negative.
+
+    A kernel's u v^T is read row by row as ``[C_out, C_in, S, S]``, PyTorch's order.
+    """
     vectors = [mixture(mlp(modulator[name], context), num_mix) for name in sorted(modulator)]
     if len(shape) == 1:
         return jax.nn.relu(vectors[0])

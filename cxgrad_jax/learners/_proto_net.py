@@ -1,12 +1,12 @@
-"""ProtoNet: prototypical networks (Snell, Swersky and Zemel, NeurIPS 2017).
+"""ProtoNet: prototypical networks (Snell, Swersky and Zemel, NeurIPS 2017; https://arxiv.org/abs/1703.05175).
 
     p_c = mean of f(x_i) over the support images of class c                          prototypes
     p(y = c | x) = softmax_c( -||f(x) - p_c||^2 )                                    no scale, sum over features
 
-Facts from the authors' code (jakesnell/prototypical-networks), which covers Omniglot only. There, support and query
-images are one batch of the encoder in training (``joint_normalisation``), and running averages normalise at evaluation,
-which is not offered here (see ``metric``). That the published miniImageNet figures come from episodes of 30 (1-shot)
-and 20 ways (5-shot) with 15 queries is not verified.
+Facts from the authors' code (jakesnell/prototypical-networks), which covers Omniglot only. In training it encodes
+support and query images in one batch (``joint_normalisation``). At evaluation it normalises by running averages, which
+is not offered here (see ``_metric``). The published miniImageNet numbers are said to come from episodes of 30 (1-shot)
+and 20 ways (5-shot) with 15 queries; that is not verified.
 """
 
 import flax.linen as nn
@@ -14,8 +14,10 @@ import jax.numpy as jnp
 
 from cxgrad_jax.learners._base import MetaLearner
 from cxgrad_jax.learners._metric import mean_by_class, metric_based
+from cxgrad_jax.learners._spec import described
 
 
+@described
 def proto_net(model: nn.Module, *, joint_normalisation: bool = False) -> MetaLearner:
     """ProtoNet with the mean query cross-entropy.
 
@@ -23,8 +25,8 @@ def proto_net(model: nn.Module, *, joint_normalisation: bool = False) -> MetaLea
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
       joint_normalisation: whether support and query images are encoded in one batch, as the authors' code does.
 
-    Meta-parameters: ``{"model": ...}`` without a head. Task: the prototypes ``[way, D]``, or the support images and
-    labels with ``joint_normalisation``.
+    Meta-parameters: ``{"model": ...}`` without a head. ``adapt`` returns the prototypes ``[way, D]``, or with
+    ``joint_normalisation`` the support images and labels.
     """
 
     def describe(params, features, labels):

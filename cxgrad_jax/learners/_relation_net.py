@@ -1,28 +1,29 @@
-"""RelationNet: learning to compare (Sung et al., CVPR 2018).
+"""RelationNet: learning to compare (Sung et al., CVPR 2018; https://arxiv.org/abs/1711.06025).
 
     s_c = sum of f(x_i) over the support images of class c                   feature maps, not vectors
     r_c(x) = sigmoid( g([s_c, f(x)]) )                                       g: the relation module, on joined channels
     loss = mean over query images and classes of (r_c(x) - [y = c])^2
 
 Facts from the authors' code (floodsung/LearningToCompare_FSL). Its training halves the rate every 100,000 episodes,
-clips the gradient of each network to norm 0.5 and normalises miniImageNet by Omniglot's mean and deviation; that
-belongs to the outer loop and the data and is not offered here. Nor is its initialisation (normal, linear bias 1). Its
-5-shot script selects models on the test classes. Statistics are of the current batch in training and test, there as
-here.
+clips the gradient of each network to norm 0.5 and normalises miniImageNet by Omniglot's mean and deviation. That
+belongs to the outer loop and the data and is not offered here. Its initialisation (normal, linear bias 1) is not
+offered either. Its 5-shot script selects models on the test classes. Statistics are those of the current batch in
+training and test, there as here.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._base import MetaLearner
-from cxgrad_jax.learners._metric import mean_by_class, metric_based, sum_by_class
+from cxgrad_jax.learners._metric import mean_by_class, members, metric_based, sum_by_class
+from cxgrad_jax.learners._spec import described
 from cxgrad_jax.models import RelationHead
 
 CLASS_FEATURES = {"sum": sum_by_class, "mean": mean_by_class}
 
 
+@described
 def relation_net(model: nn.Module, *, shot_reduction: str = "sum", hidden: int = 8) -> MetaLearner:
     """RelationNet with the mean squared error of the relation scores.
 
@@ -33,16 +34,9 @@ def relation_net(model: nn.Module, *, shot_reduction: str = "sum", hidden: int =
       shot_reduction: ``"sum"`` of a class's support maps as in the authors' code, or ``"mean"``.
       hidden: size of the relation module's hidden linear layer.
 
-    Meta-parameters: ``{"model": ..., "relation": ...}``, the first without a head. Task: the classes' maps
-    ``[way, h, w, D]``. Logits are the relations before the sigmoid.
-
-    Raises:
-      UserError: another reduction, or no hidden units.
+    Meta-parameters: ``{"model": ..., "relation": ...}``, the first without a head. ``adapt`` returns the
+    classes' maps ``[way, h, w, D]``. Logits are the relations before the sigmoid.
     """
-    if shot_reduction not in CLASS_FEATURES:
-        raise UserError(f"shot_reduction is {shot_reduction!r}; expected 'sum' or 'mean'")
-    if hidden < 1:
-        raise UserError(f"hidden is {hidden}; expected at least 1")
     shared = ("norm", "use_bias", "negative_slope", "norm_epsilon", "precision", "dtype")
     relation = RelationHead(hidden, **{field: getattr(model, field) for field in shared if hasattr(model, field)})
 
@@ -55,7 +49,7 @@ def relation_net(model: nn.Module, *, shot_reduction: str = "sum", hidden: int =
         return jnp.asarray(relations).reshape(pairs.shape[:2])
 
     def objective(logits, labels):
-        return jnp.mean((jax.nn.sigmoid(logits) - jax.nn.one_hot(labels, model.num_classes, dtype=logits.dtype)) ** 2)
+        return jnp.mean((jax.nn.sigmoid(logits) - members(labels, model.num_classes, logits.dtype)) ** 2)
 
     def init_relation(key, maps):
         return {"relation": relation.init(key, pair_maps(maps[:1], maps)[:, 0])["params"]}

@@ -50,7 +50,7 @@ def read_config(workdir: Path, named: Iterable[str] = ()) -> ConfigDict:
                 )
             for field, value in saved[section].items():
                 saved[section][field] = tuple(value) if isinstance(value, list) else value
-        config = ConfigDict(_upgraded(saved))
+        config = ConfigDict(saved)
         for section, defaults in expected_fields(config).items():
             if isinstance(defaults, ConfigDict):
                 config[section] = ConfigDict({**defaults, **config[section]})
@@ -80,11 +80,6 @@ def check_format(path: Path, number: Any) -> None:
         )
     if number != FORMAT:
         raise UserError(f"{path} has format {number!r}; this version reads {FORMAT}: use the version that made it")
-
-
-def _upgraded(saved: dict[str, Any]) -> dict[str, Any]:
-    """A configuration of an older version with the names of this one."""
-    return saved
 
 
 def check_same_run(config: ConfigDict, workdir: Path, *may_differ: str, given: Path | None = None) -> None:

@@ -7,9 +7,9 @@ import cxgrad_jax as cx
 from cxgrad_jax import analysis
 
 
-@pytest.mark.parametrize("kind", ["implicit", "explicit"])
+@pytest.mark.parametrize("kind", ["cxgrad", "cxgrad_explicit"])
 def test_own_factors_give_the_learner_s_result(kind, episode):
-    learner, model, params = make("cxgrad", episode, conditioning=kind, num_steps=3)
+    learner, model, params = make(kind, episode, num_steps=3)
     adapt = jax.jit(learner.adapt)
     task = adapt(params, episode.support_images, episode.support_labels)
     other = make_episode(1)
@@ -18,7 +18,9 @@ def test_own_factors_give_the_learner_s_result(kind, episode):
     @jax.jit
     def replay(gamma):
         images, labels = episode.support_images, episode.support_labels
-        return analysis.adapt_with_factors(model, params, images, labels, gamma, conditioning=kind).model
+        return analysis.adapt_with_factors(
+            model, params, images, labels, gamma, explicit=kind == "cxgrad_explicit"
+        ).model
 
     def difference(gamma):
         ours, theirs = replay(gamma), task.model

@@ -9,7 +9,7 @@ from small import make
 
 import cxgrad_jax as cx
 from cxgrad_jax import analysis
-from cxgrad_jax.learners._base import apply_model, cross_entropy
+from cxgrad_jax.learners import apply_model, cross_entropy
 
 landscape_module = import_module("cxgrad_jax.analysis._landscape")  # the package's name is the function
 

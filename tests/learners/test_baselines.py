@@ -11,8 +11,9 @@ from jax.flatten_util import ravel_pytree
 from test_identities import WAY, double_precision, make_episode, model, relative  # noqa: F401
 
 import cxgrad_jax as cx
-from cxgrad_jax.learners._base import ADAPTED, META, default_labels
+from cxgrad_jax.learners import default_labels
 from cxgrad_jax.learners._boil import body_labels
+from cxgrad_jax.learners._labels import ADAPTED, META
 from cxgrad_jax.learners._maml_plus_plus import step_weights
 from cxgrad_jax.learners._modgrad import last_two_convolutions
 
@@ -94,7 +95,7 @@ def test_l2f_that_forgets_nothing_is_maml():
 
 
 def test_meta_sgd_with_a_constant_rate_is_one_step_of_maml():
-    meta_sgd, params = make(cx.learners.meta_sgd, initial_lr=0.01, labels=default_labels)
+    meta_sgd, params = make(cx.learners.meta_sgd, initial_lr=0.01, param_labels=default_labels)
     maml, start = make(cx.learners.maml, num_steps=1)
     params["model"] = start["model"]
     assert agrees_with(meta_sgd, params, maml, start)
@@ -138,7 +139,7 @@ def test_the_weights_of_the_multi_step_loss_sum_to_one_and_move_to_the_last(num_
 
 def test_modgrad_whose_masks_are_one_is_one_step_of_maml_on_two_convolutions():
     modgrad, params = make(LEARNERS["modgrad"])
-    maml, start = make(cx.learners.maml, num_steps=1, labels=last_two_convolutions)
+    maml, start = make(cx.learners.maml, num_steps=1, param_labels=last_two_convolutions)
     params["model"] = start["model"]
     assert not agrees_with(modgrad, params, maml, start)
     for block in ("block_2", "block_3"):
@@ -150,9 +151,9 @@ def test_modgrad_whose_masks_are_one_is_one_step_of_maml_on_two_convolutions():
 
 def test_anil_and_boil_share_out_what_maml_adapts():
     anil, start = make(cx.learners.anil, inner_lr=0.1, num_steps=2)
-    assert agrees_with(anil, start, make(MAML, inner_lr=0.1, labels=head_only)[0], start)
+    assert agrees_with(anil, start, make(MAML, inner_lr=0.1, param_labels=head_only)[0], start)
     one_step = {"inner_lr": 0.1, "num_steps": 1}
-    everything = make(cx.learners.maml, labels=lambda path, leaf: ADAPTED, **one_step)[0]
+    everything = make(cx.learners.maml, param_labels=lambda path, leaf: ADAPTED, **one_step)[0]
     episode = make_episode()
     tasks = [
         jax.jit(learner.adapt)(start, episode.support_images, episode.support_labels).model
@@ -230,7 +231,10 @@ class Plain(cx.models.Conv4.__mro__[1]):
         (lambda: cx.learners.cavia(Plain()), "Plain has no film_features"),
         (lambda: cx.learners.cavia(model(), context_dim=0), "context_dim is 0; expected at least 1"),
         (lambda: cx.learners.modgrad(model(), num_passes=0), "num_passes is 0; expected at least 1"),
-        (lambda: make(partial(cx.learners.modgrad, labels=head_only)), r"head/kernel of shape \(4, 3\) cannot adapt"),
+        (
+            lambda: make(partial(cx.learners.modgrad, param_labels=head_only)),
+            r"head/kernel of shape \(4, 3\) cannot adapt",
+        ),
     ],
 )
 def test_mistakes_get_one_line(make_learner, words):

@@ -59,9 +59,9 @@ def first_tasks(outcome, golden, iteration: str):
 
 def make_learner(name: str, settings: dict) -> cx.MetaLearner:
     if name == "resnet12_maml":
-        model = cx.models.ResNet12(num_classes=5, channels=tuple(settings["filters"]))
+        model = cx.models.ResNet12(settings["way"], channels=tuple(settings["filters"]))
     else:
-        model = cx.models.Conv4(num_classes=5, features=settings["filters"])
+        model = cx.models.Conv4(settings["way"], features=settings["filters"])
     common = {"num_steps": settings["inner_steps"], "inner_lr": settings["inner_lr"],
               "first_order": not settings["second_order"]}  # fmt: skip
     if FILES[name] == "maml":

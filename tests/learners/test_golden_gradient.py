@@ -16,7 +16,7 @@ from test_golden import FLOAT64, GOLDEN, double_precision, episodes_of, first_ta
 
 import cxgrad_jax as cx
 from cxgrad_jax.fitting import outer_adam
-from cxgrad_jax.learners._base import by_path, merge
+from cxgrad_jax.learners._labels import by_path, merge
 from cxgrad_jax.learners._maml_plus_plus import step_weights
 from cxgrad_jax.learners._modgrad import mask
 
@@ -30,18 +30,30 @@ ZERO = 1e-12
 PARAMETER = {"alfa": 3e-9}
 
 LEARNERS = {
-    "alfa": lambda model, settings: cx.learners.alfa(model, num_steps=settings["inner_steps"]),
-    "anil": lambda model, settings: cx.learners.anil(model, inner_lr=0.5, num_steps=settings["inner_steps"]),
-    "boil": lambda model, settings: cx.learners.boil(model, inner_lr=0.5, num_steps=settings["inner_steps"]),
-    "cavia": lambda model, settings: cx.learners.cavia(
+    "alfa": lambda model, settings, _: cx.learners.alfa(model, num_steps=settings["inner_steps"]),
+    "anil": lambda model, settings, _: cx.learners.anil(
+        model, inner_lr=settings["inner_lr"]["classifier"], num_steps=settings["inner_steps"]
+    ),
+    "boil": lambda model, settings, _: cx.learners.boil(
+        model, inner_lr=settings["inner_lr"]["body"], num_steps=settings["inner_steps"]
+    ),
+    "cavia": lambda model, settings, _: cx.learners.cavia(
         model, inner_lr=settings["inner_lr"], num_steps=settings["inner_steps"], context_dim=settings["context_params"]
     ),
-    "l2f": lambda model, settings: cx.learners.l2f(model, num_steps=settings["inner_steps"], first_order_epochs=11),
-    "mamlpp": lambda model, settings: cx.learners.maml_plus_plus(model, num_steps=settings["inner_steps"]),
-    "metasgd": lambda model, settings: cx.learners.meta_sgd(model),
-    "modgrad": lambda model, settings: cx.learners.modgrad(
-        model, inner_lr=settings["inner_lr"], context_dim=settings["context_params"], num_mix=settings["num_mix"]
+    "l2f": lambda model, settings, _: cx.learners.l2f(
+        model, inner_lr=settings["inner_lr"], num_steps=settings["inner_steps"], first_order_epochs=11
     ),
+    "mamlpp": lambda model, settings, _: cx.learners.maml_plus_plus(
+        model, num_steps=settings["inner_steps"], multi_step_epochs=settings["multi_step_loss_num_epochs"]
+    ),
+    "metasgd": lambda model, settings, _: cx.learners.meta_sgd(model, num_steps=settings["inner_steps"]),
+    "modgrad": lambda model, settings, golden: cx.learners.modgrad(
+        model,
+        inner_lr=settings["inner_lr"],
+        context_dim=settings["context_params"],
+        num_mix=settings["num_mix"],
+        num_passes=golden["iter0/context"].shape[1],
+    ),  # fmt: skip
 }
 INTEROP = {"alfa": "alfa", "anil": "anil", "boil": "boil", "cavia": "cavia", "l2f": "l2f", "mamlpp": "maml_plus_plus"}
 
@@ -78,18 +90,19 @@ def tensors(golden, prefix: str, kind: str) -> dict[str, np.ndarray]:
             path = re.sub(pattern, replacement, path)
         path = re.sub("weight$", "scale" if "/norm/" in path else "kernel", path)
         if kind == "modgrad" and path == "model/head/kernel":  # behind maps flattened from (C, H, W)
-            array = array.reshape(5, -1, 2, 2).transpose(0, 2, 3, 1).reshape(array.shape)
+            side = round((array.shape[1] / golden[f"{prefix}/model.cnn.encoder.3.0.weight"].shape[0]) ** 0.5)
+            array = array.reshape(len(array), -1, side, side).transpose(0, 2, 3, 1).reshape(array.shape)
         found[path] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
     return found
 
 
-def record_trace(record, golden, iteration: str, kind: str, params, task) -> None:
+def record_trace(record, golden, iteration: str, kind: str, num_mix: int, params, task) -> None:
     """Compares what happens in the inner loop."""
     expected = {key.removeprefix(f"{iteration}/"): golden[key] for key in golden.files if key.startswith(iteration)}
     losses = task.trace["support_loss"]
     record("support loss", losses.reshape(expected["support_losses"].shape), expected["support_losses"])
     if kind == "alfa":
-        for name, theirs in {"state": "state", "alpha": "generated_alpha", "beta": "generated_beta"}.items():
+        for name, theirs in {"tau": "state", "A": "generated_alpha", "B": "generated_beta"}.items():
             record(name, task.trace[name], expected[theirs])
     if kind == "l2f":
         record("attenuation", task.trace["gamma"], expected["attenuation"])
@@ -99,10 +112,10 @@ def record_trace(record, golden, iteration: str, kind: str, params, task) -> Non
         record("context", context, expected["context"])
     if kind == "modgrad":
         record("context", task.trace["context"], expected["context"])
-        record("mask", last_masks(params, task.trace["context"][:, -1]), expected["masks_last"])
+        record("mask", last_masks(params, task.trace["context"][:, -1], num_mix), expected["masks_last"])
 
 
-def last_masks(params, contexts) -> np.ndarray:
+def last_masks(params, contexts, num_mix: int) -> np.ndarray:
     """The masks of the last pass in the order of the file: third and fourth convolution, kernel and bias."""
     rows = []
     for context in contexts:
@@ -110,7 +123,7 @@ def last_masks(params, contexts) -> np.ndarray:
         for block in ("block_2", "block_3"):
             for name in ("kernel", "bias"):
                 shape = params["model"][block]["conv"][name].shape
-                found = mask(params["modulator"][block]["conv"][name], context, 2, shape)
+                found = mask(params["modulator"][block]["conv"][name], context, num_mix, shape)
                 parts.append(found.transpose(3, 2, 0, 1).reshape(-1) if found.ndim == 4 else found)
         rows.append(np.concatenate(parts))
     return np.stack(rows)
@@ -121,12 +134,13 @@ def test_float64_agrees_with_the_public_code(kind):
     golden, found = np.load(GOLDEN / f"{kind}.npz"), {}
     settings, record = json.loads(str(golden["meta"])), recorder(found)
     slope = 0.01 if settings["activation"].startswith("leaky") else 0.0
-    model = cx.models.Conv4(5, settings["filters"], use_bias=settings["conv_bias"], negative_slope=slope)
-    learner = LEARNERS[kind](model, settings)
+    model = cx.models.Conv4(settings["way"], settings["filters"], use_bias=settings["conv_bias"], negative_slope=slope)
+    learner = LEARNERS[kind](model, settings, golden)
     reduce = jnp.sum if settings["task_reduction"] == "sum" else jnp.mean
     params = merge(tensors(golden, "param", kind))
     optimiser = outer_adam(settings["outer"]["lr"])
     opt_state, zeros, steps = optimiser.init(params), set(), 0
+    last_epoch = settings.get("multi_step_loss_num_epochs", 15)
 
     def loss(params, episodes, iteration):
         def one(episode):
@@ -139,7 +153,7 @@ def test_float64_agrees_with_the_public_code(kind):
 
     evaluate = jax.jit(jax.value_and_grad(loss, has_aux=True))
     for i in (*(f"iter{i}" for i in range(settings["iterations"])), "eval"):
-        epoch = int(golden[f"{i}/epoch"]) if f"{i}/epoch" in golden else 15
+        epoch = int(golden[f"{i}/epoch"]) if f"{i}/epoch" in golden else last_epoch
         (_, outcome), gradient = evaluate(params, episodes_of(golden, i, np.float64, "iter0"), epoch * EPOCH)
         losses, task, logits = first_tasks(outcome, golden, i)
         record("loss", reduce(losses), golden[f"{i}/loss"])
@@ -147,9 +161,10 @@ def test_float64_agrees_with_the_public_code(kind):
             record("logits", jax.nn.log_softmax(logits), golden[f"{i}/query_logprobs"])
         else:
             record("logits", logits, golden[f"{i}/query_logits"])
-        record_trace(record, golden, i, kind, params, task)
-        if kind == "mamlpp" and epoch < 15:
-            record("weights", step_weights(epoch, settings["inner_steps"], 15), golden[f"{i}/loss_importance"])
+        record_trace(record, golden, i, kind, settings.get("num_mix", 0), params, task)
+        if kind == "mamlpp" and epoch < last_epoch:
+            weights = step_weights(epoch, settings["inner_steps"], last_epoch)
+            record("weights", weights, golden[f"{i}/loss_importance"])
         if i == "eval":
             break
         expected = tensors(golden, f"{i}/grad", kind)

@@ -61,8 +61,9 @@ def tensors(golden, prefix: str, kind: str) -> dict[str, np.ndarray]:
             path = re.sub(pattern, replacement, path)
         path = re.sub("weight$", "scale" if "/norm/" in path else "kernel", path)
         if path == "relation/hidden/kernel":  # behind maps flattened from (C, H, W)
-            side = round((array.shape[1] / 8) ** 0.5)
-            array = array.reshape(-1, 8, side, side).transpose(0, 2, 3, 1).reshape(array.shape)
+            channels = golden[f"{prefix}/relation_network.layer2.0.weight"].shape[0]
+            side = round((array.shape[1] / channels) ** 0.5)
+            array = array.reshape(-1, channels, side, side).transpose(0, 2, 3, 1).reshape(array.shape)
         found[path] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
     return found
 
@@ -74,7 +75,7 @@ def episode_of(golden, iteration: str) -> cx.Episode:
 
 
 def make_learner(kind: str, settings: dict) -> cx.MetaLearner:
-    fields = {"num_classes": 5, "features": settings["filters"], "use_bias": True, "negative_slope": 0.0}
+    fields = {"num_classes": settings["way"], "features": settings["filters"], "use_bias": True, "negative_slope": 0.0}
     if kind == "protonet":
         return cx.learners.proto_net(cx.models.Conv4(**fields), joint_normalisation=True)
     if kind == "matchingnet":
@@ -85,7 +86,7 @@ def make_learner(kind: str, settings: dict) -> cx.MetaLearner:
 def record_features(record, golden, iteration: str, kind: str, settings: dict, params, task, episode) -> None:
     """Compares what lies between the images and the logits."""
     fields = {"features": settings["filters"], "use_bias": True, "negative_slope": 0.0}
-    network = {"relationnet": cx.models.RelationConv4}.get(kind, cx.models.Conv4)(num_classes=5, **fields)
+    network = {"relationnet": cx.models.RelationConv4}.get(kind, cx.models.Conv4)(settings["way"], **fields)
 
     def maps_of(images):
         return jnp.asarray(network.apply({"params": params["model"]}, images, method="feature_maps"))
@@ -103,8 +104,10 @@ def record_features(record, golden, iteration: str, kind: str, settings: dict, p
     support, query = jnp.split(features, [len(episode.support_labels)])
     if kind == "protonet":
         record("features", features, golden[f"{iteration}/embeddings"])
-        record("features", mean_by_class(support, episode.support_labels, 5), golden[f"{iteration}/prototypes"])
-        np.testing.assert_allclose(sum_by_class(support, episode.support_labels, 5)[3], support[6:8].sum(axis=0))
+        labels, way = episode.support_labels, settings["way"]
+        record("features", mean_by_class(support, labels, way), golden[f"{iteration}/prototypes"])
+        first = support[labels == labels[0]].sum(axis=0)
+        np.testing.assert_allclose(sum_by_class(support, labels, way)[labels[0]], first)
         return
     record("features", support, golden[f"{iteration}/support_features"])
     record("features", query, golden[f"{iteration}/query_features"])

@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from small import WAY, make_episode
+from small import WAY, jitted, make_episode
 
 import cxgrad_jax as cx
-from cxgrad_jax.learners._base import apply_model, cross_entropy
+from cxgrad_jax.learners import apply_model, cross_entropy
 
 cxgrad_module = import_module("cxgrad_jax.learners._cxgrad")  # the package's name is the factory
 
 FEATURES = 4
+EITHER_WAY = (cx.learners.cxgrad, cx.learners.cxgrad_explicit)
 
 # The context's gradient is what the normalisation's epsilon of 1e-5 leaves of numbers of order one, so its rounding,
 # and that of all that it feeds, is 1e5 times float64's.
@@ -34,12 +35,12 @@ def model(**changes):
 
 
 def make(factory, seed=0, model_changes=None, **hyper_parameters):
-    if factory is cx.learners.cxgrad:
+    if factory in EITHER_WAY:
         hyper_parameters.setdefault("context_dim", 6)
     learner = factory(
         model(**(model_changes or {})), num_steps=hyper_parameters.pop("num_steps", 2), **hyper_parameters
     )
-    learner = cx.MetaLearner(*map(jax.jit, learner))
+    learner = jitted(learner)
     return learner, learner.init(jax.random.key(seed), make_episode().support_images)
 
 
@@ -116,9 +117,9 @@ def test_scaling_a_kernel_divides_its_gradient(norm):
 
 
 def test_kernels_have_norm_gamma_before_each_step():
-    # With alpha = 0 a step does nothing but scale, so the adapted kernels show the last scaling.
+    # With next to no alpha a step does nothing but scale, so the adapted kernels show the last scaling.
     for steps in (1, 3):
-        learner, params = make(cx.learners.cxgrad, num_steps=steps, inner_lr=0.0)
+        learner, params = make(cx.learners.cxgrad, num_steps=steps, inner_lr=1e-300)
         episode = make_episode()
         task = learner.adapt(params, episode.support_images, episode.support_labels)
         norms = [np.linalg.norm(kernel) for kernel in kernels({"model": task.model})]
@@ -139,7 +140,8 @@ def test_meta_gradient_has_no_radial_part():
         # The official first context step is a constant by decree, which no finite difference can see.
         partial(make, cx.learners.cxgrad, differentiate_first_context=True),
         partial(make, cx.learners.cxgrad, differentiate_first_context=True, context_update="step"),
-        partial(make, cx.learners.cxgrad, conditioning="explicit"),
+        partial(make, cx.learners.cxgrad_explicit),
+        partial(make, cx.learners.cxgrad_explicit, context_update="step"),
     ],
 )
 def test_meta_gradient_against_finite_differences(learner_of):
@@ -173,9 +175,9 @@ def test_the_official_first_context_step_is_a_constant():
 def test_explicit_and_implicit_scaling_make_the_same_step():
     # With the context at zero they differ by the normalisation's epsilon alone.
     models = []
-    for conditioning in ("implicit", "explicit"):
+    for factory in EITHER_WAY:
         changes = {"norm_epsilon": 1e-13}
-        learner, params = make(cx.learners.cxgrad, 0, changes, context_lr=0.0, conditioning=conditioning)
+        learner, params = make(factory, 0, changes, context_lr=0.0)
         episode = make_episode()
         models.append(learner.adapt(params, episode.support_images, episode.support_labels).model)
     assert relative(*models) < 1e-6
@@ -184,8 +186,8 @@ def test_explicit_and_implicit_scaling_make_the_same_step():
 @pytest.mark.parametrize("context_update", ["task", "step"])
 def test_explicit_context_follows_the_loss_behind_the_step(context_update):
     episode, rate = make_episode(), 0.7
-    options = {"conditioning": "explicit", "context_update": context_update, "context_lr": rate}
-    learner, params = make(cx.learners.cxgrad, num_steps=2, **options)
+    options = {"context_update": context_update, "context_lr": rate}
+    learner, params = make(cx.learners.cxgrad_explicit, num_steps=2, **options)
     trace = learner.adapt(params, episode.support_images, episode.support_labels).trace
 
     @jax.jit
@@ -194,7 +196,7 @@ def test_explicit_context_follows_the_loss_behind_the_step(context_update):
         gamma = cxgrad_module.scaling_factors(params["generator"], context)
         gammas = jnp.stack([*before, gamma])
         task = cx.analysis.adapt_with_factors(
-            model(), params, episode.support_images, episode.support_labels, gammas, conditioning="explicit"
+            model(), params, episode.support_images, episode.support_labels, gammas, explicit=True
         )
         return cross_entropy(apply_model(model(), task.model, episode.support_images), episode.support_labels)
 
@@ -207,17 +209,17 @@ def test_explicit_context_follows_the_loss_behind_the_step(context_update):
         start = trace["context"][step] if context_update == "task" else start
 
 
-def test_explicit_conditioning_is_of_first_order_and_implicit_lives_on_epsilon():
+def test_the_explicit_context_is_of_first_order_and_the_implicit_one_lives_on_epsilon():
     episode, norms = make_episode(), {}
-    for conditioning in ("implicit", "explicit"):
+    for factory in EITHER_WAY:
         for epsilon in (1e-5, 1e-9):
             changes = {"norm_epsilon": epsilon}
-            learner, params = make(cx.learners.cxgrad, 0, changes, num_steps=1, conditioning=conditioning)
+            learner, params = make(factory, 0, changes, num_steps=1)
             context = learner.adapt(params, episode.support_images, episode.support_labels).trace["context"]
-            norms[conditioning, epsilon] = np.linalg.norm(context)
-    assert norms["implicit", 1e-9] < 1e-3 * norms["implicit", 1e-5]
-    assert norms["explicit", 1e-9] == pytest.approx(norms["explicit", 1e-5], rel=0.05)
-    assert norms["explicit", 1e-5] > 5 * norms["implicit", 1e-5]
+            norms[factory.__name__, epsilon] = np.linalg.norm(context)
+    assert norms["cxgrad", 1e-9] < 1e-3 * norms["cxgrad", 1e-5]
+    assert norms["cxgrad_explicit", 1e-9] == pytest.approx(norms["cxgrad_explicit", 1e-5], rel=0.05)
+    assert norms["cxgrad_explicit", 1e-5] > 5 * norms["cxgrad", 1e-5]
 
 
 def test_at_zero_context_gamma_is_the_same_for_all_tasks():
@@ -269,7 +271,7 @@ def test_everything_follows_the_dtype_of_the_images(factory):
 
 def test_labels_choose_what_adapts():
     episode = make_episode()
-    learner, params = make(cx.learners.maml, labels=lambda path, leaf: "adapted" if "head" in path else "meta")
+    learner, params = make(cx.learners.maml, param_labels=lambda path, leaf: "adapted" if "head" in path else "meta")
     task = learner.adapt(params, episode.support_images, episode.support_labels)
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), task.model, params["model"])
     assert all(jax.tree.leaves(moved["head"])) and not any(jax.tree.leaves(moved["block_0"]))
@@ -280,9 +282,9 @@ def test_labels_choose_what_adapts():
     [
         (lambda: make(cx.learners.maml, num_steps=0), "num_steps is 0"),
         (lambda: make(cx.learners.cxgrad, context_update="both"), "context_update is 'both'"),
-        (lambda: make(cx.learners.cxgrad, labels=lambda path, leaf: "adapted"), "no kernel to scale"),
-        (lambda: make(cx.learners.maml, labels=lambda path, leaf: "frozen"), "label 'frozen'"),
-        (lambda: make(cx.learners.maml, labels=lambda path, leaf: "meta"), "no parameter of the model adapts"),
+        (lambda: make(cx.learners.cxgrad, param_labels=lambda path, leaf: "adapted"), "no kernel to scale"),
+        (lambda: make(cx.learners.maml, param_labels=lambda path, leaf: "frozen"), "label 'frozen'"),
+        (lambda: make(cx.learners.maml, param_labels=lambda path, leaf: "meta"), "no parameter of the model adapts"),
     ],
 )
 def test_mistakes_get_one_line(make_learner, words):

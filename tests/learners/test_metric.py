@@ -9,6 +9,7 @@ import pytest
 from flax import linen as nn
 from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec as P
+from small import jitted
 from test_identities import FEATURES, WAY, double_precision, make_episode, meta_gradient, model, relative  # noqa: F401
 
 import cxgrad_jax as cx
@@ -29,7 +30,7 @@ every_variant = pytest.mark.parametrize("factory", VARIANTS.values(), ids=VARIAN
 
 
 def make(factory, network=None, **hyper_parameters):
-    learner = cx.MetaLearner(*map(jax.jit, factory(network or model(), **hyper_parameters)))
+    learner = jitted(factory(network or model(), **hyper_parameters))
     return learner, learner.init(jax.random.key(0), make_episode().support_images)
 
 

@@ -8,7 +8,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import cxgrad_jax as cx
-from cxgrad_jax.learners._base import default_labels, split_by_label
+from cxgrad_jax.learners import default_labels, split_by_label
 
 
 def shapes(module_or_init, size=84):

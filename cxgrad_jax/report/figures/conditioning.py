@@ -9,8 +9,7 @@ from matplotlib.lines import Line2D
 
 from cxgrad_jax import analysis
 from cxgrad_jax.evaluation import paired
-from cxgrad_jax.learners import default_labels
-from cxgrad_jax.learners._base import accuracy, split_by_label
+from cxgrad_jax.learners import accuracy, default_labels, split_by_label
 from cxgrad_jax.report.figures.style import panels, plain_numbers, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.runs import Run
@@ -26,7 +25,7 @@ def sections(study: Study) -> list[Section]:
     gamma, norms, accuracies, layers = {}, {}, {}, []
     rates = {}
     for run in study.runs:
-        if run.config.learner.name != "cxgrad":
+        if run.config.learner.name not in ("cxgrad", "cxgrad_explicit"):
             continue
         params = run.restore(run.best)
         pairs = lambda indices: (draw(indices), draw((indices + 1) % number))  # noqa: E731
@@ -114,7 +113,7 @@ def with_other_factors(run: Run) -> Callable:
         def accuracy_with(gamma):
             adapted = analysis.adapt_with_factors(
                 model, params, episode.support_images, episode.support_labels, gamma,
-                inner_lr=settings.inner_lr, conditioning=settings.conditioning,
+                inner_lr=settings.inner_lr, explicit=settings.name == "cxgrad_explicit",
             )  # fmt: skip
             return accuracy(learner.predict(params, adapted, episode.query_images), episode.query_labels)
 

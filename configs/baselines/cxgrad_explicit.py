@@ -1,0 +1,20 @@
+"""CxGrad with explicit scaling, 5-way 1-shot miniImageNet.
+
+    python -m cxgrad_jax.main --config=configs/baselines/cxgrad_explicit.py --workdir=runs/cxgrad_explicit
+
+5-shot: --config.episode.shot=5 --config.train.meta_batch=2. Other data: --config.data.name=cifar_fs and the like.
+
+The default preset, :harness, is the setting that all learners share: Conv-4 with 48 filters, no convolution bias,
+images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, second order, five best checkpoints.
+
+The preset :official is the same. The paper names this way to scale (section 3.2) and prints no number for it.
+"""
+
+from cxgrad_jax.training.config import base_config, is_official, learner_config
+
+
+def get_config(preset=None):
+    config = base_config()
+    config.learner = learner_config("cxgrad_explicit")
+    is_official(preset)  # both presets are one
+    return config

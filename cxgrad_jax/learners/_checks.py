@@ -1,0 +1,159 @@
+"""What a learner refuses: bad hyper-parameters, images, labels, and parameters made for other images.
+
+Shapes and dtypes are checked while tracing too, values only where they are known without waiting for a device.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Real
+from typing import Any
+
+import flax.errors
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cxgrad_jax.errors import UserError
+
+# The least value of each hyper-parameter that is a whole number, and the sign of each that is a rate or a factor.
+AT_LEAST = {
+    "num_steps": 1, "num_passes": 1, "num_mix": 1, "context_dim": 1, "hidden": 1, "epoch_iterations": 1,
+    "multi_step_epochs": 0, "first_order_epochs": 0,
+}  # fmt: skip
+POSITIVE = ("inner_lr", "initial_lr", "scale")
+NOT_NEGATIVE = ("context_lr", "initial_decay")
+CHOICES = {"context_update": ("task", "step"), "shot_reduction": ("sum", "mean")}
+
+LOWEST, HIGHEST = -0.5, 1.5  # float images may leave [0, 1] a little, as resampling makes them
+
+
+def check_model(model: Any) -> None:
+    """Refuses what is no ``flax.linen`` module."""
+    if not isinstance(model, nn.Module):
+        kind = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise UserError(f"model is {kind}; expected a flax.linen module such as cx.models.Conv4(num_classes=5)")
+
+
+def check_hyper_parameters(values: Mapping[str, Any]) -> None:
+    """Refuses values of hyper-parameters that no learner can run with; a name means the same in all of them."""
+    for name, value in values.items():
+        if name in AT_LEAST and not (_is_whole(value) and value >= AT_LEAST[name]):
+            whole = "" if _is_whole(value) else "a whole number, "
+            raise UserError(f"{name} is {value!r}; expected {whole}at least {AT_LEAST[name]}")
+        if name in POSITIVE and not (_is_finite(value) and value > 0):
+            raise UserError(f"{name} is {value!r}; expected a positive number")
+        if name in NOT_NEGATIVE and not (_is_finite(value) and value >= 0):
+            raise UserError(f"{name} is {value!r}; expected a number that is not negative")
+        if name in CHOICES and value not in CHOICES[name]:
+            raise UserError(f"{name} is {value!r}; expected {' or '.join(map(repr, CHOICES[name]))}")
+
+
+def check_images(name: str, images: Any) -> Any:
+    """``images`` as an array, if they can be a model's input.
+
+    Args:
+      name: what the message calls them.
+      images: ``[N, H, W, C]``, uint8 in 0..255 or floats in [0, 1].
+
+    Raises:
+      UserError: another shape or dtype, no image, or, where the values are known, floats far outside of [0, 1].
+    """
+    images = _as_array(images)
+    shape, expected = list(images.shape), "expected [N, H, W, C], the channels last"
+    if len(shape) == 5:
+        expected += "; a batch of episodes is for cx.mean_loss or jax.vmap"
+    if len(shape) != 4 or 0 in shape:
+        raise UserError(f"{name} have shape {shape}; {expected}")
+    if shape[1] in (1, 3) and shape[3] > 4:
+        raise UserError(f"{name} have shape {shape}, with {shape[3]} channels and a height of {shape[1]}; {expected}")
+    if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+        raise UserError(f"{name} have dtype {images.dtype}; expected uint8 in 0..255 or floats in [0, 1]")
+    if images.dtype != np.uint8 and _is_known(images):
+        low, high = float(images.min()), float(images.max())
+        if not (low >= LOWEST and high <= HIGHEST):
+            raise UserError(
+                f"{name} are floats from {low:.4g} to {high:.4g}; expected 0 to 1 (divide by 255?) or uint8"
+            )
+    return images
+
+
+def check_labels(name: str, labels: Any, num_images: int, way: int) -> Any:
+    """``labels`` as an array, if they can be the class labels of so many images.
+
+    Args:
+      name: what the message calls them.
+      labels: integers ``[num_images]``, 0 to way - 1.
+      num_images: how many images they belong to.
+      way: the number of the model's classes.
+
+    Raises:
+      UserError: another shape or dtype, or, where the values are known, a label outside of 0 to way - 1.
+    """
+    labels = _as_array(labels)
+    if list(labels.shape) != [num_images]:
+        raise UserError(f"{name} have shape {list(labels.shape)}; expected [{num_images}], one label an image")
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise UserError(f"{name} have dtype {labels.dtype}; expected integers, 0 to way - 1")
+    if _is_known(labels):
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= way:
+            raise UserError(
+                f"{name} run from {low} to {high}; expected 0 to {way - 1}, for the model has {way} classes; "
+                "number the classes of the episode anew"
+            )
+    return labels
+
+
+def nan_outside(labels: jax.Array, way: int, dtype: Any) -> jax.Array:
+    """1 for each label in 0 .. way - 1 and NaN for any other, in the shape of ``labels``: a factor.
+
+    A label that is only known when a compiled program runs cannot raise. It gives NaN, never a plausible number.
+    """
+    return jnp.where((labels >= 0) & (labels < way), 1, jnp.nan).astype(dtype)
+
+
+@contextmanager
+def fitting(params: Any, images: Any) -> Iterator[None]:
+    """Says in one line that parameters do not fit a learner or the images.
+
+    Raises:
+      UserError: inside, flax or a learner misses a parameter or finds one of another shape.
+    """
+    shape = f"images of shape {list(images.shape)}"
+    try:
+        yield
+    except flax.errors.ScopeParamShapeError as error:
+        found = re.search(r"shape (\(.*?\)) but got shape (\(.*?\)) .*? \"(.*?)\" in \"/?(.*?)\"", str(error))
+        needed, given, leaf, module = found.groups() if found else ("another", "one", "", "")
+        raise UserError(
+            f"parameter {f'{module}/{leaf}'.strip('/')} has shape {given}, but {shape} need {needed}; "
+            "give images of the size and channels, and the model, that init made the parameters for"
+        ) from None
+    except (flax.errors.ScopeParamNotFoundError, flax.errors.ScopeCollectionNotFound) as error:
+        reason = str(error).split(". ")[0].split(" (https")[0]
+        raise UserError(f"the parameters are of another model ({reason}); give those of this learner's init") from None
+    except KeyError as error:
+        name = error.args[0] if error.args else None
+        if not (isinstance(name, str) and isinstance(params, Mapping) and name not in params):
+            raise
+        raise UserError(f"the parameters have no {name!r}; give those of this learner's init") from None
+
+
+def _as_array(value: Any) -> Any:
+    return value if isinstance(value, (jax.Array, np.ndarray)) else np.asarray(value)
+
+
+def _is_known(array: Any) -> bool:
+    """Whether the values can be looked at: not while tracing, nor where other processes hold a part."""
+    return not isinstance(array, jax.core.Tracer) and getattr(array, "is_fully_addressable", True)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

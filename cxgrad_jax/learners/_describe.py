@@ -1,0 +1,70 @@
+"""A table of which parameter plays which part."""
+
+import itertools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners._base import MetaLearner
+from cxgrad_jax.learners._labels import ADAPTED, META, SCALED, ParamLabels, by_path, default_labels, labels_by_path
+from cxgrad_jax.learners._model import ModuleClass, Params, module_classes
+
+PARTS = {SCALED: "adapted, and scaled by CxGrad", ADAPTED: "adapted", META: "outer loop only"}
+SIZES, CHANNELS = (84, 32, 28, 64, 224, 16), (3, 1)  # of images, tried where none are given
+
+
+def describe(
+    learner_or_model: MetaLearner | nn.Module,
+    params: Params,
+    *,
+    images: Any = None,
+    param_labels: ParamLabels = default_labels,
+) -> str:
+    """A table, to be printed: path, shape, module and part of every parameter.
+
+    Args:
+      learner_or_model: a learner, or a model that is to be given to one.
+      params: what the learner's ``init`` makes, or the model's parameters.
+      images: ``[N, H, W, C]`` that the model takes. Only needed for a model that takes images of an unusual size alone.
+      param_labels: of a model; a learner has its own.
+
+    Raises:
+      UserError: the learner does not tell its labels, or the model takes none of the usual sizes of images.
+    """
+    model, labels_of = learner_or_model, param_labels
+    if isinstance(learner_or_model, MetaLearner):
+        parts = getattr(learner_or_model.adapt, "parts", None)  # which jax.jit keeps
+        if parts is None:
+            raise UserError("this learner does not tell which parameters adapt; give its model and its param_labels")
+        model, labels_of = parts
+        flat = by_path(params)
+        of_model = {path.removeprefix("model/"): x for path, x in flat.items() if path.startswith("model/")}
+        others = {path: x for path, x in flat.items() if not path.startswith("model/")}
+        prefix = "model/"
+    else:
+        of_model, others, prefix = by_path(params.get("params", params)), {}, ""
+    classes = module_classes(model, images) if images is not None else _classes_of_usual_images(model)
+    labels = dict.fromkeys(of_model, META) if labels_of is None else labels_by_path(of_model, labels_of, classes)
+    rows = [("parameter", "shape", "module", "part")]
+    for path, label in labels.items():
+        module = classes.get(path.rpartition("/")[0])
+        rows.append((prefix + path, _shape(of_model[path]), module.__name__ if module else "", PARTS[label]))
+    rows += [(path, _shape(x), "", PARTS[META]) for path, x in others.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _classes_of_usual_images(model: nn.Module) -> dict[str, ModuleClass]:
+    for channels, size in itertools.product(CHANNELS, SIZES):
+        try:
+            return module_classes(model, jax.ShapeDtypeStruct((1, size, size, channels), np.float32))
+        except Exception:  # the model may be anybody's, and raises what it likes
+            continue
+    raise UserError(f"{type(model).__name__} takes no images of the sizes {', '.join(map(str, SIZES))}; give images=")
+
+
+def _shape(x: Any) -> str:
+    return str(list(x.shape))

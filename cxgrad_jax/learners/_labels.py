@@ -1,0 +1,119 @@
+"""Which parameters of a model the inner loop changes, and how: the labels of parameters.
+
+A label function takes a parameter's path, such as ``"block_0/conv/kernel"``, and its value, and returns one of
+
+    "scaled"     adapted by the inner loop, and scaled by CxGrad
+    "adapted"    adapted by the inner loop
+    "meta"       learned by the outer loop only
+
+A label function with a third argument is also told the class of the flax module that holds the parameter, or None where
+that is not known. ``module_classes`` of ``_model`` finds these classes.
+"""
+
+import inspect
+import re
+from collections.abc import Container, Mapping
+from typing import Any, Protocol
+
+import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners._model import ModuleClass, Params
+
+Fast = dict[str, jax.Array]  # parameters that the inner loop adapts, by path: "block_0/conv/kernel"
+
+SCALED, ADAPTED, META = "scaled", "adapted", "meta"
+
+_NORMALISATION = re.compile(r"norm(ali[sz]ation)?(\d+d?)?$", re.IGNORECASE)  # the end of a class's name
+_NAMED_NORMALISATION = re.compile(r"norm|(^|[/_])bn\d*(/|$)", re.IGNORECASE)  # somewhere in a path
+
+
+class ParamLabels(Protocol):
+    """``(path, value) -> label``, or ``(path, value, module class or None) -> label``."""
+
+    def __call__(self, path: str, leaf: jax.Array, /) -> str: ...
+
+
+def default_labels(path: str, leaf: jax.Array, module: ModuleClass | None = None) -> str:
+    """The rule of the official code: normalisation does not adapt, and the shortcuts' kernels are not scaled.
+
+    Args:
+      path: of the parameter, such as ``"block_0/norm/scale"``.
+      leaf: its value, of which only the shape matters.
+      module: the class of the module that holds the parameter. If None, the names in the path decide instead.
+
+    Returns:
+      ``"meta"`` for every parameter of a normalisation: a class whose name ends in "Norm", as flax's and this package's
+      do. ``"scaled"`` for a convolution kernel, except a shortcut's: a kernel of 1x1 or one with "shortcut" in its
+      path. ``"adapted"`` for the remainder.
+    """
+    if module is None:
+        normalises = bool(_NAMED_NORMALISATION.search(path))
+    else:
+        normalises = any(_NORMALISATION.search(each.__name__) for each in module.__mro__)
+    if normalises:
+        return META
+    if leaf.ndim == 4 and leaf.shape[:2] != (1, 1) and "shortcut" not in path.lower():
+        return SCALED
+    return ADAPTED
+
+
+def split_by_label(
+    model_params: Params, param_labels: ParamLabels, classes: Mapping[str, ModuleClass] | None = None
+) -> tuple[Fast, Fast, list[str]]:
+    """Splits a model's parameters by their labels.
+
+    Args:
+      model_params: the parameters of a model, a nested dict.
+      param_labels: the label function.
+      classes: of ``module_classes``, for a label function with a third argument.
+
+    Returns:
+      The adapted parameters by path (those labelled ``"scaled"`` among them), the others by path, and the paths of the
+      scaled ones. Paths are in natural order (``block_2`` before ``block_10``), kernels before biases. That is the
+      forward order of the models here.
+
+    Raises:
+      UserError: another label, or no parameter that adapts.
+    """
+    flat = by_path(model_params)
+    labels = labels_by_path(flat, param_labels, classes)
+    fast = {path: flat[path] for path, label in labels.items() if label != META}
+    if not fast:
+        raise UserError("no parameter of the model adapts: param_labels gave 'meta' for every path")
+    frozen = {path: flat[path] for path, label in labels.items() if label == META}
+    return fast, frozen, [path for path, label in labels.items() if label == SCALED]
+
+
+def labels_by_path(
+    flat: Mapping[str, jax.Array], param_labels: ParamLabels, classes: Mapping[str, ModuleClass] | None = None
+) -> dict[str, str]:
+    """The label of each parameter of ``flat``, by path, in the order of ``split_by_label``."""
+    told_classes = len(inspect.signature(param_labels).parameters) > 2
+    labels = {}
+    for path in sorted(flat, key=_natural):
+        module = (classes or {}).get(path.rpartition("/")[0])
+        label = param_labels(path, flat[path], module) if told_classes else param_labels(path, flat[path])  # pyright: ignore
+        if label not in (SCALED, ADAPTED, META):
+            raise UserError(f"label {label!r} of parameter {path}: expected '{SCALED}', '{ADAPTED}' or '{META}'")
+        labels[path] = label
+    return labels
+
+
+def by_path(params: Params, until: Container[str] = ()) -> dict[str, Any]:
+    """A nested dict of parameters as one dict by path, such as ``"block_0/conv/kernel"``. ``merge`` is its inverse.
+
+    What lies at a path in ``until`` stays as it is, nested or not.
+    """
+    return dict(flatten_dict(params, is_leaf=lambda path, _: "/".join(path) in until, sep="/"))
+
+
+def merge(*by_path: Mapping[str, Any]) -> Params:
+    """The inverse of ``split_by_label`` and ``by_path``: parameters as one nested dict."""
+    return unflatten_dict({path: value for part in by_path for path, value in part.items()}, sep="/")
+
+
+def _natural(path: str) -> list:
+    path = path.removesuffix("kernel")
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)]

@@ -1,0 +1,139 @@
+"""A learner as plain values: what ``repr`` shows, what a saved file holds, and what rebuilds it.
+
+    {"learner": "cxgrad", "hyper_parameters": {"inner_lr": 0.01, ..., "param_labels": "default_labels"},
+     "model": {"class": "Conv4", "fields": {"num_classes": 5, ...}}, "undescribed": []}
+
+A part of the caller's own (a factory, a model's class, a function) stands there by its dotted name, such as
+``"my_module.Wide"``. It is also listed under ``"undescribed"``, for it cannot be rebuilt from its name: what a file
+names is never imported. The spec of a learner that no ``described`` factory made is empty, ``{}``.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from cxgrad_jax import models
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners._base import MetaLearner
+from cxgrad_jax.learners._checks import check_hyper_parameters, check_model
+
+P = ParamSpec("P")
+
+OURS = __name__.split(".")[0]  # this package
+
+
+def described(factory: Callable[P, MetaLearner]) -> Callable[P, MetaLearner]:
+    """A learner's factory that checks its hyper-parameters, and whose learners carry their ``spec``.
+
+    Args:
+      factory: takes a model and hyper-parameters by keyword. A hyper-parameter with the name of one of this package's
+        means the same and is checked alike.
+    """
+    signature = inspect.signature(factory)
+
+    @functools.wraps(factory)
+    def make(*arguments: P.args, **keywords: P.kwargs) -> MetaLearner:
+        bound = signature.bind(*arguments, **keywords)
+        bound.apply_defaults()
+        (_, model), *given = bound.arguments.items()
+        hyper_parameters = {name: value.item() if isinstance(value, np.generic) else value for name, value in given}
+        check_model(model)
+        check_hyper_parameters(hyper_parameters)
+        undescribed: list[str] = []
+        spec = {
+            "learner": _name(factory, undescribed),
+            "hyper_parameters": {name: _plain(value, undescribed) for name, value in hyper_parameters.items()},
+            "model": _plain(model, undescribed),
+            "undescribed": undescribed,
+        }
+        return factory(model, **hyper_parameters)._replace(spec=spec)
+
+    return make
+
+
+def from_spec(spec: dict[str, Any]) -> MetaLearner:
+    """The learner that a ``spec`` describes.
+
+    Raises:
+      UserError: the spec is empty, has a part of the caller's own, or names what this version does not have.
+    """
+    from cxgrad_jax import learners  # which imports this module
+
+    if not spec:
+        raise UserError("the learner is not described; give the learner itself")
+    if spec["undescribed"]:
+        raise UserError(f"{spec['undescribed'][0]} is not part of this package; give the learner itself")
+    try:
+        model_class = {name: getattr(models, name) for name in models.__all__}[spec["model"]["class"]]
+        factory = {name: getattr(learners, name) for name in learners.NAMES}[spec["learner"]]
+        hyper_parameters = dict(spec["hyper_parameters"])
+        if "param_labels" in hyper_parameters:
+            known = {name: getattr(learners, name) for name in learners.LABEL_FUNCTIONS}
+            hyper_parameters["param_labels"] = known[hyper_parameters["param_labels"]]
+        fields = {name: _from_plain(value) for name, value in spec["model"]["fields"].items()}
+        return factory(model_class(**fields), **hyper_parameters)
+    except KeyError as error:
+        raise UserError(f"{error.args[0]!r} is not known to this version of cxgrad_jax") from None
+    except TypeError as error:  # a field or hyper-parameter that is gone
+        raise UserError(f"the learner was described by another version of cxgrad_jax: {error}") from None
+
+
+def text_of(spec: dict[str, Any]) -> str:
+    """One line that a reader understands: ``cxgrad(Conv4(num_classes=5), inner_lr=0.05)``; defaults are left out."""
+    from cxgrad_jax import learners  # which imports this module
+
+    model, name = spec["model"], spec["learner"]
+    of_class = getattr(models, model["class"], None)
+    defaults = {field.name: field.default for field in dataclasses.fields(of_class)} if of_class else {}
+    inner = f"{model['class']}({', '.join(_changes(model['fields'], defaults))})"
+    factory = getattr(learners, name, None)
+    parameters = inspect.signature(factory).parameters if factory else {}
+    changes = _changes(spec["hyper_parameters"], {key: value.default for key, value in parameters.items()})
+    return f"{name}({', '.join([inner, *changes])})"
+
+
+def _changes(values: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
+    plain = {name: _plain(value, []) for name, value in defaults.items()}
+    return [f"{name}={value!r}" for name, value in values.items() if name not in plain or value != plain[name]]
+
+
+def _plain(value: Any, undescribed: list[str]) -> Any:
+    """``value`` as JSON can hold it; what it cannot goes to ``undescribed`` by name."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return [_plain(each, undescribed) for each in value]
+    if isinstance(value, nn.Module):
+        fields = [field.name for field in dataclasses.fields(value) if field.name not in ("parent", "name")]
+        described = {name: _plain(getattr(value, name), undescribed) for name in fields}
+        return {"class": _name(type(value), undescribed), "fields": described}
+    if isinstance(value, np.dtype) or isinstance(getattr(value, "dtype", None), np.dtype) or _is_scalar_type(value):
+        return jnp.dtype(value).name
+    return _name(value, undescribed)
+
+
+def _name(value: Any, undescribed: list[str]) -> str:
+    """The name of a function or class: short if it is this package's, dotted and noted as undescribed if not."""
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if module is None or name is None:
+        module, name = type(value).__module__, type(value).__qualname__
+    elif module.split(".")[0] == OURS and "." not in name:
+        return name
+    undescribed.append(f"{module}.{name}")
+    return undescribed[-1]
+
+
+def _is_scalar_type(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, np.generic)
+
+
+def _from_plain(value: Any) -> Any:
+    return tuple(map(_from_plain, value)) if isinstance(value, list) else value

@@ -1,0 +1,196 @@
+"""The front door of every learner: what it refuses, and that it says so in one line."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import WAY, make_episode
+
+import cxgrad_jax as cx
+
+EPISODE = make_episode()
+IMAGES, LABELS = np.asarray(EPISODE.support_images, np.float32), EPISODE.support_labels
+every_learner = pytest.mark.parametrize("name", cx.learners.NAMES)
+
+
+def build(name, way=WAY, **hyper_parameters):
+    """The learner on a small backbone, with one inner step where it has any."""
+    return getattr(cx.learners, name)(cx.models.Conv4(way, features=4), **hyper_parameters)
+
+
+def shapes_of(learner, images=IMAGES):
+    return jax.eval_shape(learner.init, jax.random.key(0), images)
+
+
+def refused(words, function, *arguments):
+    with pytest.raises(cx.UserError, match=words) as error:
+        function(*arguments)
+    assert "\n" not in str(error.value)
+
+
+BAD_IMAGES = {
+    "channels first": (IMAGES.transpose(0, 3, 1, 2), r"shape \[6, 3, 16, 16\].*channels last"),
+    "grey, channels first": (IMAGES[..., :1].transpose(0, 3, 1, 2), r"shape \[6, 1, 16, 16\].*channels last"),
+    "without channels": (IMAGES[..., 0], r"shape \[6, 16, 16\]; expected \[N, H, W, C\]"),
+    "one image": (IMAGES[0], r"shape \[16, 16, 3\]; expected \[N, H, W, C\]"),
+    "a batch of episodes": (IMAGES[None], r"shape \[1, 6, 16, 16, 3\].*cx.mean_loss"),
+    "none": (IMAGES[:0], r"shape \[0, 16, 16, 3\]"),
+    "too small": (IMAGES[:, :8, :8], r"shape \[N, 8, 8, 3\] are too small"),
+    "int64": ((255 * IMAGES).astype(np.int64), "dtype int(32|64); expected uint8 in 0..255 or floats"),
+}
+BAD_VALUES = {
+    "0 to 255 as floats": (255 * IMAGES, "floats from .* to .*; expected 0 to 1"),
+    "standardised": ((IMAGES - IMAGES.mean()) / IMAGES.std(), "floats from -"),
+    "not a number": (np.where(IMAGES > 0.5, np.nan, IMAGES), "floats from nan"),
+}
+
+
+@every_learner
+@pytest.mark.parametrize("kind", BAD_IMAGES)
+def test_images_of_another_kind_are_refused_while_tracing(name, kind):
+    learner, (images, words) = build(name), BAD_IMAGES[kind]
+    params = shapes_of(learner)
+    adapted = jax.eval_shape(learner.adapt, params, IMAGES, LABELS)
+    labels = np.zeros(images.shape[:1], np.int32)
+    refused(words, jax.eval_shape, learner.init, jax.random.key(0), images)
+    refused(words, jax.eval_shape, learner.adapt, params, images, labels)
+    refused(words, jax.eval_shape, learner.predict, params, adapted, images)
+    refused(words, jax.eval_shape, learner.loss, params, cx.Episode(images, labels, images, labels))
+
+
+@pytest.mark.parametrize("kind", BAD_VALUES)
+def test_values_out_of_range_are_refused_where_they_are_known(kind):
+    learner, (images, words) = build("maml"), BAD_VALUES[kind]
+    params = jax.jit(learner.init)(jax.random.key(0), IMAGES)
+    adapted = jax.eval_shape(learner.adapt, params, IMAGES, LABELS)
+    for known in (images, jnp.asarray(images)):
+        refused(words, learner.init, jax.random.key(0), known)
+        refused(words, learner.adapt, params, known, LABELS)
+        refused(words, learner.predict, params, adapted, known)
+        refused(words, learner.loss, params, EPISODE._replace(support_images=known))
+    jax.eval_shape(learner.adapt, params, images, LABELS)
+
+
+BAD_LABELS = {
+    "from one": (LABELS + 1, "run from 1 to 3; expected 0 to 2"),
+    "of the data set": (LABELS + 64, "run from 64 to 66; expected 0 to 2"),
+    "negative": (LABELS - 1, "run from -1 to 1; expected 0 to 2"),
+    "too few": (LABELS[:-1], r"shape \[5\]; expected \[6\]"),
+    "one-hot": (np.eye(WAY, dtype=np.int32)[LABELS], r"shape \[6, 3\]; expected \[6\]"),
+    "floats": (LABELS.astype(np.float32), "dtype float32; expected integers"),
+}
+
+
+@every_learner
+@pytest.mark.parametrize("kind", BAD_LABELS)
+def test_labels_of_another_kind_are_refused(name, kind):
+    learner, (labels, words) = build(name), BAD_LABELS[kind]
+    params = shapes_of(learner)
+    refused(f"support labels (run|have) .*{words.split(' ', 1)[1]}", learner.adapt, params, IMAGES, labels)
+    wrong = cx.Episode(IMAGES, LABELS, IMAGES, labels)
+    refused(f"query labels (run|have) .*{words.split(' ', 1)[1]}", learner.loss, params, wrong)
+
+
+@every_learner
+@pytest.mark.parametrize("wrong", [-1, WAY, 64])
+def test_a_label_that_only_compiled_code_knows_gives_nan(name, wrong):
+    learner = build(name)
+    params = jax.jit(learner.init)(jax.random.key(0), IMAGES)
+    outcome = jax.jit(lambda s, q: _outcome(learner, params, s, q))
+    bad = LABELS.copy()
+    bad[-1] = wrong
+    for value in jax.tree.leaves(outcome(LABELS, LABELS)):
+        assert np.isfinite(value).all()
+    for value in jax.tree.leaves(outcome(bad, LABELS)):
+        assert np.isnan(value).all()
+    _, *of_query = outcome(LABELS, bad)
+    assert np.isnan(of_query).all()
+
+
+def _outcome(learner, params, support_labels, query_labels):
+    logits = learner.predict(params, learner.adapt(params, IMAGES, support_labels), IMAGES)
+    loss, metrics = learner.loss(params, cx.Episode(IMAGES, support_labels, IMAGES, query_labels))
+    return (logits, loss) if np.ndim(query_labels) == 0 else (logits, loss + 0 * metrics["accuracy"])
+
+
+class Wayless(nn.Module):
+    """A classifier that does not say how many classes it has."""
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", jax.nn.initializers.normal(), (x[0].size, WAY))
+        return x.reshape(len(x), -1) @ kernel
+
+
+def test_a_model_that_does_not_tell_its_classes_is_asked_by_its_output():
+    learner = cx.learners.maml(Wayless())
+    params = learner.init(jax.random.key(0), IMAGES)
+    words = "expected 0 to 2, for the model has 3 classes"
+    refused(words, learner.adapt, params, IMAGES, LABELS + 1)
+    refused(words, learner.loss, params, EPISODE._replace(query_labels=LABELS + 1))
+
+
+@every_learner
+@pytest.mark.parametrize("other", [IMAGES[..., :1], np.zeros((6, 32, 32, 3), np.float32)], ids=["grey", "larger"])
+def test_parameters_made_for_other_images_are_refused(name, other):
+    learner = build(name)
+    params = shapes_of(learner)
+    adapted = jax.eval_shape(learner.adapt, params, IMAGES, LABELS)
+    if other.shape[-1] == 3 and "head" not in params["model"]:
+        return  # an encoder takes images of every size
+    words = "has shape .*, but images of shape|a linear layer for"
+    refused(words, jax.eval_shape, learner.adapt, params, other, LABELS)
+    refused(words, jax.eval_shape, learner.predict, params, adapted, other)
+
+
+def test_parameters_of_another_learner_or_model_are_refused():
+    params = shapes_of(build("maml"))
+    refused("have no 'generator'; give those of this learner", build("cxgrad").adapt, params, IMAGES, LABELS)
+    resnet = cx.learners.maml(cx.models.ResNet12(WAY, channels=(2, 2, 2, 2)))
+    refused("of another model", jax.eval_shape, resnet.adapt, params, IMAGES, LABELS)
+
+
+def test_support_and_query_images_have_one_shape():
+    learner = build("proto_net")
+    larger = np.zeros((6, 32, 32, 3), np.float32)
+    refused(
+        r"query images have shape \[6, 32, 32, 3\], support images \[6, 16, 16, 3\]",
+        learner.loss, shapes_of(learner), cx.Episode(IMAGES, LABELS, larger, LABELS),
+    )  # fmt: skip
+
+
+REFUSED = [
+    ("maml", {"num_steps": 0}, "num_steps is 0; expected at least 1"),
+    ("maml", {"num_steps": 2.5}, "num_steps is 2.5; expected a whole number, at least 1"),
+    ("maml", {"num_steps": True}, "num_steps is True; expected a whole number"),
+    ("maml", {"inner_lr": 0.0}, "inner_lr is 0.0; expected a positive number"),
+    ("maml", {"inner_lr": float("nan")}, "inner_lr is nan; expected a positive number"),
+    ("anil", {"inner_lr": -0.1}, "inner_lr is -0.1; expected a positive number"),
+    ("meta_sgd", {"initial_lr": 0}, "initial_lr is 0; expected a positive number"),
+    ("alfa", {"initial_decay": -1.0}, "initial_decay is -1.0; expected a number that is not negative"),
+    ("cxgrad", {"context_lr": float("inf")}, "context_lr is inf; expected a number that is not negative"),
+    ("cxgrad", {"context_dim": 0}, "context_dim is 0; expected at least 1"),
+    ("cxgrad_explicit", {"context_update": "both"}, "context_update is 'both'; expected 'task' or 'step'"),
+    ("cavia", {"context_dim": -3}, "context_dim is -3; expected at least 1"),
+    ("modgrad", {"num_passes": 0}, "num_passes is 0; expected at least 1"),
+    ("modgrad", {"num_mix": 0}, "num_mix is 0; expected at least 1"),
+    ("maml_plus_plus", {"epoch_iterations": 0}, "epoch_iterations is 0; expected at least 1"),
+    ("maml_plus_plus", {"multi_step_epochs": -1}, "multi_step_epochs is -1; expected at least 0"),
+    ("l2f", {"epoch_iterations": -5}, "epoch_iterations is -5; expected at least 1"),
+    ("l2f", {"first_order_epochs": -1}, "first_order_epochs is -1; expected at least 0"),
+    ("matching_net", {"scale": 0.0}, "scale is 0.0; expected a positive number"),
+    ("relation_net", {"shot_reduction": "max"}, "shot_reduction is 'max'; expected 'sum' or 'mean'"),
+    ("relation_net", {"hidden": 0}, "hidden is 0; expected at least 1"),
+]
+
+
+@pytest.mark.parametrize(("name", "hyper_parameters", "words"), REFUSED)
+def test_a_factory_refuses_what_cannot_run(name, hyper_parameters, words):
+    refused(words, lambda: build(name, **hyper_parameters))
+
+
+@every_learner
+def test_a_model_is_a_module_and_not_its_class(name):
+    refused("model is the class Conv4; expected a flax.linen module", getattr(cx.learners, name), cx.models.Conv4)
+    refused("model is int; expected a flax.linen module", getattr(cx.learners, name), 5)
