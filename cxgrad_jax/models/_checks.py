@@ -79,21 +79,21 @@ def _advice(shape: tuple[int, ...]) -> str:
 
 
 def _check_filters(name: str, value: Any, norm: str) -> None:
-    several = name == "channels"
-    if several and (not isinstance(value, tuple | list) or len(value) != BLOCKS):
+    numbers: Any = value if name == "channels" else (value,)
+    if name == "channels" and (not isinstance(value, tuple | list) or len(value) != BLOCKS):
         raise UserError(f"{name} is {value!r}; expected {BLOCKS} numbers of filters, one a block")
     multiple = GROUPS if norm == "group" else 1
-    if not all(_is_count(filters) and filters % multiple == 0 for filters in (value if several else (value,))):
+    if not all(_is_count(filters) and filters % multiple == 0 for filters in numbers):
         of = f" that are multiples of {GROUPS}, the groups of norm 'group'" if norm == "group" else ", at least 1"
         raise UserError(f"{name} is {value!r}; expected whole numbers{of}")
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < math.inf
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
 
 
 def _is_floating(value: Any) -> bool:
