@@ -11,9 +11,9 @@ import numpy as np
 
 from cxgrad_jax import evaluation, fitting, parallel, runtime
 from cxgrad_jax.data._store import ImageStore
-from cxgrad_jax.main import load_config
 from cxgrad_jax.training import build, checks
 from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.config_files import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

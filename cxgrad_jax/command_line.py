@@ -1,9 +1,11 @@
-"""What the programs' command lines share: the parser, the log, the exit statuses, and how their process starts."""
+"""What the programs' command lines share: the parser, overrides, the log, exit statuses, how their process starts."""
 
 import argparse
+import ast
+import difflib
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from logging import LogRecord
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,6 +14,8 @@ from absl import flags, logging
 
 from cxgrad_jax import runtime
 from cxgrad_jax.errors import Interrupted, UserError
+from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training.config import ConfigDict
 
 VERBOSITIES = ("debug", "info", "warning", "error")
 
@@ -34,6 +38,90 @@ def add_verbosity(parser: argparse.ArgumentParser) -> None:
         "--verbosity", choices=VERBOSITIES, action=_SetVerbosity, default=argparse.SUPPRESS, metavar="LEVEL",
         help="least level of the lines of the log: debug, info, warning or error",
     )  # fmt: skip
+
+
+def override(config: ConfigDict, arguments: list[str], flags: argparse.ArgumentParser) -> argparse.Namespace:
+    """Sets the fields that ``--config.FIELD=VALUE`` among ``arguments`` name, and returns what ``flags`` reads of them.
+
+    Raises:
+      UserError: an unknown flag or field, or a value of the wrong type.
+    """
+    fields = configuration.fields(config)
+    everything = Parser(
+        usage="python -m cxgrad_jax.main --workdir=DIR [--config=NAME] [--mode=MODE] [--config.FIELD=VALUE ...]",
+        parents=[flags],
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=44),
+    )
+    group = everything.add_argument_group("fields of the configuration, and their values without the flag")
+    for path, value in fields.items():
+        optional: dict[str, Any] = {"nargs": "?", "const": True} if isinstance(value, bool) else {}
+        shown = repr(value).replace("%", "%%")
+        group.add_argument(f"--config.{path}", type=_reader(value), metavar="VALUE", help=shown, **optional)
+    given, unknown = everything.parse_known_args(arguments)
+    if unknown:
+        name = unknown[0].split("=")[0]
+        close = difflib.get_close_matches(name, everything._option_string_actions, n=1)
+        hint = f"did you mean {close[0]}?" if close else "--help lists what there is"
+        raise UserError(f"argument {name} is unknown; {hint}")
+    overrides = {path: vars(given)[f"config.{path}"] for path in fields}
+    config.update_from_flattened_dict({path: value for path, value in overrides.items() if value is not None})
+    return given
+
+
+def overrides(given: Sequence[str], configs: Iterable[ConfigDict], others: str) -> Callable[[ConfigDict], None]:
+    """Reads ``--config.FIELD=VALUE`` for several configurations.
+
+    Args:
+      given: what the program itself does not know.
+      configs: the configurations.
+      others: the program's own flags, for the message.
+
+    Returns:
+      The function that sets in a configuration those of the fields that it has.
+
+    Raises:
+      UserError: another flag, or a field that none of the configurations has.
+    """
+    known = {f"--config.{field}" for config in configs for field in configuration.fields(config)}
+    for flag in given:
+        name = flag.split("=")[0]
+        if not flag.startswith("--config.") or "=" not in flag:
+            raise UserError(f"argument {name} is unknown; expected {others}, --config.FIELD=VALUE")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "no configuration of these has it"
+            raise UserError(f"argument {name} is unknown; {hint}")
+
+    def change(config):
+        own = {f"--config.{field}" for field in configuration.fields(config)}
+        override(config, [flag for flag in given if flag.split("=")[0] in own], Parser(add_help=False))
+
+    return change
+
+
+def _reader(value: Any) -> Callable[[str], Any]:
+    """The function that turns a flag's text into a value of the type of ``value``."""
+    expected = configuration.expected_type(value)
+
+    def read(text: str) -> Any:
+        try:
+            if isinstance(value, bool):
+                return {"true": True, "false": False}[text.lower()]
+            if isinstance(value, tuple):
+                return tuple(ast.literal_eval(f"({text.strip('()[], ')},)"))
+            return text if value is None else type(value)(text)
+        except (ValueError, KeyError, SyntaxError):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}") from None
+
+    return read
+
+
+def at_least_one(text: str) -> int:
+    """A flag's text as a whole number from 1 on, for ``type=`` of an argument."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, at least 1")
+    return int(text)
 
 
 def exit_status(action: Callable[[], None]) -> int:

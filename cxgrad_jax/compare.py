@@ -1,7 +1,74 @@
-"""``python -m cxgrad_jax.compare``: several learners under one protocol, in one table."""
+"""``python -m cxgrad_jax.compare --configs NAME[:PRESET] ... --workdir=DIR [--seeds N] [--config.FIELD=VALUE ...]``
 
-from cxgrad_jax.command_line import start
-from cxgrad_jax.report.comparison import run
+Trains, resumes or merely reads the run of every configuration in ``DIR/NAME``, one after the other, NAME being that of
+the file (and ``-PRESET``), and writes ``DIR/comparison.md``, ``.csv`` and ``.tex``: test accuracies with their 95 %
+intervals, differences from the first configuration on the same test episodes, parameters, time and memory of a training
+iteration, and the number that the CxGrad paper prints. With ``--seeds N`` each has N runs, in ``DIR/NAME/seed_0``, …,
+and the table their mean. Overrides are for every configuration that has the field.
+
+Exit status as of ``cxgrad_jax.main``: 0 done, 2 a user's mistake, 130 interrupted (run again to go on), 1 a defect.
+"""
+
+from pathlib import Path
+
+from cxgrad_jax import runtime
+from cxgrad_jax.command_line import Parser, add_verbosity, at_least_one, exit_status, overrides, start
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.report.comparison import compare
+from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.config_files import config_name, load_config
+
+
+def load_all(specs: list[str], flags: list[str]) -> dict[str, ConfigDict]:
+    """The configurations of ``NAME[:PRESET]`` by name, with the overrides in ``flags``.
+
+    Raises:
+      UserError: a file that is missing or fails, two configurations of one name, or an override that does not fit.
+    """
+    configs: dict[str, ConfigDict] = {}
+    for spec in specs:
+        if config_name(spec) in configs:
+            raise UserError(f"--configs names {config_name(spec)} twice; each run needs a folder of its own")
+        configs[config_name(spec)] = load_config(spec)
+    change = overrides(flags, configs.values(), "--configs, --workdir, --seeds, --wide, --verbosity")
+    for config in configs.values():
+        change(config)
+    return configs
+
+
+def run(arguments: list[str]) -> int:
+    """Runs the command line and returns the exit status."""
+
+    def action():
+        flags = Parser(
+            prog="python -m cxgrad_jax.compare",
+            usage="%(prog)s --configs NAME[:PRESET] ... --workdir=DIR [--seeds N] [--wide] [--config.FIELD=VALUE ...]",
+            description="Train or resume several configurations under one protocol, and write one table.",
+            epilog="--config.FIELD=VALUE overrides a field of every configuration that has it.",
+            allow_abbrev=False,
+        )
+        flags.add_argument(
+            "--configs", nargs="+", metavar="NAME[:PRESET]", help="files or names; the first is compared with"
+        )
+        flags.add_argument("--workdir", type=Path, metavar="DIR", help="receives DIR/NAME and comparison.{md,csv,tex}")
+        flags.add_argument("--seeds", type=at_least_one, metavar="N", help="train N runs of each, seeds 0 to N - 1")
+        flags.add_argument("--wide", action="store_true", help="all columns in comparison.tex, not a paper's two")
+        add_verbosity(flags)
+        given, others = flags.parse_known_args(arguments)
+        if not given.configs:
+            raise UserError("--configs is missing; give those to compare, such as --configs mini_1shot maml_mini_1shot")
+        if not given.workdir or not given.workdir.name:
+            raise UserError(
+                "--workdir is missing; give the folder of the comparison, such as --workdir=runs/comparison"
+            )
+        if given.seeds and any(flag.startswith("--config.seed=") for flag in others):
+            raise UserError("--seeds chooses the seeds 0 to N - 1; leave --config.seed out")
+        configs = load_all(given.configs, others)
+        runtime.use_cores_as_devices()
+        print(compare(configs, given.workdir, seeds=given.seeds, wide=given.wide), end="")
+
+    return exit_status(action)
+
 
 if __name__ == "__main__":
     start(run)

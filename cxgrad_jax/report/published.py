@@ -1,12 +1,12 @@
-"""The figures that the CxGrad paper prints, to stand beside one's own.
+"""The numbers that the CxGrad paper prints, to stand beside one's own.
 
-The rows of other methods come from their own papers: other widths, normalisations and test protocols.
+The rows of other methods come from their own papers: other normalisations and test protocols.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from cxgrad_jax.training.config import ConfigDict, learner_config
+from cxgrad_jax.training.config import ConfigDict, learner_config, model_config
 
 MINI, TIERED, CUB, CIFAR = "mini_imagenet", "tiered_imagenet", "cub", "cifar_fs"
 
@@ -57,10 +57,28 @@ ABLATIONS = {
 }
 
 
-def published(config: ConfigDict) -> tuple[float, float | None] | None:
-    """Accuracy and ± in per cent for a configuration's learner, backbone, data and shot; None if none is printed.
+# Methods as the paper writes them.
+METHODS = {
+    "matching_net": "MatchingNet", "relation_net": "RelationNet", "proto_net": "ProtoNet", "maml": "MAML",
+    "cavia": "CAVIA", "boil": "BOIL", "maml_plus_plus": "MAML++", "alfa": "ALFA", "modgrad": "ModGrad", "l2f": "L2F",
+    "cxgrad": "CxGrad",
+}  # fmt: skip
 
-    Of CxGrad its hyper-parameters matter too: with others than the paper's there is no figure.
+# Filters of Conv-4 and iterations of the runs that a number may stand beside: those of the setting that all learners
+# share, and where they differ, those of the method's own published setting (the preset "authors").
+SHARED_FILTERS = 48
+SHARED_ITERATIONS = {MINI: 50_000, TIERED: 125_000}
+AUTHORS = {
+    "boil": (64, 30_000), "cavia": (512, 60_000), "l2f": (48, 30_000), "matching_net": (64, 60_000),
+    "modgrad": (64, 16_500), "proto_net": (64, 50_000), "relation_net": (64, 500_000),
+}  # fmt: skip
+OWN_FILTERS_ONLY = ("cavia",)  # the paper names the width in this row: "CAVIA (512)"
+
+
+def printed(config: ConfigDict) -> tuple[float, float | None] | None:
+    """Accuracy and ± in per cent that the paper prints for a learner, backbone, data and shot; None: a blank.
+
+    CxGrad's hyper-parameters matter too: there is no number with others than the paper's.
     """
     if config.episode.way != 5:
         return None
@@ -76,6 +94,34 @@ def published(config: ConfigDict) -> tuple[float, float | None] | None:
         if column in cells:
             return cells[column]
     return None
+
+
+def published(config: ConfigDict) -> tuple[float, float | None] | None:
+    """What ``printed`` gives, beside a run of the same model, data and iterations; None beside another run."""
+    return printed(config) if _is_of_the_paper(config) else None
+
+
+def as_printed(number: tuple[float, float | None]) -> str:
+    """Such as ``"51.80 ± 0.46"``, without ± where there is none."""
+    value, interval = number
+    return f"{value:.2f}" if interval is None else f"{value:.2f} ± {interval:.2f}"
+
+
+def has_own_filters(config: ConfigDict) -> bool:
+    """Whether the backbone is as wide as that of the published number."""
+    model = config.model
+    if model.name == "resnet12":
+        return model.channels == model_config("resnet12").channels
+    shared = () if config.learner.name in OWN_FILTERS_ONLY else (SHARED_FILTERS,)
+    return model.get("features") in (*shared, AUTHORS.get(config.learner.name, (SHARED_FILTERS,))[0])
+
+
+def _is_of_the_paper(config: ConfigDict) -> bool:
+    """Whether backbone, its width and normalisation, and iterations are those of a published number."""
+    if config.model.name not in ("conv4", "relation_conv4", "resnet12") or config.model.norm != "batch":
+        return False
+    iterations = (SHARED_ITERATIONS.get(config.data.name), AUTHORS.get(config.learner.name, (0, None))[1])
+    return has_own_filters(config) and config.train.iterations in iterations
 
 
 def _changes(learner: ConfigDict) -> tuple[tuple[str, Any], ...]:

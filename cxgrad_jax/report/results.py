@@ -57,11 +57,12 @@ def planned(name: str, config: ConfigDict, workdir: Path, seeds: int | None) -> 
     return runs
 
 
-def check_all(runs: Iterable[tuple[Planned, str]]) -> None:
+def check_all(runs: Iterable[tuple[Planned, str]], given: Path) -> None:
     """Refuses what cannot run, before anything is trained: configurations, folders, data sets that are not prepared.
 
     Args:
       runs: each with the data set that it is also tested on; empty: the one of its configuration.
+      given: what ``--workdir`` said.
 
     Raises:
       UserError: names the run, and the field or the data set.
@@ -80,7 +81,7 @@ def check_all(runs: Iterable[tuple[Planned, str]]) -> None:
         except UserError as error:
             raise UserError(f"{run.name}: {error}") from None
         if (run.workdir / "config.json").exists():
-            check_extends(run.config, run.workdir)
+            check_extends(run.config, run.workdir, given)
 
 
 def read_or_make(

@@ -118,19 +118,24 @@ def free(workdir: Path) -> Path:
     return found
 
 
-def check_extends(config: ConfigDict, workdir: Path) -> None:
+def check_extends(config: ConfigDict, workdir: Path, given: Path | None = None) -> None:
     """Refuses to train the run in ``workdir`` by another configuration, or by fewer iterations than it was started
     with.
+
+    Args:
+      config: the configuration asked for.
+      workdir: of the run.
+      given: as of ``check_same_run``.
 
     Raises:
       UserError: as ``check_same_run``, or names both numbers of iterations.
     """
-    check_same_run(config, workdir, "train.iterations")
+    check_same_run(config, workdir, "train.iterations", given=given)
     started = read_config(workdir, named=(config.learner.name, config.model.name)).train.iterations
     if config.train.iterations < started:
         raise UserError(
             f"train.iterations is {config.train.iterations}, but {workdir} was started with {started}; a run can be "
-            f"extended, not shortened: give at least {started}, or another folder: --workdir={free(workdir)}"
+            f"extended, not shortened: give at least {started}, or another folder: --workdir={free(given or workdir)}"
         )
 
 

@@ -15,12 +15,12 @@ import pytest
 from cxgrad_jax import Episode, learners, models
 from cxgrad_jax.data.datasets.catalogue import CATALOGUE
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.main import load_config
 from cxgrad_jax.training import build, checks, factories
 from cxgrad_jax.training import config as configuration
 from cxgrad_jax.training import workdir as workdir_of
 from cxgrad_jax.training.checks import check, check_parallel
 from cxgrad_jax.training.config import base_config
+from cxgrad_jax.training.config_files import load_config
 
 CONFIGS = sorted(Path(__file__).parents[2].glob("configs/*.py"))
 BASELINES = sorted(Path(__file__).parents[2].glob("configs/baselines/*.py"))
