@@ -250,7 +250,7 @@ MISTAKES: dict[str, tuple[Callable[[Place], Any], str]] = {
     "workdir in use": (lambda p: p.train(occupy), "run is in use by another run; wait for it"),
     "workdir of another configuration": (
         lambda p: p.train(nothing, train__meta_batch=4, seed=1),
-        "holds a run of another configuration (seed: 1, not 0; train.meta_batch: 4, not 2); choose another --workdir, such as --workdir=",
+        "(seed: 1, not 0; train.meta_batch: 4, not 2); choose another folder: --workdir=",
     ),
     "config.json cut short": (
         lambda p: p.train(write("config.json", '{"seed":')),
@@ -393,7 +393,7 @@ def test_help(capsys):
         main.run(["--help"])
     assert not end.value.code
     text = capsys.readouterr().out
-    for flag in ("--config NAME[:PRESET]", "--verbosity", "--workdir", "--mode", "--distributed", "--config.train.iterations", "500"):
+    for flag in ("--config NAME[:PRESET]", "--workdir", "--mode", "--distributed", "--verbosity", "500"):
         assert flag in text
 
 

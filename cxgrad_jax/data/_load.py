@@ -8,7 +8,6 @@ same order, by class, with ``images.json``, which ``load`` reads. The folder get
 import json
 import os
 import shlex
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,8 @@ DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError)
 
 
 def default_data_dir() -> Path:
-    """The folder of all prepared data sets: ``$CXGRAD_DATA_DIR``, or ``~/.cache/cxgrad_jax`` where it is unset.
-
-    A user without a home has it in the system's folder for temporary files.
-    """
-    try:
-        return Path(os.environ.get("CXGRAD_DATA_DIR") or "~/.cache/cxgrad_jax").expanduser()
-    except RuntimeError:
-        return Path(tempfile.gettempdir(), "cxgrad_jax")
+    """The folder of all prepared data sets: ``$CXGRAD_DATA_DIR``, or ``~/.cache/cxgrad_jax`` where it is unset."""
+    return Path(os.environ.get("CXGRAD_DATA_DIR") or "~/.cache/cxgrad_jax").expanduser()
 
 
 def prepared_dir(name: str, image_size: int | None = None, data_dir: str | os.PathLike[str] | None = None) -> Path:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cxgrad_jax import main, parallel, runtime
+from cxgrad_jax import parallel, runtime
 from cxgrad_jax.command_line import Parser, add_verbosity, exit_status
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluation import paired
@@ -35,6 +35,7 @@ from cxgrad_jax.training import config as configuration
 from cxgrad_jax.training import workdir as workdir_of
 from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.config_files import config_name, load_config
+from cxgrad_jax.training.overrides import override
 from cxgrad_jax.training.train import train
 
 # What the same test episodes need. The images that a learner saw before are part of it.
@@ -78,7 +79,7 @@ def parse(arguments: list[str]) -> tuple[list[Entry], Path]:
     """Reads the command line: the configurations with their overrides, and the folder of the comparison.
 
     Raises:
-      UserError: as ``main.parse``, or two configurations of one name.
+      UserError: as ``load_config`` and ``override``, or two configurations of one name.
     """
     flags = Parser(
         prog="python -m cxgrad_jax.compare",
@@ -113,7 +114,8 @@ def parse(arguments: list[str]) -> tuple[list[Entry], Path]:
         try:
             elsewhere = somewhere - known[spec]
             for_this = [flag for flag in overrides if flag.split("=")[0] not in elsewhere]
-            config, _ = main.parse([f"--config={spec}", f"--workdir={workdir}", *for_this])
+            config = load_config(spec)
+            override(config, for_this, Parser(add_help=False))
         except UserError as error:
             raise UserError(str(error) if file in str(error) else f"{spec}: {error}") from None
         entries.append(Entry(name, config, workdir))

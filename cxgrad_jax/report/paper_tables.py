@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cxgrad_jax import main, runtime
+from cxgrad_jax import runtime
 from cxgrad_jax.command_line import Parser, add_verbosity, exit_status
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.report import comparison as compare
@@ -27,6 +27,7 @@ from cxgrad_jax.training import config as configuration
 from cxgrad_jax.training import workdir as workdir_of
 from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.config_files import config_name, load_config
+from cxgrad_jax.training.overrides import override
 from cxgrad_jax.training.testing import evaluate_run
 
 
@@ -118,7 +119,7 @@ def cell(spec: str, column: Column, workdir: Path, overrides: list[str]) -> Cell
         if config.learner.name == "boil":
             config.learner.inner_lr = 0.3  # the authors' for this backbone
     fields = configuration.fields(config)
-    main.override(config, [flag for flag in overrides if _field(flag) in fields], Parser(add_help=False))
+    override(config, [flag for flag in overrides if _field(flag) in fields], Parser(add_help=False))
     name = config_name(spec)
     folder = f"{config.data.name}_{config.episode.shot}shot" + ("_resnet12" if column.model == "resnet12" else "")
     return Cell(compare.Entry(name, config, workdir / folder / name), column.test_data)
