@@ -142,7 +142,7 @@ def exit_status(action: Callable[[], None]) -> int:
 
 
 def _is_worth_reading(record: LogRecord) -> bool:
-    """Whether a line of the log is shown. Orbax also warns of what is done on purpose: ``--verbosity=info`` tells."""
+    """Whether a line of the log is shown. Orbax also warns of what is done on purpose; ``--verbosity=info`` has it."""
     ours = "orbax" not in Path(record.pathname).parts
     return ours or record.levelno >= logging.converter.STANDARD_ERROR or logging.get_verbosity() > logging.WARNING
 
