@@ -19,7 +19,6 @@ from cxgrad_jax.training import config as configuration
 from cxgrad_jax.training.checks import check
 from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.config_files import config_name, load_config
-from cxgrad_jax.training.overrides import override
 from cxgrad_jax.training.testing import evaluate_run
 from cxgrad_jax.training.train import train
 from cxgrad_jax.training.workdir import read_config
