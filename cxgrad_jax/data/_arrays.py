@@ -89,7 +89,7 @@ def from_tfds(
             f"tfds cannot read split {split!r} of {builder.name} ({_one_line(error)}); expected one of "
             f"{', '.join(builder.info.splits)}, prepared with file_format='array_record'"
         ) from error
-    known = list(builder.info.features)
+    known = sorted(builder.info.features)
     for key in (image_key, label_key):
         if key not in known:
             raise UserError(f"{builder.name} has no feature {key!r}: expected one of {', '.join(known)}")

@@ -39,6 +39,13 @@ def test_everything_else_is_refused(data, name, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_a_claim_of_many_objects_takes_no_memory(tmp_path):
+    data = pickle.dumps(CONTENT, 2)
+    position = data.index(b"q\x00") + 2  # a memo slot is chosen freely by LONG_BINPUT
+    data = data[:position] + b"r\xff\xff\xff\x7f" + data[position:]
+    assert read_pickle(member(tmp_path, data), "expected it")["c"] == CONTENT["c"]
+
+
 def test_a_dict_is_asked_for(tmp_path):
     with pytest.raises(UserError, match="a.pkl holds a list, expected a dict; expected it"):
         read_dict(member(tmp_path, pickle.dumps([1])), "expected it")

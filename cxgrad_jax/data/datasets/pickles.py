@@ -23,7 +23,8 @@ _ALLOWED = {
 }
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+# Python's own unpickler: the one in C reserves memory for as many objects as a damaged file claims to have.
+class _ArrayUnpickler(pickle._Unpickler):
     """Builds plain containers and numpy arrays, and calls nothing else that a pickle may name."""
 
     def find_class(self, module: str, name: str) -> Any:
