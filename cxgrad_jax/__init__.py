@@ -9,7 +9,7 @@
 Every function of a learner is pure and takes one episode; ``mean_loss`` batches them.
 """
 
-__version__ = "0.1.0"  # the metadata of the package take it from here
+__version__ = "0.2.0"  # the metadata of the package take it from here
 
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluation import Evaluation, evaluate
 from cxgrad_jax.fitting import fit
 from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.saving import load, save
 
 if TYPE_CHECKING:
     from cxgrad_jax.training.testing import Run, load_run
@@ -28,7 +29,7 @@ _TRAINING = ("Run", "load_run")  # of the trainer, which needs more packages tha
 
 __all__ = [
     "Episode", "EpisodeShape", "Evaluation", "MetaLearner", "Run", "Sampler", "UserError", "__version__", "analysis",
-    "data", "evaluate", "fit", "interop", "learners", "load_run", "mean_loss", "models", "sampler",
+    "data", "evaluate", "fit", "interop", "learners", "load", "load_run", "mean_loss", "models", "sampler", "save",
 ]  # fmt: skip
 
 

@@ -1,10 +1,103 @@
-"""Trained learners as files."""
+"""Trained learners as files: one safetensors file with a readable header.
+
+    cxgrad_jax.save("learner.safetensors", learner, params)
+    learner, params = cxgrad_jax.load("learner.safetensors")
+
+The file holds every array of the meta-parameters by its path, such as ``"model/block_0/conv/kernel"``. Its header has
+``"format"``, ``"learner"`` (the learner's ``spec`` as JSON) and ``"sha256"`` (``params_sha256`` of the arrays).
+"""
 
 import hashlib
+import json
+import os
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import safetensors
+import safetensors.numpy
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.files import write_whole
+from cxgrad_jax.learners import MetaLearner, by_path, from_spec, merge
+
+FORMAT = "1"  # of the header; a change that older files cannot follow raises it
+
+
+def save(path: str | os.PathLike[str], learner: MetaLearner | None, params: Any) -> None:
+    """Saves a learner and its meta-parameters, whole or not at all.
+
+    Args:
+      path: of the file, which should end in ``.safetensors``.
+      learner: whose description the header holds; None saves the parameters alone, and ``load`` is then given the
+        learner.
+      params: meta-parameters, a nested dict of arrays.
+
+    Raises:
+      UserError: a part of the learner is not this package's and cannot be described, a leaf is no array of numbers, or
+        the file cannot be written.
+    """
+    spec = learner.spec if learner else {}
+    if learner and (not spec or spec["undescribed"]):
+        part = f"{spec['undescribed'][0]} is" if spec else "the learner is"
+        raise UserError(
+            f"{part} not part of cxgrad_jax, and a file never names code to run; save the parameters alone with "
+            "cx.save(path, None, params), and read them with cx.load(path, learner=...)"
+        )
+    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in by_path(params).items()}
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise UserError(f"the parameter {name} has dtype {array.dtype}; expected an array of numbers")
+    header = {"format": FORMAT, "learner": json.dumps(spec), "sha256": params_sha256(params)}
+    write_whole(Path(path), safetensors.numpy.save(arrays, metadata=header))
+
+
+def load(path: str | os.PathLike[str], learner: MetaLearner | None = None) -> tuple[MetaLearner, Any]:
+    """Reads what ``save`` wrote. Nothing that the file names is imported.
+
+    Args:
+      path: of the file.
+      learner: takes the place of the one that the header describes.
+
+    Returns:
+      The learner and its meta-parameters.
+
+    Raises:
+      UserError: there is no such file, it is none of ``save``'s or damaged, or it describes no learner and none is
+        given.
+    """
+    path = Path(path)
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            header = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; expected a file that cx.save wrote") from None
+    except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path} cannot be read as a safetensors file ({' '.join(str(error).split())})") from None
+    if "format" not in header or "sha256" not in header:
+        raise UserError(f"{path} is a safetensors file of another program; expected one that cx.save wrote")
+    if header["format"] != FORMAT:
+        raise UserError(f"{path} has format {header['format']}; this version reads {FORMAT}: update cxgrad_jax")
+    try:
+        params = jax.tree.map(jnp.asarray, merge(arrays))
+        spec = json.loads(header.get("learner", "{}"))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); get it again") from None
+    if params_sha256(merge(arrays)) != header["sha256"]:
+        raise UserError(f"{path} is damaged (its arrays are not those that were saved); get it again")
+    if learner is None:
+        if not spec:
+            raise UserError(f"{path} describes no learner; give it: cx.load(path, learner=...)")
+        try:
+            learner = from_spec(spec)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); get it again") from None
+    return learner, params
 
 
 def params_sha256(params: Any) -> str:

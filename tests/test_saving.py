@@ -1,7 +1,16 @@
-"""Digests notice every change."""
+"""Digests notice every change; a saved learner comes back as it was, and nothing else does."""
 
+import json
+
+import flax.linen as nn
+import jax
 import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from small import make, make_episode
 
+import cxgrad_jax as cx
 from cxgrad_jax import saving
 
 
@@ -16,3 +25,76 @@ def test_digest_notices_values_shapes_names_and_dtypes():
     ]
     assert len({saving.params_sha256(variant) for variant in variants}) == len(variants)
     assert saving.params_sha256(base) == saving.params_sha256(dict(reversed(base.items())))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    learner, _, params = make("cxgrad", make_episode(), num_steps=2, inner_lr=0.05)
+    path = tmp_path / "x.safetensors"
+    cx.save(path, learner, params)
+    return learner, params, path
+
+
+def logits_of(learner, params):
+    episode = make_episode()
+    adapted = learner.adapt(params, episode.support_images, episode.support_labels)
+    return np.asarray(learner.predict(params, adapted, episode.query_images))
+
+
+def test_there_and_back(saved):
+    learner, params, path = saved
+    again, read = cx.load(str(path))
+    assert again.spec == learner.spec and saving.params_sha256(read) == saving.params_sha256(params)
+    np.testing.assert_array_equal(logits_of(again, read), logits_of(learner, params))
+
+
+def test_anyone_can_read_the_header(saved):
+    with safetensors.safe_open(saved[2], "np") as file:
+        header = file.metadata()
+        assert "model/block_0/conv/kernel" in file.keys()  # noqa: SIM118
+    assert json.loads(header["learner"])["learner"] == "cxgrad"
+
+
+class Mine(nn.Module):
+    num_classes: int = 3
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
+
+
+def test_a_part_of_the_users_own_is_refused_and_saved_without_the_learner(tmp_path):
+    learner, path = cx.learners.maml(Mine()), tmp_path / "x.safetensors"
+    params = learner.init(jax.random.key(0), make_episode().support_images)
+    with pytest.raises(cx.UserError, match=r"Mine is not part of cxgrad_jax, .*cx.save\(path, None, params\)"):
+        cx.save(path, learner, params)
+    assert not path.exists()
+    cx.save(path, None, params)
+    with pytest.raises(cx.UserError, match="describes no learner; give it"):
+        cx.load(path)
+    given, read = cx.load(path, learner=learner)
+    np.testing.assert_array_equal(logits_of(given, read), logits_of(learner, params))
+
+
+def test_a_file_never_chooses_code(saved, tmp_path, monkeypatch):
+    learner, params, path = saved
+    (tmp_path / "payload.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    cx.save(path, learner._replace(spec={**learner.spec, "learner": "payload.f"}), params)
+    with pytest.raises(cx.UserError, match="payload.f"):
+        cx.load(path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "text", "other", "none"])
+def test_what_cannot_be_read_is_one_line(saved, damage):
+    path = saved[2]
+    content = bytearray(path.read_bytes())
+    if damage == "bit":
+        content[-5] ^= 1
+    new = {"cut": content[:-9], "bit": content, "empty": b"", "text": b"hello", "none": None}.get(damage)
+    if damage == "other":
+        new = safetensors.numpy.save({"a": np.zeros(3, np.float32)})
+    path.unlink() if new is None else path.write_bytes(new)
+    with pytest.raises(cx.UserError, match=str(path)) as error:
+        cx.load(path)
+    assert "\n" not in str(error.value)

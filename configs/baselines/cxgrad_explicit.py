@@ -4,17 +4,18 @@
 
 5-shot: --config.episode.shot=5 --config.train.meta_batch=2. Other data: --config.data.name=cifar_fs and the like.
 
-The default preset, :harness, is the setting that all learners share: Conv-4 with 48 filters, no convolution bias,
+The default preset, :shared, is the setting that all learners share: Conv-4 with 48 filters, no convolution bias,
 images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, second order, five best checkpoints.
 
-The preset :official is the same. The paper names this way to scale (section 3.2) and prints no number for it.
+The preset :authors is the same. The paper names this way to scale (section 3.2) and prints no number for it.
 """
 
-from cxgrad_jax.training.config import base_config, is_official, learner_config
+from cxgrad_jax.training.config import base_config, learner_config
+from cxgrad_jax.training.presets import is_authors
 
 
 def get_config(preset=None):
     config = base_config()
     config.learner = learner_config("cxgrad_explicit")
-    is_official(preset)  # both presets are one
+    is_authors(preset)  # both presets are one
     return config

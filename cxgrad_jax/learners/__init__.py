@@ -40,9 +40,3 @@ __all__ = [
     "l2f", "last_two_convolutions", "maml", "maml_plus_plus", "matching_net", "meta_sgd", "modgrad", "proto_net",
     "relation_net",
 ]  # fmt: skip
-
-NAMES = (
-    "cxgrad", "maml", "anil", "boil", "meta_sgd", "maml_plus_plus", "l2f", "alfa", "modgrad", "cavia", "proto_net",
-    "matching_net", "relation_net",
-)  # fmt: skip
-"""The learners' names: what ``learner.name`` of a configuration may be."""

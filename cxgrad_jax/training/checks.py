@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.training.build import build_learner, num_devices
@@ -22,28 +23,20 @@ from cxgrad_jax.training.config import (
 def check(config: ConfigDict) -> None:
     """Refuses fields, values and combinations that cannot run; needs no data.
 
+    What the learner and its model refuse themselves is told with the section of the field.
+
     Raises:
       UserError: names the field, its value and what is expected.
     """
     check_fields(config)
     _choice(config, "data.storage", ("auto", "device", "host"))
     _choice(config, "train.task_reduction", ("mean", "sum"))
-    _choice(config, "model.norm", ("batch", "layer", "group"))
-    _choice(config, "model.precision", ("default", "high", "highest"))
-    _choice(config, "model.image_statistics", ("none", "imagenet"))
-    if config.model.name == "resnet12":
-        _choice(config, "model.pooling", ("alfa", "every_block"))
-        if len(config.model.channels) != 4:
-            raise UserError(f"model.channels is {tuple(config.model.channels)}; expected 4 numbers, one a block")
     _at_least(config, "episode.way", 2)
     for field in (
-        "episode.shot", "episode.query", "train.iterations", "train.epoch_iterations", "train.meta_batch",
-        "evaluation.episodes", "evaluation.val_episodes", "evaluation.ensemble",
+        "data.image_size", "episode.shot", "episode.query", "train.iterations", "train.epoch_iterations",
+        "train.meta_batch", "evaluation.episodes", "evaluation.val_episodes", "evaluation.ensemble",
     ):  # fmt: skip
         _at_least(config, field, 1)
-    for field in ("learner.num_steps", "learner.context_dim"):
-        if field.removeprefix("learner.") in config.learner:
-            _at_least(config, field, 1)
     for field in (
         "train.decay_every", "train.gradient_clamp", "train.keep_every", "train.iterations_per_dispatch",
         "parallel.num_devices", "parallel.tasks_per_chunk",
@@ -57,26 +50,24 @@ def check(config: ConfigDict) -> None:
     for field in ("seed", "evaluation.seed"):
         if not 0 <= value_at(config, field) < 2**32:
             raise UserError(f"{field} is {value_at(config, field)}; expected 0 to 4294967295")
-    rates = [f"learner.{name}" for name in ("inner_lr", "initial_lr") if name in config.learner]
-    for field in ("train.learning_rate", "train.decay_factor", "model.norm_epsilon", *rates):
+    for field in ("train.learning_rate", "train.decay_factor"):
         if not value_at(config, field) > 0:
             raise UserError(f"{field} is {value_at(config, field)}; expected a positive number")
-    for channels in config.model.get("channels") or (config.model.features,):
-        groups = 8 if config.model.norm == "group" else 1
-        if channels < 1 or channels % groups:
-            field = "channels" if "channels" in config.model else "features"
-            raise UserError(f"model.{field} has {channels} filters; expected a positive multiple of {groups}")
-    poolings = 3 if config.model.name == "resnet12" and config.model.pooling == "alfa" else 4
-    if config.data.image_size < 2**poolings:
-        raise UserError(
-            f"data.image_size is {config.data.image_size}; {poolings} poolings of {config.model.name} need at least "
-            f"{2**poolings}"
-        )
     try:
-        build_learner(config)
-    except UserError as error:  # a factory names its hyper-parameter without the section
-        section = "learner." if str(error).split()[0] in config.learner else ""
-        raise UserError(f"{section}{error}") from None
+        learner = build_learner(config)
+    except UserError as error:
+        raise UserError(f"{_section(config, str(error))}{error}") from None
+    size = config.data.image_size
+    try:
+        jax.eval_shape(learner.init, jax.random.key(0), jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8))
+    except UserError as error:
+        raise UserError(f"data.image_size is {size}: {error}") from None
+
+
+def _section(config: ConfigDict, message: str) -> str:
+    """The section of the field that a message begins with: ``"learner."``, ``"model."`` or nothing."""
+    field = message.split()[0]
+    return next((f"{section}." for section in ("learner", "model") if field in config[section]), "")
 
 
 def check_parallel(config: ConfigDict) -> None:
@@ -140,6 +131,8 @@ def _is_like(value: Any, default: Any) -> bool:
         return type(value) in (int, float) and math.isfinite(value)
     if isinstance(default, tuple):
         return isinstance(value, tuple) and all(type(number) is int for number in value)
+    if default is None:
+        return value is None or isinstance(value, str)
     return type(value) is type(default)
 
 

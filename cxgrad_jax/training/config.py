@@ -124,7 +124,13 @@ def fields(config: ConfigDict, section: str = "") -> dict[str, Any]:
 
 def expected_type(value: Any) -> str:
     """In words, the type that a field must have whose default is ``value``."""
-    kinds = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a string"}
+    kinds = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a finite number",
+        str: "a string",
+        type(None): "a string",
+    }
     return kinds.get(type(value), "whole numbers with commas between")
 
 

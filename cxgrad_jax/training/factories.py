@@ -68,7 +68,7 @@ def model_fields(name: str) -> dict[str, Any]:
         field.name: field.default
         for field in dataclasses.fields(model)
         if field.name not in ("num_classes", "parent", "name")
-        and isinstance(field.default, bool | int | float | str | tuple)
+        and isinstance(field.default, bool | int | float | str | tuple | None)
     }
 
 
