@@ -9,8 +9,9 @@ from flax.linen import leaky_relu
 
 from cxgrad_jax.models._checks import BLOCKS, check_fields, check_images
 from cxgrad_jax.models._convolution import Precision
+from cxgrad_jax.models._dtypes import in_dtype, widen
 from cxgrad_jax.models._fused import conv_norm_pool
-from cxgrad_jax.models._layers import Conv, Film, Head, at_least_float32, in_dtype, modulate, standardise
+from cxgrad_jax.models._layers import Conv, Film, Head, modulate, standardise
 from cxgrad_jax.models._normalisation import Norm
 
 
@@ -94,7 +95,7 @@ class Conv4(nn.Module):
         x = in_dtype(standardise(x, self.image_statistics), self.dtype)
         for i, block in enumerate(self.block):
             x = block(x, film if i == 2 else None)
-        return at_least_float32(x)
+        return widen(x)
 
 
 class Block(nn.Module):

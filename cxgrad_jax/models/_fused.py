@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cxgrad_jax.models._convolution import is_few
+from cxgrad_jax.models._dtypes import wide_dtype
 from cxgrad_jax.models._layers import Conv
 from cxgrad_jax.models._normalisation import Norm, scale_and_shift, variance_of
 from cxgrad_jax.models._pooling import max_pool
@@ -37,7 +38,7 @@ def num_parts(x: jax.Array, maps: jax.ShapeDtypeStruct) -> int:
 
     It is 1 on an accelerator, behind the first layer, and in half precision, whose variance takes two passes.
     """
-    half = jnp.promote_types(x.dtype, jnp.float32) != x.dtype
+    half = wide_dtype(x.dtype) != x.dtype
     if current_platform() != "cpu" or half or not is_few(x.shape[-1]):
         return 1
     least = -(-maps.size * maps.dtype.itemsize // PART_BYTES)

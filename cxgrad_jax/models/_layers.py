@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.models._convolution import Precision, convolution
+from cxgrad_jax.models._dtypes import wide_dtype, widen
 
 Film = tuple[jax.Array, jax.Array]  # scale and shift, each [C]
 
@@ -36,7 +37,7 @@ class Conv(nn.Module):
     @nn.compact
     def as_function(self, channels: int, dtype: jnp.dtype) -> Callable[[jax.Array], jax.Array]:
         """The layer as a pure function of an input with ``channels``; a caller may apply it to a part of the images."""
-        param_dtype, shape = jnp.promote_types(dtype, jnp.float32), (self.size, self.size, channels, self.features)
+        param_dtype, shape = wide_dtype(dtype), (self.size, self.size, channels, self.features)
         kernel = kernel_param(self, shape, param_dtype).astype(dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), param_dtype) if self.use_bias else None
         margin = 0 if self.padded else self.size // 2
@@ -57,7 +58,7 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = at_least_float32(x)
+        x = widen(x)
         kernel = kernel_param(self, (x.shape[-1], self.num_classes), x.dtype).astype(x.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,), x.dtype)
         return jnp.matmul(x, kernel, precision=self.precision) + bias.astype(x.dtype)
@@ -98,13 +99,3 @@ def standardise(images: jax.Array, statistics: str) -> jax.Array:
         return images
     mean, deviation = (jnp.asarray(values, images.dtype)[: images.shape[-1]] for values in IMAGENET)
     return (images - mean) / deviation
-
-
-def in_dtype(x: jax.Array, dtype: Any) -> jax.Array:
-    """``x`` in ``dtype``; as it is where ``dtype`` is None."""
-    return x if dtype is None else x.astype(dtype)
-
-
-def at_least_float32(x: jax.Array) -> jax.Array:
-    """``x`` in float32 where its dtype is half precision."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.models._dtypes import wide_dtype, widen
 from cxgrad_jax.models._pooling import max_pool
 
 GROUPS = 8  # of channels, in group normalisation
@@ -45,7 +46,7 @@ class Norm(nn.Module):
     @nn.compact
     def weights(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The learned scale and bias of feature maps like ``x [..., C]``, each ``[C]``, in float32 or better."""
-        channels, dtype = x.shape[-1:], jnp.promote_types(x.dtype, jnp.float32)
+        channels, dtype = x.shape[-1:], wide_dtype(x.dtype)
         scale = self.param("scale", nn.initializers.ones, channels, dtype)
         bias = self.param("bias", nn.initializers.zeros, channels, dtype)
         return scale.astype(dtype), bias.astype(dtype)
@@ -71,7 +72,7 @@ def moments(x: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
             return jnp.mean(divided, axis=(0, 1, 2))
         return jnp.repeat(jnp.mean(divided, axis=(1, 3)), channels // groups, axis=-1)[:, None, None]
 
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = widen(x)
     divided = divide(wide)
     mean = mean_of(divided)
     if wide.dtype != x.dtype:  # half precision is for accelerators, where a second pass costs little

@@ -11,7 +11,8 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.models._checks import BLOCKS, check_fields
 from cxgrad_jax.models._conv4 import Block, Conv4
 from cxgrad_jax.models._convolution import Precision
-from cxgrad_jax.models._layers import Head, in_dtype
+from cxgrad_jax.models._dtypes import in_dtype
+from cxgrad_jax.models._layers import Head
 
 SMALL_MAP = 10  # below this side the relation module pads its convolutions
 

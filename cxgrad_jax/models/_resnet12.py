@@ -9,7 +9,8 @@ from flax.linen import leaky_relu
 
 from cxgrad_jax.models._checks import check_fields, check_images
 from cxgrad_jax.models._convolution import Precision
-from cxgrad_jax.models._layers import Conv, Film, Head, at_least_float32, in_dtype, modulate, standardise
+from cxgrad_jax.models._dtypes import in_dtype, widen
+from cxgrad_jax.models._layers import Conv, Film, Head, modulate, standardise
 from cxgrad_jax.models._normalisation import Norm
 from cxgrad_jax.models._pooling import max_pool
 
@@ -90,7 +91,7 @@ class ResNet12(nn.Module):
             elif i == 2:
                 x = max_pool(x, padding=1)
             x = leaky_relu(modulate(x, film if i == 2 else None), self.negative_slope)
-        return at_least_float32(x)
+        return widen(x)
 
 
 class ResidualBlock(nn.Module):
