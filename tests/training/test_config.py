@@ -64,6 +64,7 @@ ABLATIONS = {
     "context_lr": ("1.0", "0.1", "0.01"),
     "context_update": ("task", "step"),
     "inner_steps": ("5", "4", "3", "2", "1"),
+    "normalisation": ("batch", "layer", "group"),
 }
 
 
@@ -74,8 +75,8 @@ def test_ablation(name):
     assert load_config(str(path)) == configs[0], "the first is the default, the paper's own"
     settings = [configuration.fields(config) for config in configs]
     differ = {field for field in settings[0] if len({each[field] for each in settings}) > 1}
-    assert differ and all(field.startswith("learner.") for field in differ)
-    assert len({repr(config.learner) for config in configs}) == len(configs)
+    assert differ and all(field.startswith("learner.") or field == "model.norm" for field in differ)
+    assert len({repr((config.learner, config.model.norm)) for config in configs}) == len(configs)
     base = base_config() if configs[0].episode.shot == 1 else configuration.five_shot(base_config())
     assert configs[0] == base
     for config in configs:
