@@ -1,5 +1,6 @@
 """Several devices: the tasks of an outer iteration lie along the one axis of a mesh."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,7 @@ def compiled_for(mesh: Mesh, function: Callable, **options: Any) -> Any:
     """
     platform = mesh.devices.flat[0].platform
 
+    @functools.wraps(function)
     def traced(*arguments):
         with platforms.traced_for(platform):
             return function(*arguments)

@@ -12,7 +12,7 @@ TINY = {
     "data.name": "tiny", "data.image_size": 16, "model.features": 4, "learner.num_steps": 2, "learner.context_dim": 4,
     "learner.first_order": True,
     "episode.way": 3, "episode.query": 2, "train.iterations": 16, "train.epoch_iterations": 2, "train.meta_batch": 2,
-    "train.iterations_per_dispatch": 1, "evaluation.episodes": 6, "evaluation.val_episodes": 6,
+    "train.iterations_per_dispatch": 1, "train.keep_every": 16, "evaluation.episodes": 6, "evaluation.val_episodes": 6,
     "evaluation.ensemble": 2, "parallel.num_devices": 1,
 }  # fmt: skip
 

@@ -70,3 +70,10 @@ def test_host_and_device_draw_the_same():
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(host.query_labels[0], np.repeat(np.arange(3), 3))
     assert host.support_images.dtype == np.uint8 and host.support_labels.dtype == np.int32
+
+
+def test_classes_of_an_episode_are_named_by_label():
+    sampler = Sampler(STORE, EpisodeShape(3, 2, 1), 0)
+    images = sampler(5).support_images[::2, 0, 0]  # the pixels of image i are i
+    classes = classes_of(images.reshape(3, -1)[:, 0])
+    assert sampler.class_names(5) == tuple("abcdefg"[c] for c in classes)

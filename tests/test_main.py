@@ -315,7 +315,10 @@ MISTAKES: dict[str, tuple[Callable[[Place], Any], str]] = {
         lambda p: ["data_prep", "cub", "--archive", str(p.folder / "none.tgz"), "--data_dir", str(p.folder)],
         "none.tgz",
     ),
-    "folder without splits": (lambda p: folder(p, "a/0.png"), "images/train is missing; expected"),
+    "folder without val": (
+        lambda p: folder(p, "train/a/0.png", "test/c/0.png"),
+        "@VAL@",
+    ),
     "damaged image": (lambda p: folder(p, "train/a/0.png", "val/b/0.png", "test/c/0.png"), "a/0.png"),
     "class in two splits": (
         lambda p: folder(p, "train/a/0.png", "val/a/0.png", "test/c/0.png"),
@@ -323,7 +326,7 @@ MISTAKES: dict[str, tuple[Callable[[Place], Any], str]] = {
     ),
     "class without images": (
         lambda p: folder(p, "train/a/0.txt", "val/b/0.png", "test/c/0.png"),
-        "train/a holds no .jpg",
+        "train/a holds no .bmp",
     ),
     "official name that is none": (
         lambda p: official("conv0.weight"),

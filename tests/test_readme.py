@@ -15,7 +15,7 @@ def test_library_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.setenv("CXGRAD_DATA_DIR", str(tmp_path))  # the glyphs are drawn there
     names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(?!# \w+\.py)(.*?)```", README, re.S):  # but those that are files
-        exec(block.replace("range(20)", "range(1)"), names)
+        exec(block.replace("iterations=20", "iterations=1").replace("episodes=100", "episodes=20"), names)
     assert names["logits"].shape == (75, 5)
     assert 0 <= float(names["metrics"]["accuracy"]) <= 1
 

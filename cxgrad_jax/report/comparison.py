@@ -180,7 +180,7 @@ def narrow(configs: Mapping[str, ConfigDict], rows: Sequence[dict[str, Any]]) ->
     interval = "ci95_seeds" if several else "test_ci95_tasks"
     means = f"95 % t-interval over {rows[0]['num_seeds']} training seeds" if several else "95 % interval over episodes"
     note = f"{setting(configs[rows[0]['name']])} Accuracy in %, ±: {means}. Bold: the best mean."
-    cells = [(METHODS.get(row["name"], row["name"]), [(row["test_accuracy"], row[interval])]) for row in rows]
+    cells = [(METHODS.get(str(row["name"]), str(row["name"])), [(row["test_accuracy"], row[interval])]) for row in rows]
     return paper_table(["method", f"{configs[rows[0]['name']].episode.shot}-shot"], cells, [note])
 
 

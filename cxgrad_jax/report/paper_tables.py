@@ -235,7 +235,8 @@ def make(
         for row in wanted
         for cell in row
     }
-    paper = grid[list(TABLES[number].rows.values()).index(PAPER)][0].row
+    specs = TABLES[number].rows.values()
+    paper = next((row[0].row for row, spec in zip(grid, specs, strict=True) if spec == PAPER), "")
     lines = []
     for row in wanted:
         for cell in row:

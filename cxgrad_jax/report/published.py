@@ -58,7 +58,7 @@ ABLATIONS = {
 
 
 # Methods as the paper writes them.
-METHODS = {
+METHODS: dict[str, str] = {
     "matching_net": "MatchingNet", "relation_net": "RelationNet", "proto_net": "ProtoNet", "maml": "MAML",
     "cavia": "CAVIA", "boil": "BOIL", "maml_plus_plus": "MAML++", "alfa": "ALFA", "modgrad": "ModGrad", "l2f": "L2F",
     "cxgrad": "CxGrad",

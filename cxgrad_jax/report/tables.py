@@ -51,9 +51,9 @@ def latex_table(
       bold: line and column of the cells in bold; line 0 holds the headings.
     """
 
-    def line(i):
-        cells = (rf"\textbf{{{_latex(x)}}}" if (i, j) in bold else _latex(x) for j, x in enumerate(lines[i]))
-        return " & ".join(cells) + r" \\"
+    def line(i: int) -> str:
+        cells = [_latex(cell) for cell in lines[i]]
+        return " & ".join(rf"\textbf{{{x}}}" if (i, j) in bold else x for j, x in enumerate(cells)) + r" \\"
 
     return "\n".join([
         *("% " + " ".join(note.split()) for note in notes),

@@ -70,7 +70,7 @@ def run_loop(
                 _refuse(first + broken[0] + 1, broken[1], checkpoints)
             iteration = first + length
             numbers = {name: float(np.mean(values)) for name, values in metrics.items()}
-            if bar.desc.startswith("compiling"):
+            if iteration == plan[0][0] + plan[0][1]:
                 bar.set_description("training", refresh=False)
                 bar.unpause()  # the rate counts from here
             bar.update(length)

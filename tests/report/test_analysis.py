@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from runs import flags, run, told
+from runs import flags, results, run, told
 
 from cxgrad_jax import analysis
 from cxgrad_jax.learners._base import accuracy
@@ -22,7 +22,7 @@ from cxgrad_jax.training import workdir as workdir_of
 from cxgrad_jax.training.metrics_file import read_metrics
 
 BASELINES = Path(__file__).parents[2] / "configs" / "baselines"
-PICTURES = ["cka", "conditioning", "embeddings", "gradient_norms", "landscape"]
+PICTURES = ["accuracy", "cka", "conditioning", "embeddings", "gradient_norms", "landscape"]
 FEW = ["--config.analysis.episodes=6", "--config.analysis.landscape_episodes=2", "--config.analysis.perplexity=3"]
 
 
@@ -62,10 +62,10 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_one_report_with_everything_in_it(analysed):
+def test_one_report_with_everything_in_it(analysed, trained):
     assert {path.name for path in analysed.iterdir()} == {
-        "report.html", *(f"{name}.{kind}" for name in PICTURES for kind in ("png", "svg")),
-        "cka.csv", "embeddings.csv", "gradient_norms.csv", "landscape.csv",
+        "report.html", *(f"{name}.{kind}" for name in PICTURES for kind in ("png", "svg", "pdf")),
+        "accuracy.csv", "cka.csv", "embeddings.csv", "gradient_norms.csv", "landscape.csv",
         *(f"conditioning_{name}.csv" for name in ("accuracy", "context", "factors")),
     }  # fmt: skip
     for name in PICTURES:
@@ -75,6 +75,10 @@ def test_one_report_with_everything_in_it(analysed):
     report = (analysed / "report.html").read_text()
     assert report.count('src="data:image/png;base64,') == report.count("src=") == len(PICTURES)
     assert not re.search(r'href=|url\(|<script|@import|src="(?!data:)', report)
+    for name in ("cxgrad", "maml", "proto_net"):
+        tested = results(trained[name])
+        assert f"<td>{100 * tested['test_accuracy']:.2f} ± {100 * tested['test_ci95_tasks']:.2f}</td>" in report
+    assert "training episodes of tiny" in report
     assert report.count("proto_net is not shown: ") == 4 and "cxgrad: cxgrad on conv4, checkpoint " in report
 
 
@@ -104,7 +108,12 @@ def test_numbers_are_those_of_the_library(analysed, trained):
             assert own == pytest.approx(float(right))
     steps = {int(row["iteration"]) for row in read(analysed / "landscape.csv") if row["run"] == "maml"}
     assert steps == {0, 2, 4}  # before training, and what train.keep_every kept
+    recorded = [row for row in read(analysed / "accuracy.csv") if (row["run"], row["split"]) == ("maml", "val")]
+    records = [each for each in read_metrics(trained["maml"] / "metrics.jsonl") if "val_accuracy" in each]
+    assert [float(row["accuracy"]) for row in recorded] == [each["val_accuracy"] for each in records]
     points = read(analysed / "embeddings.csv")
+    names = [row["class"] for row in points if (row["data"], row["when"], row["run"]) == ("tiny", "after", "maml")]
+    assert names == [name for name in build.build_sampler(config, store).class_names(0) for _ in range(2)]
     assert len(points) == 2 * 2 * 2 * 6 and {row["data"] for row in points} == {"tiny", "other"}
 
 
@@ -141,6 +150,10 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Path], Path], list[str]], str]] = 
         lambda runs, folder: [f"--workdir={runs['maml']}", "--config.analysis.episode=3"],
         "argument --config.analysis.episode is unknown; did you mean --config.analysis.episodes?",
     ),
+    "no such split": (
+        lambda runs, folder: [f"--workdir={runs['maml']}", "--config.analysis.landscape_split=training"],
+        "analysis.landscape_split is 'training'; expected one of train, val, test",
+    ),
     "too few episodes": (
         lambda runs, folder: [f"--workdir={runs['maml']}", "--config.analysis.episodes=1"],
         "analysis.episodes is 1; expected at least 2",
@@ -171,9 +184,9 @@ def test_several_runs_in_another_mode(trained):
 
 
 def test_runs_on_other_episodes_are_refused(trained, tiny_data, tmp_path):
-    other = train("maml", tiny_data, tmp_path, seed=1)
+    other = train("maml", tiny_data, tmp_path, episode__query=1)
     done = run("--mode=analyse", f"--workdir={trained['cxgrad']}", f"--workdir={other}", *FEW)
-    assert done.returncode == 2 and f"seed is 1 in {other}, but 0 in {trained['cxgrad']}" in done.stderr
+    assert done.returncode == 2 and f"episode.query is 1 in {other}, but 2 in {trained['cxgrad']}" in done.stderr
 
 
 def test_without_scikit_learn(trained):

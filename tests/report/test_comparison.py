@@ -1,7 +1,6 @@
 """The comparison as a user runs it: tiny runs, the three tables, reading instead of training, and mistakes."""
 
 import csv
-import json
 import re
 import subprocess
 import sys
@@ -12,10 +11,6 @@ import numpy as np
 import pytest
 import scipy.stats
 from runs import environment, flags, results
-
-from cxgrad_jax.evaluation import paired
-from cxgrad_jax.report.published import CONV4, published
-from cxgrad_jax.training import config as configuration
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = ["maml", "maml_plus_plus", "proto_net"]
@@ -63,9 +58,43 @@ def test_one_table_in_three_forms(compared):
     lines = [line for line in told.splitlines() if line.startswith("| ")]
     assert len(lines) == 2 + len(NAMES) and len({line.count("|") for line in lines}) == 1
     latex = (workdir / "comparison.tex").read_text()
-    assert latex.count(r" \\" + "\n") == 1 + len(NAMES) and r"maml\_plus\_plus" in latex
+    # A paper's table: method, accuracy with one decimal, the best in bold.
+    rows = [line.split(" & ") for line in latex.splitlines() if line.endswith(r" \\")]
+    assert [row[0] for row in rows] == ["method", "MAML", "MAML++", "ProtoNet"] and {len(row) for row in rows} == {2}
+    means = [round(100 * results(workdir / name)["test_accuracy"], 1) for name in NAMES]
+    for (_, shown), mean in zip(rows[1:], means, strict=True):
+        assert shown.startswith(r"\textbf{" + f"{mean:.1f} $\\pm$ " if mean == max(means) else f"{mean:.1f} $\\pm$ ")
+
+
+def test_a_wide_table_in_latex(compared, tiny_data):
+    workdir, _ = compared
+    assert compare(*arguments(tiny_data, workdir), "--wide").returncode == 0
+    latex = (workdir / "comparison.tex").read_text()
+    assert latex.count(r" \\" + "\n") == 1 + len(NAMES) and r"maml\_plus\_plus" in latex and "s/iteration" in latex
     body = re.sub(r"\\[_%]", "", latex.split("\n", 1)[1])
     assert "_" not in body and "%" not in body
+
+
+def test_several_seeds_in_folders_of_their_own(tiny_data, tmp_path):
+    done = compare(*arguments(tiny_data, tmp_path, ["proto_net", "matching_net"]), "--seeds=2")
+    assert done.returncode == 0, done.stderr
+    found = {name: [results(tmp_path / name / f"seed_{i}") for i in range(2)] for name in ("proto_net", "matching_net")}
+    assert [each["config"]["seed"] for each in found["proto_net"]] == [0, 1]
+    assert {each["config"]["evaluation"]["seed"] for each in found["proto_net"]} == {0}
+    assert found["proto_net"][0]["params_sha256"] != found["proto_net"][1]["params_sha256"]
+    with (tmp_path / "comparison.csv").open() as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    for name, of_name in found.items():
+        accuracies = [each["test_accuracy"] for each in of_name]
+        assert float(rows[name]["test_accuracy"]) == pytest.approx(np.mean(accuracies))
+        assert float(rows[name]["std_seeds"]) == pytest.approx(np.std(accuracies, ddof=1))
+        assert float(rows[name]["test_ci95_tasks"]) == pytest.approx(np.mean([e["test_ci95_tasks"] for e in of_name]))
+    difference = np.mean([np.mean(e["episode_accuracies"]) for e in found["matching_net"]]) - np.mean(
+        [np.mean(e["episode_accuracies"]) for e in found["proto_net"]]
+    )
+    assert float(rows["matching_net"]["difference"]) == pytest.approx(difference, abs=1e-6)
+    for words in ("mean over 2 training seeds, 0 to 1", "t-interval of the mean over seeds", "| sd seeds | ± seeds |"):
+        assert words in done.stdout
 
 
 def test_again_it_reads_what_is_there(compared, tiny_data):
@@ -79,7 +108,11 @@ def test_again_it_reads_what_is_there(compared, tiny_data):
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        (["--config.train.iterations=8"], "holds a run of another configuration"),
+        (["--config.episode.shot=2"], "holds a run of another configuration"),
+        (["--config.train.iterations=2"], "was started with 4; a run can be extended, not shortened"),
+        (["--seeds=0"], "--seeds: '0' is not a whole number, at least 1"),
+        (["--seeds=2", "--config.seed=1"], "--seeds chooses the seeds 0 to N - 1; leave --config.seed out"),
+        (["--config.data.name=cub"], "maml: cub is not prepared"),
         (["--config.train.iteration=8"], "--config.train.iteration is unknown"),
         (["--config.episode.shot"], "--config.episode.shot is unknown"),
         (["--steps=3"], "--steps is unknown; expected --configs"),
@@ -103,26 +136,3 @@ def test_what_cannot_stand_in_one_table(tmp_path):
         done = compare("--configs", *files, f"--workdir={tmp_path / 'run'}")
         assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
-
-
-def test_paired_differences_are_those_of_the_episodes():
-    ours, first = np.array([0.5, 0.75, 0.25, 1.0]), np.array([0.25, 0.5, 0.25, 1.0])
-    found = paired(ours, first)
-    assert found["difference"] == 0.125
-    assert found["difference_ci95"] == pytest.approx(1.96 * np.std(ours - first) / 2, rel=0.2)
-    assert found["p_value"] == pytest.approx(0.18169, abs=1e-5)  # t = √3 with 3 degrees of freedom
-    assert paired(first, first) == {"difference": 0.0, "difference_ci95": 0.0, "p_value": 1.0}
-
-
-def test_published_figures_are_found_by_learner_backbone_data_and_shot():
-    config = configuration.base_config()
-    assert published(config) == (51.80, 0.46)
-    assert published(configuration.five_shot(config)) == (69.82, 0.42)
-    config.evaluation.data = "cub"
-    assert published(config) == (63.92, 0.44)
-    config.evaluation.data, config.model = "", configuration.model_config("resnet12")
-    assert published(config) == (75.17, 0.40)
-    config.learner = configuration.learner_config("cavia")
-    assert published(config) is None
-    assert CONV4.keys() == {path.stem for path in (CONFIGS / "baselines").glob("*.py")} - {"anil", "meta_sgd"}
-    assert json.dumps(CONV4)

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from runs import environment, flags, results
 
-from cxgrad_jax import main
+from cxgrad_jax.command_line import overrides
+from cxgrad_jax.errors import UserError
 from cxgrad_jax.report import paper_tables as tables
-from cxgrad_jax.report.published import published
 from cxgrad_jax.training import checks
-from cxgrad_jax.training import config as configuration
 from cxgrad_jax.training import workdir as workdir_of
 
 ROOT = Path(__file__).parents[2]
@@ -31,9 +30,12 @@ def test_table_3_trains_reads_and_shows_both(tiny_data, tmp_path):
     done = make(*arguments(3, tiny_data, tmp_path))
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert lines[0] == "|  | tiny, 1-shot | published |" and [line.split(" | ")[0] for line in lines[2:]] == [
-        "| step-wise", "| task-wise",
-    ]  # fmt: skip
+    rows = ["| step-wise, 4 filters here", "| task-wise, 4 filters here"]
+    assert lines[0] == "|  | tiny, 1-shot | published |" and [line.split(" | ")[0] for line in lines[2:4]] == rows
+    # The details: every interval, and the difference from the paper's row.
+    assert (
+        lines[4].startswith("|  | column | accuracy % | sd seeds |") and [x.split(" | ")[0] for x in lines[6:]] == rows
+    )
     with (tmp_path / "table_3.csv").open() as file:
         step, task = csv.DictReader(file)
     folder = tmp_path / "tiny_1shot"
@@ -41,55 +43,84 @@ def test_table_3_trains_reads_and_shows_both(tiny_data, tmp_path):
     assert float(task["test_accuracy"]) == results(folder / "cxgrad")["test_accuracy"]
     assert workdir_of.read_config(folder / "context_update-step").learner.context_update == "step"
     assert step["published_percent"] == ""  # other data
+    difference = float(step["test_accuracy"]) - float(task["test_accuracy"])
+    assert float(step["difference"]) == pytest.approx(difference, abs=1e-6) and task["difference"] == ""
     assert (tmp_path / "table_3.tex").read_text().count(r" \\" + "\n") == 3
     again = make(*arguments(3, tiny_data, tmp_path))
     assert (again.returncode, again.stderr) == (0, "") and done.stdout.endswith(again.stdout)
 
 
+def change_of(number, flags):
+    return overrides(flags, tables.configurations(number), "--workdir")
+
+
 def test_table_2_tests_the_runs_elsewhere(tiny_data, tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
     columns = (tables.Column("tiny", 1, "other"), tables.Column("tiny", 1, "tiny"))
-    monkeypatch.setitem(tables.TABLES, 2, tables.Table("across", {"MAML": "baselines/maml.py"}, columns))
-    overrides = [flag for flag in arguments(2, tiny_data, tmp_path)[2:] if "context_dim" not in flag]
-    with pytest.raises(main.UserError, match="argument --config.learner.context_dim is unknown; no configuration of"):
-        tables.make(2, tmp_path, [*overrides, "--config.learner.context_dim=4"])
-    assert not list(tmp_path.iterdir())
-    told = tables.make(2, tmp_path, overrides)
+    monkeypatch.setitem(tables.TABLES, "2", tables.Table("across", {"MAML": "baselines/maml.py"}, columns))
+    given = [flag for flag in arguments(2, tiny_data, tmp_path)[2:] if "context_dim" not in flag]
+    with pytest.raises(UserError, match="argument --config.learner.context_dim is unknown; no configuration of"):
+        change_of("2", [*given, "--config.learner.context_dim=4"])
+    told = tables.make("2", tmp_path, change_of("2", given))
     assert "to other, 1-shot" in told and (tmp_path / "tiny_1shot" / "maml" / "results_other.json").exists()
     stamp = (tmp_path / "tiny_1shot" / "maml" / "results_other.json").stat().st_mtime_ns
-    assert tables.make(2, tmp_path, overrides) == told
+    assert tables.make("2", tmp_path, change_of("2", given)) == told
     assert (tmp_path / "tiny_1shot" / "maml" / "results_other.json").stat().st_mtime_ns == stamp
 
 
-def test_every_cell_is_a_configuration_with_the_paper_s_figure(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    for table in tables.TABLES.values():
-        for spec in table.rows.values():
-            for column in table.columns:
-                cell = tables.cell(spec, column, Path("runs"), [])
-                checks.check(cell.entry.config)
-    shown = {
-        number: [
-            [tables.published_of(tables.cell(spec, column, Path("runs"), [])) for column in table.columns]
-            for spec in table.rows.values()
-        ]
-        for number, table in tables.TABLES.items()
-    }
-    assert shown[1][-1] == [(51.80, 0.46), (69.82, 0.42), (55.55, 0.46), (73.55, 0.41)]
-    assert shown[2][-1] == [(63.92, 0.44), (64.85, 0.44)]
-    assert shown[3] == [[(68.83, 0.43)], [(69.82, 0.42)]]
-    assert [row[0][0] for row in shown[4]] == [69.12, 69.33, 69.16, 69.53, 69.82]  # pyright: ignore
-    assert [[figure[0] for figure in row] for row in shown[5]] == [[51.56, 69.28], [51.29, 69.34], [51.80, 69.82]]  # pyright: ignore
-    assert shown[6][2] == [None, (71.30, 0.28)] and shown[7][-1] == [(65.47, 0.44), (82.52, 0.35)]
-    config = configuration.base_config()
-    config.learner.inner_lr = 0.02
-    assert published(config) is None
+def test_every_cell_is_a_configuration_with_the_paper_s_number():
+    shown = {}
+    for number in tables.TABLES:
+        grid = tables.cells(number, Path("runs"), lambda config: None)
+        for cell in (cell for row in grid for cell in row):
+            checks.check(cell.config)
+        shown[number] = [[cell.published for cell in row] for row in grid]
+    assert shown["1"][-1] == [(51.80, 0.46), (69.82, 0.42), (55.55, 0.46), (73.55, 0.41)]
+    assert shown["2"][-1] == [(63.92, 0.44), (64.85, 0.44)]
+    assert shown["3"] == [[(68.83, 0.43)], [(69.82, 0.42)]]
+    assert [row[0][0] for row in shown["4"]] == [69.12, 69.33, 69.16, 69.53, 69.82]  # pyright: ignore
+    assert [[number[0] for number in row] for row in shown["5"]] == [[51.56, 69.28], [51.29, 69.34], [51.80, 69.82]]  # pyright: ignore
+    assert shown["6"][2] == [None, (71.30, 0.28)] and shown["7"][-1] == [(65.47, 0.44), (82.52, 0.35)]
+    assert shown["norm"] == [[None, None], [None, None], [(51.80, 0.46), (69.82, 0.42)]]
+
+
+def test_rows_say_what_is_run_and_where_the_paper_has_blanks():
+    grid = tables.cells("1", Path("runs"), lambda config: None)
+    names = [row[0].row for row in grid]
+    assert "CAVIA, 48 filters here" in names and [name for name in names if "here" in name] == [
+        "CAVIA, 48 filters here"
+    ]
+    blank = {row[0].row: [cell.blank for cell in row] for row in grid}
+    assert blank["CAVIA, 48 filters here"] == blank["ProtoNet"] == [False, False, True, True]
+    assert blank["CxGrad"] == [False] * 4 and sum(map(sum, blank.values())) == 12
+
+
+def test_blank_cells_can_be_left_out_and_the_text_followed(tiny_data, tmp_path, monkeypatch):
+    rows = {"ANIL": "baselines/anil.py", "ProtoNet": "baselines/proto_net.py"}
+    monkeypatch.setitem(
+        tables.TABLES, "3", tables.Table("few", rows, (tables.Column("mini_imagenet", 1),), ("A slip.",))
+    )
+    given = [flag for flag in arguments(3, tiny_data, tmp_path)[2:] if "learner." not in flag]
+    told = tables.make("3", tmp_path, change_of("3", given), preset="paper", published_only=True)
+    assert [path.name for path in (tmp_path / "tiny_1shot").iterdir()] == ["proto_net-paper"]
+    config = workdir_of.read_config(tmp_path / "tiny_1shot" / "proto_net-paper")
+    assert (config.model.negative_slope, config.train.task_reduction) == (0.0, "sum")
+    assert "| ANIL, 4 filters here | – | – |" in told and "\n1. A slip.\n" in told
+    assert "% A slip." in (tmp_path / "table_3.tex").read_text()
+
+
+def test_every_data_set_is_looked_for_before_the_first_training(tiny_data, tmp_path, monkeypatch):
+    columns = (tables.Column("tiny", 1), tables.Column("tiny", 1, "cub"))
+    monkeypatch.setitem(tables.TABLES, "2", tables.Table("across", {"ProtoNet": "baselines/proto_net.py"}, columns))
+    given = [flag for flag in arguments(2, tiny_data, tmp_path)[2:] if "learner." not in flag and "name=" not in flag]
+    with pytest.raises(UserError, match="tiny_1shot/proto_net: cub is not prepared"):
+        tables.make("2", tmp_path, change_of("2", given))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        (["8"], "NUMBER: invalid choice: 8 (choose from"),
+        (["8"], "NUMBER: invalid choice: '8' (choose from"),
         (["3"], "--workdir is missing"),
         (["3", "--workdir=runs/x", "--steps=3"], "--steps is unknown"),
         (["3", "--workdir=runs/x", "--config.train.iteration=3"], "--config.train.iteration is unknown"),

@@ -159,7 +159,7 @@ def test_interrupted_between_validations(finished, tiny_data, tmp_path, number):
     assert outcome(workdir) == outcome(finished)
     # Nothing is compiled twice: one program trains, one evaluates (validation and test), and three draw episodes.
     compiled = re.findall(r"Compiling jit\((\w+|<lambda>)\)", resumed.stderr)
-    assert compiled.count("block") == compiled.count("results_of") == 1 and "init" not in compiled
+    assert compiled.count("program") == compiled.count("results_of") == 1 and "init" not in compiled
     assert len(compiled) <= 8, compiled
 
 

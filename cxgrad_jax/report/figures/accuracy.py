@@ -1,7 +1,7 @@
 """Accuracy over training as training recorded it, and the test."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -79,7 +79,7 @@ def recorded(run: Run) -> Recorded:
     """What the run's ``metrics.jsonl`` has."""
     records = read_metrics(run.workdir / "metrics.jsonl")
 
-    def columns(*names):
+    def columns(*names) -> Any:
         of_split = [each for each in records if all(each.get(name) is not None for name in names)]
         return tuple(np.asarray([each[name] for each in of_split]) for name in ("iteration", *names))
 
@@ -94,14 +94,8 @@ def picture(found: Mapping[str, Recorded]) -> Figure:
         axes[0].plot(binned(train[0], window), 100 * binned(train[1], window), label=run, **style(i), markevery=5)
         iterations, accuracy, interval = val[0], 100 * val[1], 100 * val[2]
         axes[1].plot(iterations, accuracy, label=run, **style(i))
-        axes[1].fill_between(
-            iterations,
-            accuracy - interval,
-            accuracy + interval,
-            color=COLOURS[i % len(COLOURS)],
-            alpha=0.2,
-            linewidth=0,
-        )
+        low, high, colour = accuracy - interval, accuracy + interval, COLOURS[i % len(COLOURS)]
+        axes[1].fill_between(iterations, low, high, color=colour, alpha=0.2, linewidth=0)
     for axis, title in zip(axes, ("training accuracy, %", "validation accuracy, %"), strict=True):
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("outer iteration")

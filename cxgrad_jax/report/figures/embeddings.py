@@ -1,5 +1,6 @@
 """Figure 4: the features of one test episode before and after adaptation, in the plane (t-SNE)."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -40,8 +41,9 @@ def sections(study: Study) -> list[Section]:
         episode = sampler(index)
         found[name] = Planes(sampler.class_names(index), episode.query_labels, {})
         for run in tqdm(adapting(study), desc=f"t-SNE, {name}", unit="run"):
-            both = of_one_task(run, analysis.embeddings, run.restore(run.best), episode)
-            found[name].points[run.name] = analysis.joint_tsne(*map(np.asarray, both), perplexity, seed)
+            first, last = of_one_task(run, analysis.embeddings, run.restore(run.best), episode)
+            points = analysis.joint_tsne(np.asarray(first), np.asarray(last), perplexity, seed)
+            found[name].points[run.name] = points
     lines = (
         (name, run, when, i, classes[label], *point)
         for name, (classes, labels, of_runs) in found.items()
@@ -75,6 +77,7 @@ def picture(found: Mapping[str, Planes]) -> Figure:
                 axis.grid(False)
                 axis.set_title(f"{run}, {when}", fontsize=9)
         line[0].set_ylabel(data)
-        handles = [Line2D([], [], linestyle="", label=name, **point_style(c)) for c, name in enumerate(classes)]
+        names = [textwrap.fill(name.replace("_", " "), 22) for name in classes]
+        handles = [Line2D([], [], linestyle="", label=name, **point_style(c)) for c, name in enumerate(names)]
         line[-1].legend(handles=handles, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

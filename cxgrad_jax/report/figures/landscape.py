@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from cxgrad_jax import analysis
 from cxgrad_jax.analysis._landscape import Landscape, multiples
-from cxgrad_jax.report.figures.style import COLOURS, panels, save, style
+from cxgrad_jax.report.figures.style import COLOURS, panels, plain_numbers, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.study import Study, adapting, over_tasks, remarks, write_numbers
 
@@ -72,7 +72,7 @@ def picture(iterations: Mapping[str, Sequence[int]], found: Mapping[str, Landsca
                 values = values.mean(axis=1)
             axis.plot(iterations[run], values, label=run, **style(i))
         if k:
-            axis.set_yscale("log")
+            plain_numbers(axis)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("outer iteration")
     axes[0, 0].legend(fontsize=8)

@@ -1,0 +1,65 @@
+"""The paper's numbers stand beside runs of their model, data and iterations, and beside no other."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cxgrad_jax.report.published import (
+    AUTHORS,
+    CONV4,
+    METHODS,
+    SHARED_FILTERS,
+    SHARED_ITERATIONS,
+    has_own_filters,
+    printed,
+    published,
+)
+from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training.config_files import load_config
+
+BASELINES = Path(__file__).parents[2] / "configs" / "baselines"
+
+
+def test_numbers_are_found_by_learner_backbone_data_and_shot():
+    config = configuration.base_config()
+    assert published(config) == (51.80, 0.46)
+    assert published(configuration.five_shot(config)) == (69.82, 0.42)
+    config.evaluation.data = "cub"
+    assert published(config) == (63.92, 0.44)
+    config.evaluation.data, config.model = "", configuration.model_config("resnet12")
+    assert published(config) == (75.17, 0.40)
+    config.learner = configuration.learner_config("cavia")
+    assert published(config) is None
+    assert CONV4.keys() == METHODS.keys() == {path.stem for path in BASELINES.glob("*.py")} - {"anil", "meta_sgd"}
+    assert json.dumps(CONV4)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("train.iterations", 2_000), ("model.features", 32), ("model.norm", "layer"), ("data.name", "cifar_fs"),
+        ("episode.way", 20), ("learner.inner_lr", 0.02),
+    ],
+)  # fmt: skip
+def test_another_run_has_no_number_beside_it(field, value):
+    config = configuration.base_config()
+    config.update_from_flattened_dict({field: value})
+    assert published(config) is None
+
+
+def test_the_text_s_preset_is_the_paper_s_run_too():
+    assert published(load_config("configs/mini_1shot.py:paper")) == (51.80, 0.46)
+
+
+def test_cavia_s_number_is_of_512_filters():
+    here, authors = (load_config(f"configs/baselines/cavia.py:{preset}") for preset in ("shared", "authors"))
+    assert printed(here) == printed(authors) == published(authors) == (51.82, 0.65)
+    assert published(here) is None and not has_own_filters(here) and has_own_filters(authors)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_authors_filters_and_iterations_are_those_of_the_presets(name):
+    config = load_config(f"configs/baselines/{name}.py:authors")
+    expected = AUTHORS.get(name, (SHARED_FILTERS, SHARED_ITERATIONS["mini_imagenet"]))
+    assert (config.model.features, config.train.iterations) == expected

@@ -1,0 +1,60 @@
+"""Results are read where they are those of the whole run, else made."""
+
+import contextlib
+
+import pytest
+from runs import flags, results
+
+from cxgrad_jax.command_line import Parser, override
+from cxgrad_jax.errors import Interrupted
+from cxgrad_jax.report.results import Planned, planned, read_or_make, results_at_hand, results_of
+from cxgrad_jax.training import loop
+from cxgrad_jax.training.config_files import load_config
+from cxgrad_jax.training.testing import evaluate_run
+from cxgrad_jax.training.train import train
+
+
+@pytest.fixture
+def run(tiny_data, tmp_path):
+    config = load_config("configs/baselines/proto_net.py")
+    given = flags(tiny_data, tmp_path, train__iterations=6)[1:]
+    override(config, [flag for flag in given if "learner." not in flag], Parser(add_help=False))
+    return Planned("proto_net", config, tmp_path / "run")
+
+
+def test_a_half_trained_run_that_was_tested_is_resumed(run, monkeypatch, capsys):
+    @contextlib.contextmanager
+    def stop_after_two():
+        asked = iter((False, True))
+        yield lambda: next(asked)
+
+    monkeypatch.setattr(loop, "stop_signals", stop_after_two)
+    with pytest.raises(Interrupted):
+        train(run.config, run.workdir)
+    monkeypatch.undo()
+    evaluate_run(run.config, run.workdir)
+    assert results(run.workdir)["iterations"] == 2
+    assert results_of(run)["iterations"] == results(run.workdir)["iterations"] == 6
+    assert "proto_net: training in" in capsys.readouterr().err
+    assert results_of(run) == results(run.workdir)
+    assert "training" not in capsys.readouterr().err
+
+
+def test_another_file_is_made_again(tmp_path):
+    path = tmp_path / "it.json"
+    for content in (None, "", "{", "[]", "null", '{"other": 1}', '{"wanted": false}'):
+        if content is not None:
+            path.write_text(content)
+        assert read_or_make(path, lambda found: found["wanted"], lambda: {"made": 1}) == {"made": 1}
+    path.write_text('{"wanted": true}')
+    assert read_or_make(path, lambda found: found["wanted"], lambda: {"made": 1}) == {"wanted": True}
+    assert results_at_hand(tmp_path) is None
+
+
+def test_seeds_differ_in_the_seed_and_the_folder_alone(run):
+    assert planned("a", run.config, run.workdir, None) == [Planned("a", run.config, run.workdir)]
+    first, second = planned("a", run.config, run.workdir, 2)
+    assert (first.config.seed, second.config.seed) == (0, 1)
+    assert [each.workdir.name for each in (first, second)] == ["seed_0", "seed_1"]
+    second.config.seed = 0
+    assert first.config == second.config == run.config
