@@ -317,7 +317,7 @@ MISTAKES: dict[str, tuple[Callable[[Place], Any], str]] = {
     ),
     "folder without val": (
         lambda p: folder(p, "train/a/0.png", "test/c/0.png"),
-        "@VAL@",
+        "val is missing; expected",
     ),
     "damaged image": (lambda p: folder(p, "train/a/0.png", "val/b/0.png", "test/c/0.png"), "a/0.png"),
     "class in two splits": (
