@@ -178,7 +178,7 @@ def checked(
         with fitting(params, support):
             return loss(params, Episode(support, support_labels, query, query_labels), iteration)
 
-    checked_adapt.parts = model, param_labels  # pyright: ignore[reportFunctionMemberAccess]  (for ``describe``)
+    checked_adapt.parts = model, param_labels  # pyright: ignore[reportAttributeAccessIssue]  (for ``describe``)
     return MetaLearner(checked_init, checked_adapt, checked_predict, checked_loss)
 
 

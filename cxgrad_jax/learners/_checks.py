@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from cxgrad_jax.errors import UserError
 
@@ -151,7 +152,7 @@ def _as_array(value: Any) -> Any:
 
 def _is_known(array: Any) -> bool:
     """Whether the values can be looked at: not while tracing, nor where other processes hold a part."""
-    return not isinstance(array, jax.core.Tracer) and getattr(array, "is_fully_addressable", True)
+    return not isinstance(array, Tracer) and getattr(array, "is_fully_addressable", True)
 
 
 def _is_whole(value: Any) -> bool:
