@@ -12,7 +12,7 @@ import optax
 
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._checks import check_images, check_labels, check_model, fitting, nan_outside
+from cxgrad_jax.learners._checks import check_images, check_labels, check_model, fitting, nan_where_wrong
 from cxgrad_jax.learners._labels import ParamLabels, default_labels
 from cxgrad_jax.learners._model import Params, apply_model, as_float, init_model, num_outputs
 
@@ -178,7 +178,7 @@ def checked(
         with fitting(params, support):
             return loss(params, Episode(support, support_labels, query, query_labels), iteration)
 
-    checked_adapt.parts = model, param_labels  # pyright: ignore[reportFunctionMemberAccess]  (for ``describe``)
+    checked_adapt.parts = model, param_labels  # pyright: ignore[reportAttributeAccessIssue]  (for ``describe``)
     return MetaLearner(checked_init, checked_adapt, checked_predict, checked_loss)
 
 
@@ -223,7 +223,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     A label that does not exist gives NaN.
     """
     each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return jnp.mean(each * nan_outside(labels, logits.shape[-1], each.dtype))
+    return jnp.mean(nan_where_wrong(each, labels, logits.shape[-1]))
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -232,4 +232,4 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     Logits of NaN count as wrong, and labels that do not exist give NaN.
     """
     right = (jnp.argmax(logits, axis=-1) == labels) & ~jnp.any(jnp.isnan(logits), axis=-1)
-    return jnp.mean(right * nan_outside(labels, logits.shape[-1], logits.dtype))
+    return jnp.mean(nan_where_wrong(right.astype(logits.dtype), labels, logits.shape[-1]))

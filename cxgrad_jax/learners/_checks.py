@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from cxgrad_jax.errors import UserError
 
@@ -72,7 +73,8 @@ def check_images(name: str, images: Any) -> Any:
     if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(f"{name} have dtype {images.dtype}; expected uint8 in 0..255 or floats in [0, 1]")
     if images.dtype != np.uint8 and _is_known(images):
-        low, high = float(images.min()), float(images.max())
+        values = np.asarray(images)  # whose minimum is NaN if any value is; XLA's on a CPU may skip it
+        low, high = float(values.min()), float(values.max())
         if not (low >= LOWEST and high <= HIGHEST):
             raise UserError(
                 f"{name} are floats from {low:.4g} to {high:.4g}; expected 0 to 1 (divide by 255?) or uint8"
@@ -107,12 +109,14 @@ def check_labels(name: str, labels: Any, num_images: int, way: int) -> Any:
     return labels
 
 
-def nan_outside(labels: jax.Array, way: int, dtype: Any) -> jax.Array:
-    """1 for each label in 0 .. way - 1 and NaN for any other, in the shape of ``labels``: a factor.
+def nan_where_wrong(values: jax.Array, labels: jax.Array, way: int) -> jax.Array:
+    """``values [N, ...]``, NaN where one of ``labels [N]`` is not in 0 .. way - 1; and so are the gradients.
 
     A label that is only known when a compiled program runs cannot raise. It gives NaN, never a plausible number.
     """
-    return jnp.where((labels >= 0) & (labels < way), 1, jnp.nan).astype(dtype)
+    right = ((labels >= 0) & (labels < way)).reshape(-1, *(1 for _ in values.shape[1:]))
+    # The factor makes the gradient NaN. By itself it would not do: XLA takes 0 * NaN for 0 where values are 0 or 1.
+    return jnp.where(right, values * jnp.where(right, 1, jnp.nan).astype(values.dtype), jnp.nan)
 
 
 @contextmanager
@@ -148,7 +152,7 @@ def _as_array(value: Any) -> Any:
 
 def _is_known(array: Any) -> bool:
     """Whether the values can be looked at: not while tracing, nor where other processes hold a part."""
-    return not isinstance(array, jax.core.Tracer) and getattr(array, "is_fully_addressable", True)
+    return not isinstance(array, Tracer) and getattr(array, "is_fully_addressable", True)
 
 
 def _is_whole(value: Any) -> bool:

@@ -34,7 +34,6 @@ def describe(
     Raises:
       UserError: the learner does not tell its labels, or the model takes none of the usual sizes of images.
     """
-    model, labels_of = learner_or_model, param_labels
     if isinstance(learner_or_model, MetaLearner):
         parts = getattr(learner_or_model.adapt, "parts", None)  # which jax.jit keeps
         if parts is None:
@@ -45,6 +44,7 @@ def describe(
         others = {path: x for path, x in flat.items() if not path.startswith("model/")}
         prefix = "model/"
     else:
+        model, labels_of = learner_or_model, param_labels
         of_model, others, prefix = by_path(params.get("params", params)), {}, ""
     classes = module_classes(model, images) if images is not None else _classes_of_usual_images(model)
     labels = dict.fromkeys(of_model, META) if labels_of is None else labels_by_path(of_model, labels_of, classes)

@@ -29,10 +29,19 @@ _NORMALISATION = re.compile(r"norm(ali[sz]ation)?(\d+d?)?$", re.IGNORECASE)  # t
 _NAMED_NORMALISATION = re.compile(r"norm|(^|[/_])bn\d*(/|$)", re.IGNORECASE)  # somewhere in a path
 
 
-class ParamLabels(Protocol):
-    """``(path, value) -> label``, or ``(path, value, module class or None) -> label``."""
+class LabelsByPath(Protocol):
+    """``(path, value) -> label``."""
 
     def __call__(self, path: str, leaf: jax.Array, /) -> str: ...
+
+
+class LabelsByClass(Protocol):
+    """``(path, value, module class or None) -> label``."""
+
+    def __call__(self, path: str, leaf: jax.Array, module: ModuleClass | None, /) -> str: ...
+
+
+ParamLabels = LabelsByPath | LabelsByClass
 
 
 def default_labels(path: str, leaf: jax.Array, module: ModuleClass | None = None) -> str:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.learners._base import MetaLearner
-from cxgrad_jax.learners._checks import nan_outside
+from cxgrad_jax.learners._checks import nan_where_wrong
 from cxgrad_jax.learners._metric import Support, members, metric_based
 from cxgrad_jax.learners._mlp import init_linear, linear
 from cxgrad_jax.learners._spec import described
@@ -58,7 +58,7 @@ def matching_net(
 
     def objective(logits, labels):
         logits_of_labels = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
-        return -jnp.mean(logits_of_labels * nan_outside(labels, model.num_classes, logits.dtype))
+        return -jnp.mean(nan_where_wrong(logits_of_labels, labels, model.num_classes))
 
     def init_context(key, features):
         keys, size, dtype = jax.random.split(key, 3), features.shape[-1], features.dtype

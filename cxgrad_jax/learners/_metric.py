@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._base import MetaLearner, Objective, checked, query_loss
-from cxgrad_jax.learners._checks import nan_outside
+from cxgrad_jax.learners._checks import nan_where_wrong
 from cxgrad_jax.learners._model import Params, apply_model, as_float, init_model
 
 
@@ -90,7 +90,7 @@ def metric_based(
 def members(labels: jax.Array, way: int, dtype: Any) -> jax.Array:
     """Which class each image belongs to, ``[N, way]``: 1 for its class, 0 for the others; NaN for a label that does
     not exist."""
-    return jax.nn.one_hot(labels, way, dtype=dtype) * nan_outside(labels, way, dtype)[:, None]
+    return nan_where_wrong(jax.nn.one_hot(labels, way, dtype=dtype), labels, way)
 
 
 def sum_by_class(features: jax.Array, labels: jax.Array, way: int) -> jax.Array:

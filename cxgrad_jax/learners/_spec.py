@@ -52,7 +52,7 @@ def described(factory: Callable[P, MetaLearner]) -> Callable[P, MetaLearner]:
             "model": _plain(model, undescribed),
             "undescribed": undescribed,
         }
-        return factory(model, **hyper_parameters)._replace(spec=spec)
+        return factory(model, **hyper_parameters)._replace(spec=spec)  # pyright: ignore[reportCallIssue]
 
     return make
 

@@ -40,7 +40,7 @@ def test_every_learner_is_told_and_made_again(name):
 
 
 def test_hyper_parameters_are_all_told_and_repr_shows_the_unusual():
-    learner = cx.learners.cxgrad(cx.models.Conv4(5), inner_lr=np.float64(0.05), num_steps=np.int64(3))
+    learner = cx.learners.cxgrad(cx.models.Conv4(5), inner_lr=np.float64(0.05), num_steps=np.int64(3))  # pyright: ignore
     expected = {
         "inner_lr": 0.05, "context_lr": 1.0, "num_steps": 3, "context_dim": 100, "first_order": False,
         "context_update": "task", "differentiate_first_context": False, "remat": False,
