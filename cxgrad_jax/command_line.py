@@ -90,8 +90,8 @@ def overrides(given: Sequence[str], configs: Iterable[ConfigDict], others: str) 
             raise UserError(f"argument {name} is unknown; expected {others}, --config.FIELD=VALUE")
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "no configuration of these has it"
-            raise UserError(f"argument {name} is unknown; {hint}")
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(f"argument {name} is unknown; no configuration of these has it{hint}")
 
     def change(config):
         own = {f"--config.{field}" for field in configuration.fields(config)}

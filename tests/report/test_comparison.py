@@ -52,7 +52,8 @@ def test_one_table_in_three_forms(compared):
         )
         if row["name"] != "maml":
             test: Any = scipy.stats.ttest_rel(run["episode_accuracies"], first)
-            assert float(row["p_value"]) == pytest.approx(test.pvalue)
+            alike = run["episode_accuracies"] == first  # the t-test is not defined there
+            assert float(row["p_value"]) == pytest.approx(1.0 if alike else test.pvalue)
             difference = np.mean(run["episode_accuracies"]) - np.mean(first)
             assert float(row["difference"]) == pytest.approx(difference, abs=1e-6)
     lines = [line for line in told.splitlines() if line.startswith("| ")]
@@ -76,7 +77,8 @@ def test_a_wide_table_in_latex(compared, tiny_data):
 
 
 def test_several_seeds_in_folders_of_their_own(tiny_data, tmp_path):
-    done = compare(*arguments(tiny_data, tmp_path, ["proto_net", "matching_net"]), "--seeds=2")
+    given = [flag for flag in arguments(tiny_data, tmp_path, ["proto_net", "matching_net"]) if "learner." not in flag]
+    done = compare(*given, "--seeds=2")
     assert done.returncode == 0, done.stderr
     found = {name: [results(tmp_path / name / f"seed_{i}") for i in range(2)] for name in ("proto_net", "matching_net")}
     assert [each["config"]["seed"] for each in found["proto_net"]] == [0, 1]
