@@ -6,7 +6,7 @@ import difflib
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from logging import LogRecord
+from logging import ERROR, LogRecord
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -144,7 +144,7 @@ def exit_status(action: Callable[[], None]) -> int:
 def _is_worth_reading(record: LogRecord) -> bool:
     """Whether a line of the log is shown. Orbax also warns of what is done on purpose; ``--verbosity=info`` has it."""
     ours = "orbax" not in Path(record.pathname).parts
-    return ours or record.levelno >= logging.converter.STANDARD_ERROR or logging.get_verbosity() > logging.WARNING
+    return ours or record.levelno >= ERROR or logging.get_verbosity() > logging.WARNING
 
 
 def start(run: Callable[[list[str]], int]) -> NoReturn:
