@@ -4,6 +4,7 @@ import configparser
 import io
 import json
 import os
+import pwd
 import re
 import runpy
 import subprocess
@@ -19,6 +20,7 @@ from runs import environment, told
 import cxgrad_jax
 from cxgrad_jax import cli, command_line, runtime
 from cxgrad_jax.data import _layout
+from cxgrad_jax.data._tfds import accounts_without_names
 from cxgrad_jax.data.datasets import facts
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.training import config_files
@@ -127,6 +129,18 @@ def test_without_a_home_programs_are_not_kept(monkeypatch):
         assert jax.config.jax_compilation_cache_dir is None  # pyright: ignore[reportAttributeAccessIssue]
     finally:
         jax.config.update("jax_compilation_cache_dir", folder)
+
+
+def test_without_an_account_there_is_no_home_while_tfds_prepares(monkeypatch):
+    def none(number):
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", none)
+    with accounts_without_names():
+        assert pwd.getpwuid(54321).pw_name == "54321"
+        with pytest.raises(RuntimeError, match="home"):  # which matplotlib expects
+            Path.home()
 
 
 def test_configurations_have_names(tmp_path, monkeypatch):

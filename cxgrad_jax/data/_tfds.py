@@ -43,7 +43,8 @@ def accounts_without_names() -> Iterator[None]:
             try:
                 return look_up(number)
             except KeyError:
-                return types.SimpleNamespace(**{attribute: str(number)})
+                # With this home, the path of a home folder is not known, as without an account: matplotlib asks for it.
+                return types.SimpleNamespace(**{attribute: str(number), "pw_dir": "~"})
 
         return named
 
