@@ -45,7 +45,8 @@ print(f"jax {jax.__version__} on {len(devices)} device(s): {devices[0].device_ki
 # %% [markdown]
 # ## Data
 #
-# Glyphs are characters of several scripts, drawn with the fonts of matplotlib. They need no download. Training, validation
+# Glyphs are characters of several scripts, drawn with the fonts of matplotlib. They need no download. Training,
+# validation
 # and test have different characters. A *sampler* draws episodes: episode `i` is always the same.
 
 # %%
@@ -69,18 +70,20 @@ fig.tight_layout()
 # %% [markdown]
 # ## Learner
 #
-# A learner is four pure functions: `init`, `adapt`, `predict` and `loss`. `cxgrad` adapts a network by five gradient steps
+# A learner is four pure functions: `init`, `adapt`, `predict` and `loss`. `cxgrad` adapts a network by five gradient
+# steps
 # on the support set. Before each step it sets the norm of every convolution kernel, and with it the size of the step.
 
 # %%
 model = cx.models.Conv4(num_classes=5, features=32)
 learner = cx.learners.cxgrad(model, inner_lr=0.01, num_steps=5)
-learner
+print(learner)
 
 # %% [markdown]
 # ## Training
 #
-# `fit` minimises the query loss after adaptation. An iteration uses four episodes. The first iteration compiles the program.
+# `fit` minimises the query loss after adaptation. An iteration uses four episodes. The first iteration compiles the
+# program.
 
 # %%
 iterations = 20 if SMALL else 300
@@ -113,12 +116,13 @@ fig.tight_layout()
 
 # %%
 result = cx.evaluate(learner, params, test, episodes=40 if SMALL else 600)
-result
+print(result)
 
 # %% [markdown]
 # ## One episode before and after adaptation
 #
-# `adapt` returns the adapted network. `cx.analysis.unadapted` gives the network before its first step. Rows are the true
+# `adapt` returns the adapted network. `cx.analysis.unadapted` gives the network before its first step. Rows are the
+# true
 # classes, columns the predicted ones.
 
 # %%
