@@ -33,7 +33,7 @@ def traced_for(platform: str | None) -> AbstractContextManager[None]:
     ``jax.jit(f).trace(...)`` gives is lowered after the context has ended.
 
     Raises:
-      UserError: ``platform`` is not ``"cpu"``, ``"gpu"``, ``"tpu"`` or None.
+      UserError: ``platform`` is not ``"cpu"``, ``"gpu"`` (or ``"cuda"``, ``"rocm"``), ``"tpu"`` or None.
     """
     if platform is None:
         return nullcontext()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cxgrad_jax as cx
-from cxgrad_jax import parallel, platforms, runtime
+from cxgrad_jax import batching, platforms, runtime
 from cxgrad_jax.learners._inner_loop import scan_steps
 from cxgrad_jax.models import _fused
 from cxgrad_jax.models._convolution import convolution
@@ -100,9 +100,9 @@ def test_the_gradient_of_a_learner_can_be_made_for_absent_devices():
 
 
 def test_tasks_are_vectorised_on_accelerators_only():
-    assert parallel.default_chunk(4) == 1
+    assert batching.vectorised_tasks(4) == 1
     with platforms.traced_for("gpu"):
-        assert parallel.default_chunk(4) == 4
+        assert batching.vectorised_tasks(4) == 4
 
 
 def test_compiler_options_are_those_of_the_platform():
@@ -121,9 +121,11 @@ def test_a_gpu_is_a_gpu_whoever_made_it(told, platform, monkeypatch):
     assert platforms.current_platform() == platform
 
 
-def test_another_platform_is_refused():
-    with pytest.raises(cx.UserError, match="platform is 'cuda'; expected one of cpu, gpu, tpu"):
-        platforms.traced_for("cuda")
+def test_the_makers_names_of_a_gpu_are_known_and_other_platforms_refused():
+    with platforms.traced_for("cuda"):
+        assert platforms.current_platform() == "gpu"
+    with pytest.raises(cx.UserError, match="platform is 'metal'; expected one of cpu, gpu, tpu"):
+        platforms.traced_for("metal")
 
 
 def test_only_platforms_asks_jax():
