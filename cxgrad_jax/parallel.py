@@ -55,7 +55,7 @@ def vary(tree: Any) -> Any:
     """
     if hasattr(jax.lax, "pcast"):
         return jax.lax.pcast(tree, TASK_AXIS, to="varying")
-    return jax.lax.pvary(tree, TASK_AXIS)  # jax 0.7 and 0.8 have no pcast
+    return getattr(jax.lax, "pvary")(tree, TASK_AXIS)  # noqa: B009  jax 0.7 and 0.8 have no pcast
 
 
 def mean_over_devices(tree: Any) -> Any:
