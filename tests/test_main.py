@@ -387,7 +387,7 @@ def test_status_of_a_process_that_a_mistake_ends(tmp_path):
 
 
 def test_status_of_a_process_that_a_defect_ends(tmp_path):
-    done = run(f"--workdir={tmp_path}", before="from cxgrad_jax.training import config; config.check = None")
+    done = run(f"--workdir={tmp_path}", before="from cxgrad_jax.training import checks; checks.check = None")
     assert done.returncode == 1 and "Traceback" in done.stderr
 
 
