@@ -13,7 +13,7 @@ from small import jitted
 from test_identities import FEATURES, WAY, double_precision, make_episode, meta_gradient, model, relative  # noqa: F401
 
 import cxgrad_jax as cx
-from cxgrad_jax import parallel
+from cxgrad_jax import batching, parallel
 
 PROTO, MATCHING, RELATION = cx.learners.proto_net, cx.learners.matching_net, cx.learners.relation_net
 FULL_CONTEXT = partial(MATCHING, full_context=True)
@@ -157,11 +157,11 @@ def test_every_way_of_batching_gives_the_same(factory):
     mesh, spec = parallel.task_mesh(2), P(parallel.TASK_AXIS)
 
     def on_two_devices(params, episodes):
-        found = parallel.mean_loss_and_gradients(learner.loss, parallel.vary(params), episodes, 1)
+        found = batching.mean_loss_and_gradients(learner.loss, parallel.vary(params), episodes, 1)
         return parallel.mean_over_devices(found)
 
     spread = jax.jit(jax.shard_map(on_two_devices, mesh=mesh, in_specs=(P(), spec), out_specs=P()))
-    vectorised = jax.jit(lambda params, episodes: parallel.mean_loss_and_gradients(learner.loss, params, episodes, 4))
+    vectorised = jax.jit(lambda params, episodes: batching.mean_loss_and_gradients(learner.loss, params, episodes, 4))
     for way in (spread, vectorised):
         assert relative(ravel_pytree(way(params, episodes))[0], ravel_pytree(expected)[0]) < 1e-11
 
