@@ -73,8 +73,11 @@ def trace_of(task: Any) -> dict[str, Any]:
 
 
 def with_fast(task: Any, fast: dict[str, jax.Array]) -> Any:
-    """``task`` whose adapted parameters are ``fast``, by path."""
-    return task._replace(model=merge({**by_path(task.model), **fast}))
+    """``task`` whose adapted parameters are ``fast``, by path.
+
+    Statistics of the support set that it keeps are those of its own parameters, so they are left out.
+    """
+    return task._replace(model=merge({**by_path(task.model), **fast}), statistics={})
 
 
 def unadapted(task: Any) -> Any:

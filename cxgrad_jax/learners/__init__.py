@@ -18,7 +18,7 @@ from cxgrad_jax.learners._maml import maml
 from cxgrad_jax.learners._maml_plus_plus import maml_plus_plus
 from cxgrad_jax.learners._matching_net import matching_net
 from cxgrad_jax.learners._meta_sgd import every_parameter, meta_sgd
-from cxgrad_jax.learners._model import apply_model, module_classes
+from cxgrad_jax.learners._model import apply_model, batch_statistics, module_classes
 from cxgrad_jax.learners._modgrad import last_two_convolutions, modgrad
 from cxgrad_jax.learners._proto_net import proto_net
 from cxgrad_jax.learners._relation_net import relation_net
@@ -32,10 +32,9 @@ LABEL_FUNCTIONS = ("body_labels", "default_labels", "every_parameter", "last_two
 
 __all__ = [
     "LABEL_FUNCTIONS", "NAMES",
-    "Adapted", "MetaLearner", "accuracy", "apply_model", "by_path", "cross_entropy", "describe", "described",
-    "from_spec",
-    "gradient_based", "merge", "module_classes", "scan_steps", "sgd", "split_by_label", "support_gradients",
-    "support_loss",
+    "Adapted", "MetaLearner", "accuracy", "apply_model", "batch_statistics", "by_path", "cross_entropy", "describe",
+    "described", "from_spec", "gradient_based", "merge", "module_classes", "scan_steps", "sgd", "split_by_label",
+    "support_gradients", "support_loss",
     "alfa", "anil", "body_labels", "boil", "cavia", "cxgrad", "cxgrad_explicit", "default_labels", "every_parameter",
     "l2f", "last_two_convolutions", "maml", "maml_plus_plus", "matching_net", "meta_sgd", "modgrad", "proto_net",
     "relation_net",

@@ -32,6 +32,7 @@ def alfa(
     first_order: bool = False,
     remat: bool = False,
     param_labels: ParamLabels = default_labels,
+    query_statistics: str = "query",
 ) -> MetaLearner:
     """ALFA with MAML's learned start.
 
@@ -43,6 +44,8 @@ def alfa(
       first_order: the outer loop takes inner gradients for constants.
       remat: compute inner steps anew in the outer backward pass, to save memory.
       param_labels: which parameters adapt.
+      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+        (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
     Meta-parameters: ``{"model": ..., "inner_lr": alpha, "decay": beta, "generator": {"hidden": ..., "output": ...}}``;
     alpha and beta, each ``[num_steps]``, have the structure of the model's adapted part. Trace: ``"support_loss"
@@ -79,4 +82,4 @@ def alfa(
         generator = init_mlp(key, 2 * len(theta), 2 * len(theta), 2 * len(theta), images.dtype)
         return {"inner_lr": everywhere(initial_lr), "decay": everywhere(initial_decay), "generator": generator}
 
-    return gradient_based(model, adapt, init_extra, param_labels=param_labels)
+    return gradient_based(model, adapt, init_extra, param_labels=param_labels, query_statistics=query_statistics)

@@ -27,7 +27,14 @@ def head_labels(path: str, leaf: jax.Array) -> str:
 
 
 @described
-def anil(model: nn.Module, *, inner_lr: float = 0.1, num_steps: int = 5, first_order: bool = False) -> MetaLearner:
+def anil(
+    model: nn.Module,
+    *,
+    inner_lr: float = 0.1,
+    num_steps: int = 5,
+    first_order: bool = False,
+    query_statistics: str = "query",
+) -> MetaLearner:
     """ANIL that encodes support and query images in separate passes. The support features are computed once.
 
     Args:
@@ -35,6 +42,8 @@ def anil(model: nn.Module, *, inner_lr: float = 0.1, num_steps: int = 5, first_o
       inner_lr: alpha.
       num_steps: inner steps.
       first_order: the outer loop takes inner gradients for constants.
+      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+        (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
     Meta-parameters: ``{"model": ...}``. Trace: ``"support_loss" [num_steps]``, before each update.
 
@@ -60,4 +69,4 @@ def anil(model: nn.Module, *, inner_lr: float = 0.1, num_steps: int = 5, first_o
         head, trace = scan_steps(step, dict(params["model"]["head"]), num_steps, remat=False)
         return Adapted({**params["model"], "head": head}, trace)
 
-    return gradient_based(model, adapt, param_labels=head_labels)
+    return gradient_based(model, adapt, param_labels=head_labels, query_statistics=query_statistics)

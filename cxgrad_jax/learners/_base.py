@@ -14,7 +14,15 @@ from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._checks import check_images, check_labels, check_model, fitting, nan_where_wrong
 from cxgrad_jax.learners._labels import ParamLabels, default_labels
-from cxgrad_jax.learners._model import Params, apply_model, as_float, init_model, num_outputs
+from cxgrad_jax.learners._model import (
+    Params,
+    Statistics,
+    apply_model,
+    as_float,
+    batch_statistics,
+    init_model,
+    num_outputs,
+)
 
 Metrics = dict[str, jax.Array]
 
@@ -99,10 +107,13 @@ class Adapted(NamedTuple):
       trace: arrays with a leading axis of inner steps, such as ``"support_loss" [num_steps]``. Among them is
         ``"fast"``, a dict of the adapted parameters by path, as each step takes its gradient there;
         ``cxgrad_jax.analysis`` needs it. Compiled code does not compute what its caller does not use.
+      statistics: means and variances by which ``predict`` normalises the query images; if empty, it normalises them by
+        their own.
     """
 
     model: Params
     trace: dict[str, Any]
+    statistics: Statistics = {}  # never changed in place
 
 
 def gradient_based(
@@ -111,6 +122,7 @@ def gradient_based(
     init_extra: InitExtra | None = None,
     loss: Loss | None = None,
     param_labels: ParamLabels | None = default_labels,
+    query_statistics: str = "query",
 ) -> MetaLearner:
     """Makes a learner of an inner loop: query logits come from the adapted model.
 
@@ -120,7 +132,9 @@ def gradient_based(
       init_extra: makes the meta-parameters beside ``"model"``, or in its place.
       loss: as ``MetaLearner.loss``; if None, the mean cross-entropy of the query set.
       param_labels: which parameters ``adapt`` adapts, for ``describe``.
+      query_statistics: by what batch normalisations normalise the query images (``with_statistics``).
     """
+    adapt = with_statistics(model, adapt, query_statistics)
 
     def init(key, images):
         images = as_float(images)
@@ -129,11 +143,39 @@ def gradient_based(
         extra = init_extra(extra_key, model_params, images) if init_extra else {}
         return {"model": model_params, **extra}
 
+    predict = predict_adapted(model)
+    return checked(model, init, adapt, predict, loss or query_loss(adapt, predict), param_labels)
+
+
+def predict_adapted(model: nn.Module) -> Predict:
+    """Makes ``MetaLearner.predict`` of a model whose parameters ``Adapted`` holds."""
+
     def predict(params, adapted, query_images):
         del params
-        return apply_model(model, adapted.model, query_images)
+        return apply_model(model, adapted.model, query_images, statistics=adapted.statistics)
 
-    return checked(model, init, adapt, predict, loss or query_loss(adapt, predict), param_labels)
+    return predict
+
+
+def with_statistics(model: nn.Module, adapt: Adapt, query_statistics: str) -> Adapt:
+    """``adapt`` whose result keeps what is to normalise the query images.
+
+    Args:
+      model: the model that ``adapt`` adapts.
+      adapt: ``(params, support_images, support_labels) -> Adapted``.
+      query_statistics: ``"query"``: the query images' own statistics, as in the official codes. The prediction for an
+        image then depends on the others in its batch (transductive). ``"support"``: the support set's at the adapted
+        parameters. The prediction for an image then depends on that image alone (inductive).
+    """
+    if query_statistics == "query":
+        return adapt
+
+    @functools.wraps(adapt)
+    def adapt_and_record(params, support_images, support_labels):
+        adapted = adapt(params, support_images, support_labels)
+        return adapted._replace(statistics=batch_statistics(model, adapted.model, support_images))
+
+    return adapt_and_record
 
 
 def checked(

@@ -32,6 +32,7 @@ def boil(
     first_order: bool = False,
     remat: bool = False,
     param_labels: ParamLabels = body_labels,
+    query_statistics: str = "query",
 ) -> MetaLearner:
     """BOIL with the mean support cross-entropy; arguments, meta-parameters and trace as ``maml``.
 
@@ -39,7 +40,8 @@ def boil(
       UserError: in ``init``, the model has no layer named head and no ``param_labels`` tell which parameters adapt.
     """
     learner = maml(
-        model, inner_lr=inner_lr, num_steps=num_steps, first_order=first_order, remat=remat, param_labels=param_labels
+        model, inner_lr=inner_lr, num_steps=num_steps, first_order=first_order, remat=remat, param_labels=param_labels,
+        query_statistics=query_statistics,
     )  # fmt: skip
 
     def init(key, images):

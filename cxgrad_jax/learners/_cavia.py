@@ -19,7 +19,7 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._base import MetaLearner, checked, cross_entropy, query_loss
 from cxgrad_jax.learners._inner_loop import constant_if, scan_steps, sgd
 from cxgrad_jax.learners._mlp import linear
-from cxgrad_jax.learners._model import apply_model, as_float, init_model
+from cxgrad_jax.learners._model import Statistics, apply_model, as_float, batch_statistics, init_model
 from cxgrad_jax.learners._spec import described
 
 
@@ -29,10 +29,12 @@ class Context(NamedTuple):
     Attributes:
       context: nu ``[context_dim]`` after the inner loop.
       trace: ``"support_loss" [num_steps]`` and ``"context" [num_steps, context_dim]``, before each update.
+      statistics: as of ``Adapted``.
     """
 
     context: jax.Array
     trace: dict[str, jax.Array]
+    statistics: Statistics = {}  # never changed in place
 
 
 @described
@@ -43,6 +45,7 @@ def cavia(
     context_dim: int = 100,
     num_steps: int = 2,
     first_order: bool = False,
+    query_statistics: str = "query",
 ) -> MetaLearner:
     """CAVIA with the mean support cross-entropy.
 
@@ -52,6 +55,8 @@ def cavia(
       context_dim: size of the context.
       num_steps: inner steps.
       first_order: the outer loop takes inner gradients for constants.
+      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+        (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
     Meta-parameters: ``{"model": ..., "film": {"kernel": W, "bias": b}}``.
 
@@ -71,13 +76,13 @@ def cavia(
         }
         return {"model": init_model(model, model_key, images)[1], "film": film}
 
-    def logits_of(params, context, images):
-        film = tuple(jnp.split(linear(params["film"], context), 2))
-        return apply_model(model, params["model"], images, film=film)
+    def film_of(params, context):
+        return tuple(jnp.split(linear(params["film"], context), 2))
 
     def adapt(params, support_images, support_labels):
         def support_loss(context):
-            return cross_entropy(logits_of(params, context, support_images), support_labels)
+            logits = apply_model(model, params["model"], support_images, film=film_of(params, context))
+            return cross_entropy(logits, support_labels)
 
         def step(context, _):
             loss, gradient = jax.value_and_grad(support_loss)(context)
@@ -85,9 +90,14 @@ def cavia(
             return updated, {"support_loss": loss, "context": context}
 
         start = jnp.zeros_like(params["film"]["kernel"][:, 0])
-        return Context(*scan_steps(step, start, num_steps, remat=False))
+        context, trace = scan_steps(step, start, num_steps, remat=False)
+        if query_statistics == "query":
+            return Context(context, trace)
+        film = film_of(params, context)
+        return Context(context, trace, batch_statistics(model, params["model"], support_images, film=film))
 
     def predict(params, adapted, query_images):
-        return logits_of(params, adapted.context, query_images)
+        film = film_of(params, adapted.context)
+        return apply_model(model, params["model"], query_images, statistics=adapted.statistics, film=film)
 
     return checked(model, init, adapt, predict, query_loss(adapt, predict))

@@ -26,7 +26,11 @@ AT_LEAST = {
 }  # fmt: skip
 POSITIVE = ("inner_lr", "initial_lr", "scale")
 NOT_NEGATIVE = ("context_lr", "initial_decay")
-CHOICES = {"context_update": ("task", "step"), "shot_reduction": ("sum", "mean")}
+CHOICES = {
+    "context_update": ("task", "step"),
+    "shot_reduction": ("sum", "mean"),
+    "query_statistics": ("query", "support"),
+}
 
 LOWEST, HIGHEST = -0.5, 1.5  # float images may leave [0, 1] a little, as resampling makes them
 

@@ -38,6 +38,7 @@ def cxgrad(
     differentiate_first_context: bool = False,
     remat: bool = False,
     param_labels: ParamLabels = default_labels,
+    query_statistics: str = "query",
 ) -> MetaLearner:
     """CxGrad as the official code runs it.
 
@@ -54,6 +55,8 @@ def cxgrad(
         official code says no (that update is a constant), the paper's text says yes.
       remat: compute inner steps anew in the outer backward pass, to save memory.
       param_labels: which parameters are scaled, adapted, or learned by the outer loop only (``default_labels``).
+      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+        (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
     Meta-parameters: ``{"model": ..., "generator": {"hidden": ..., "output": ...}}``. Trace: ``"support_loss" [steps]``;
     ``"gamma" [steps, L]`` and ``"context" [steps, context_dim]`` as used to scale in each step; ``"fast"``, the scaled
@@ -102,7 +105,7 @@ def cxgrad(
         classes = module_classes(model, images)
         return {"generator": init_generator(key, model_params, param_labels, classes, context_dim, images.dtype)}
 
-    return gradient_based(model, adapt, init_extra, param_labels=param_labels)
+    return gradient_based(model, adapt, init_extra, param_labels=param_labels, query_statistics=query_statistics)
 
 
 def init_generator(key, model_params, param_labels: ParamLabels, classes, context_dim: int, dtype) -> dict:

@@ -39,6 +39,7 @@ def cxgrad_explicit(
     context_update: str = "task",
     remat: bool = False,
     param_labels: ParamLabels = default_labels,
+    query_statistics: str = "query",
 ) -> MetaLearner:
     """CxGrad with explicit scaling: two forward and two backward passes a step; arguments as ``cxgrad``.
 
@@ -81,4 +82,4 @@ def cxgrad_explicit(
         classes = module_classes(model, images)
         return {"generator": init_generator(key, model_params, param_labels, classes, context_dim, images.dtype)}
 
-    return gradient_based(model, adapt, init_extra, param_labels=param_labels)
+    return gradient_based(model, adapt, init_extra, param_labels=param_labels, query_statistics=query_statistics)

@@ -14,11 +14,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import Adapted, MetaLearner, gradient_based, query_loss
+from cxgrad_jax.learners._base import (
+    Adapted,
+    MetaLearner,
+    gradient_based,
+    predict_adapted,
+    query_loss,
+    with_statistics,
+)  # fmt: skip
 from cxgrad_jax.learners._inner_loop import first_order_at, scan_steps, sgd, support_gradients, traced_norms
 from cxgrad_jax.learners._labels import Fast, ParamLabels, default_labels, merge, split_by_label
 from cxgrad_jax.learners._mlp import init_mlp, mlp
-from cxgrad_jax.learners._model import apply_model, module_classes
+from cxgrad_jax.learners._model import module_classes
 from cxgrad_jax.learners._spec import described
 
 
@@ -33,6 +40,7 @@ def l2f(
     first_order: bool = False,
     remat: bool = False,
     param_labels: ParamLabels = default_labels,
+    query_statistics: str = "query",
 ) -> MetaLearner:
     """L2F on MAML.
 
@@ -46,6 +54,8 @@ def l2f(
       first_order: the outer loop always takes inner gradients for constants. The attenuation stays differentiated.
       remat: compute inner steps anew in the outer backward pass, to save memory.
       param_labels: which parameters adapt and are attenuated.
+      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+        (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
     Meta-parameters: ``{"model": ..., "attenuator": {"hidden": ..., "output": ...}}``. Trace: ``"support_loss"
     [steps]``, and of the one attenuation ``"gamma" [n]`` and ``"embedding" [n]``, e, in the order of
@@ -71,19 +81,16 @@ def l2f(
 
         return adapt
 
-    def predict(params, adapted, query_images):
-        del params
-        return apply_model(model, adapted.model, query_images)
-
     def loss(params, episode, iteration=None):
         now = first_order_at(first_order, first_order_epochs * epoch_iterations, iteration)
-        return query_loss(adapt_by(now), predict)(params, episode)
+        adapt_now = with_statistics(model, adapt_by(now), query_statistics)
+        return query_loss(adapt_now, predict_adapted(model))(params, episode)
 
     def init_attenuator(key, model_params, images):
         n = len(split_by_label(model_params, param_labels, module_classes(model, images))[0])
         return {"attenuator": init_mlp(key, n, n, n, images.dtype)}
 
-    return gradient_based(model, adapt_by(first_order), init_attenuator, loss, param_labels)
+    return gradient_based(model, adapt_by(first_order), init_attenuator, loss, param_labels, query_statistics)
 
 
 def tensor_means(tensors: Fast, paths: list[str]) -> jax.Array:

@@ -23,6 +23,7 @@ def maml(
     first_order: bool = False,
     remat: bool = False,
     param_labels: ParamLabels = default_labels,
+    query_statistics: str = "query",
 ) -> MetaLearner:
     """MAML with the mean support cross-entropy, 5 steps in training and test, and normalisation not adapted.
 
@@ -34,6 +35,8 @@ def maml(
       remat: compute inner steps anew in the outer backward pass, to save memory.
       param_labels: which parameters adapt, ``(path, value) -> "scaled" | "adapted" | "meta"``; the first two are the
         same here.
+      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+        (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
     Meta-parameters: ``{"model": ...}``. Trace: ``"support_loss"`` and ``"gradient_norm/LAYER" [num_steps]`` and
     ``"fast"``, before each update.
@@ -52,4 +55,4 @@ def maml(
         theta, trace = scan_steps(step, theta, num_steps, remat)
         return Adapted(merge(theta, frozen), trace)
 
-    return gradient_based(model, adapt, param_labels=param_labels)
+    return gradient_based(model, adapt, param_labels=param_labels, query_statistics=query_statistics)

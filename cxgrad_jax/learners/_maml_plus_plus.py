@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from cxgrad_jax.learners._base import Adapted, MetaLearner, cross_entropy, gradient_based, query_metrics
 from cxgrad_jax.learners._inner_loop import first_order_at, scan_steps, sgd, support_gradients, traced_norms
 from cxgrad_jax.learners._labels import ParamLabels, by_path, default_labels, merge, split_by_label
-from cxgrad_jax.learners._model import apply_model, module_classes
+from cxgrad_jax.learners._model import apply_model, batch_statistics, module_classes
 from cxgrad_jax.learners._spec import described
 
 
@@ -38,6 +38,7 @@ def maml_plus_plus(
     first_order: bool = False,
     remat: bool = False,
     param_labels: ParamLabels = default_labels,
+    query_statistics: str = "query",
 ) -> MetaLearner:
     """MAML++ as the official code runs it.
 
@@ -51,6 +52,8 @@ def maml_plus_plus(
       first_order: the outer loop always takes inner gradients for constants.
       remat: compute inner steps anew in the outer backward pass, to save memory.
       param_labels: which parameters adapt; those labelled ``"meta"`` (normalisation) get a row for every step.
+      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+        (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
     Meta-parameters: ``{"model": ..., "inner_lr": ...}``; in the model, what does not adapt has a leading axis
     ``[num_steps]``; the rates, each ``[num_steps]``, have the structure of the model's adapted part. Trace:
@@ -78,7 +81,13 @@ def maml_plus_plus(
     def loss(params, episode, iteration=None):
         now = first_order_at(first_order, first_order_epochs * epoch_iterations, iteration)
         models, trace = inner_loop(params, episode.support_images, episode.support_labels, now)
-        logits = apply_model(model, jax.tree.map(lambda x: x[-1], models), episode.query_images)
+
+        def logits_of(model_params):
+            own = query_statistics == "query"
+            statistics = None if own else batch_statistics(model, model_params, episode.support_images)
+            return apply_model(model, model_params, episode.query_images, statistics=statistics)
+
+        logits = logits_of(jax.tree.map(lambda x: x[-1], models))
         last = cross_entropy(logits, episode.query_labels)
         metrics = query_metrics(logits, episode.query_labels, trace)
         if iteration is None or num_steps == 1 or multi_step_epochs == 0:
@@ -86,7 +95,7 @@ def maml_plus_plus(
 
         @jax.checkpoint  # without it, the activations of these passes would be kept even where the passes are left out
         def weighted(model_params, weight):
-            return weight * cross_entropy(apply_model(model, model_params, episode.query_images), episode.query_labels)
+            return weight * cross_entropy(logits_of(model_params), episode.query_labels)
 
         def multi_step(models, last):
             weights = step_weights(iteration // epoch_iterations, num_steps, multi_step_epochs).astype(last.dtype)
@@ -103,7 +112,7 @@ def maml_plus_plus(
         rows = {path: jnp.broadcast_to(value, (num_steps, *value.shape)) for path, value in rows.items()}
         return {"model": merge(theta, rows), "inner_lr": merge(rates)}
 
-    return gradient_based(model, adapt, init_extra, loss, param_labels)
+    return gradient_based(model, adapt, init_extra, loss, param_labels, query_statistics)
 
 
 def step_weights(epoch: jax.Array | int, num_steps: int, epochs: int) -> jax.Array:

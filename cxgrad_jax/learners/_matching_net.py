@@ -30,7 +30,12 @@ NORM_FLOOR = 1e-5  # added to the length of a feature vector
 
 @described
 def matching_net(
-    model: nn.Module, *, scale: float = 100.0, full_context: bool = False, joint_normalisation: bool = False
+    model: nn.Module,
+    *,
+    scale: float = 100.0,
+    full_context: bool = False,
+    joint_normalisation: bool = False,
+    query_statistics: str = "query",
 ) -> MetaLearner:
     """MatchingNet with the mean negative logarithm of the query images' shares.
 
@@ -39,16 +44,18 @@ def matching_net(
       scale: of the cosine.
       full_context: whether full-context embeddings are used; an LSTM of D units runs N times a query image.
       joint_normalisation: whether support and query images are encoded in one batch, as CloserLookFewShot does.
+      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+        (transductive), or ``"support"``, those of the support set (inductive; not with ``joint_normalisation``).
 
     Meta-parameters: ``{"model": ...}`` without a head, and with ``full_context`` the LSTMs ``{"context": {"forward",
-    "backward", "query"}}``. ``adapt`` returns the support features ``[N, D]`` with their labels, or with
-    ``joint_normalisation`` the support images with theirs. Logits are ``log(p + 1e-6)``.
+    "backward", "query"}}``. ``adapt`` describes the episode by the support features ``[N, D]`` with their
+    labels, or with ``joint_normalisation`` by the support images with theirs. Logits are ``log(p + 1e-6)``.
     """
 
     def describe(params, features, labels):
         return Support(support_context(params["context"], features) if full_context else features, labels)
 
-    def compare(params, support, features):
+    def compare(params, support, features, statistics):
         if full_context:
             features = query_context(params["context"], features, support.inputs)
         cosine = jnp.matmul(unit(features), unit(support.inputs).T, precision="highest")
@@ -69,7 +76,8 @@ def matching_net(
 
     return metric_based(
         model, "embed", describe, compare,
-        objective=objective, init_extra=init_context if full_context else None, joint_normalisation=joint_normalisation,
+        objective=objective, init_extra=init_context if full_context else None,
+        query_statistics=query_statistics, joint_normalisation=joint_normalisation,
     )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ def meta_sgd(
     first_order: bool = False,
     remat: bool = False,
     param_labels: ParamLabels = every_parameter,
+    query_statistics: str = "query",
 ) -> MetaLearner:
     """Meta-SGD with the mean support cross-entropy.
 
@@ -44,6 +45,8 @@ def meta_sgd(
       first_order: the outer loop takes inner gradients for constants.
       remat: compute inner steps anew in the outer backward pass, to save memory.
       param_labels: which parameters adapt (``default_labels`` leaves normalisation out).
+      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+        (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
     Meta-parameters: ``{"model": ..., "inner_lr": alpha, in the structure of the model's adapted part}``. Trace:
     ``"support_loss" [num_steps]``, before each update.
@@ -67,4 +70,4 @@ def meta_sgd(
         theta, _, _ = split_by_label(model_params, param_labels, module_classes(model, images))
         return {"inner_lr": merge({path: jnp.full_like(value, initial_lr) for path, value in theta.items()})}
 
-    return gradient_based(model, adapt, init_rates, param_labels=param_labels)
+    return gradient_based(model, adapt, init_rates, param_labels=param_labels, query_statistics=query_statistics)

@@ -1,8 +1,9 @@
 """What the metric learners share: an encoder in place of a classifier, and no parameter that adapts.
 
 Features of the support images describe an episode. The class of a query image follows from comparing its features with
-that description. All normalisation is by the statistics of the current forward pass, in training and test alike. The
-public codes of ProtoNet and MatchingNet switch to running averages at evaluation, which is not offered.
+that description. Batch normalisations take the statistics of the current forward pass or of the support set, in
+training and test alike. The public codes of ProtoNet and MatchingNet switch to running averages at evaluation, which is
+not offered.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,22 @@ import jax.numpy as jnp
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._base import MetaLearner, Objective, checked, query_loss
 from cxgrad_jax.learners._checks import nan_where_wrong
-from cxgrad_jax.learners._model import Params, apply_model, as_float, init_model
+from cxgrad_jax.learners._model import Params, Statistics, apply_model, as_float, batch_statistics, init_model
+
+
+class Described(NamedTuple):
+    """What ``adapt`` returns.
+
+    Attributes:
+      episode: the description of the support set by which ``predict`` compares query images.
+      encoder: means and variances by which the encoder normalises query images; if empty, it normalises them by their
+        own.
+      comparison: the same of the network that compares, where there is one.
+    """
+
+    episode: Any
+    encoder: Statistics = {}  # never changed in place
+    comparison: Statistics = {}
 
 
 class Support(NamedTuple):
@@ -34,8 +50,10 @@ def metric_based(
     model: nn.Module,
     encode: str,
     describe: Callable[[Params, jax.Array, jax.Array], Any],
-    compare: Callable[[Params, Any, jax.Array], jax.Array],
+    compare: Callable[[Params, Any, jax.Array, Statistics], jax.Array],
     *,
+    query_statistics: str,
+    comparison_statistics: Callable[[Params, Any, jax.Array], Statistics] | None = None,
     objective: Objective | None = None,
     init_extra: Callable[[jax.Array, jax.Array], dict[str, Params]] | None = None,
     joint_normalisation: bool = False,
@@ -46,8 +64,12 @@ def metric_based(
       model: a ``flax.linen`` module with ``num_classes`` (the way) and the method ``encode``. Its head is not used
         and gets no parameters.
       encode: the model's method ``images [N, H, W, C] -> features [N, ...]``.
-      describe: ``(params, support features, labels [N]) -> adapted``.
-      compare: ``(params, adapted, query features) -> logits [N, way]``.
+      describe: ``(params, support features, labels [N]) -> description``.
+      compare: ``(params, description, query features, statistics) -> logits [N, way]``.
+      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics, or
+        ``"support"``, those of the support set.
+      comparison_statistics: ``(params, description, support features) -> statistics`` of ``compare`` on the support
+        set, where it has a network with normalisations.
       objective: of logits and labels; cross-entropy if None.
       init_extra: ``(key, features) -> dict`` of meta-parameters beside ``"model"``.
       joint_normalisation: whether support and query images are encoded in one batch, so that batch statistics are of
@@ -62,8 +84,14 @@ def metric_based(
     if not isinstance(getattr(model, "num_classes", None), int):
         raise UserError(f"{name} has no num_classes; metric learners need it, the way of the episodes")
 
-    def features_of(params, images):
-        return apply_model(model, params["model"], images, encode)
+    if joint_normalisation and query_statistics != "query":
+        raise UserError(
+            f"query_statistics is {query_statistics!r}, but joint_normalisation normalises support and query images "
+            "together; expected 'query' with it"
+        )
+
+    def features_of(params, images, statistics=None):
+        return apply_model(model, params["model"], images, encode, statistics=statistics)
 
     def init(key, images):
         model_key, extra_key = jax.random.split(key)
@@ -72,17 +100,25 @@ def metric_based(
 
     def adapt(params, support_images, support_labels):
         if joint_normalisation:
-            return Support(support_images, support_labels)
-        return describe(params, features_of(params, support_images), support_labels)
+            return Described(Support(support_images, support_labels))
+        features = features_of(params, support_images)
+        episode = describe(params, features, support_labels)
+        if query_statistics == "query":
+            return Described(episode)
+        encoder = batch_statistics(model, params["model"], support_images, encode)
+        return Described(
+            episode, encoder, comparison_statistics(params, episode, features) if comparison_statistics else {}
+        )
 
     def predict(params, adapted, query_images):
         if not joint_normalisation:
-            return compare(params, adapted, features_of(params, query_images))
-        num_support = len(adapted.labels)
-        dtype = jax.tree.leaves(params)[0].dtype
-        images = [as_float(images, dtype) for images in (adapted.inputs, query_images)]
-        features = features_of(params, jnp.concatenate(images))
-        return compare(params, describe(params, features[:num_support], adapted.labels), features[num_support:])
+            features = features_of(params, query_images, adapted.encoder)
+            return compare(params, adapted.episode, features, adapted.comparison)
+        support, dtype = adapted.episode, jax.tree.leaves(params)[0].dtype
+        images = [as_float(images, dtype) for images in (support.inputs, query_images)]
+        features, num_support = features_of(params, jnp.concatenate(images)), len(support.labels)
+        episode = describe(params, features[:num_support], support.labels)
+        return compare(params, episode, features[num_support:], {})
 
     return checked(model, init, adapt, predict, query_loss(adapt, predict, objective))
 

@@ -1,6 +1,7 @@
 """How a learner applies a model: images as floats, its parameters, its output, its modules."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from cxgrad_jax.errors import UserError
 
 Params = Any  # a pytree of meta-parameters
+Statistics = Any  # means and variances of batch normalisations: flax's collection "batch_stats"
 ModuleClass = type[nn.Module]
 
 
@@ -39,19 +41,77 @@ def init_model(model: nn.Module, key: jax.Array, images: Any, method: str = "__c
 
 
 def apply_model(
-    model: nn.Module, model_params: Params, images: jax.Array, method: str = "__call__", **keywords: Any
+    model: nn.Module,
+    model_params: Params,
+    images: jax.Array,
+    method: str = "__call__",
+    *,
+    statistics: Statistics | None = None,
+    **keywords: Any,
 ) -> jax.Array:
     """Logits ``[N, way]`` of ``images [N, H, W, C]``, or what else ``method`` of the model gives.
 
-    Running statistics that a model keeps are dropped.
+    Args:
+      model: a ``flax.linen`` module.
+      model_params: its parameters.
+      images: uint8 or floats in [0, 1].
+      method: of the model.
+      statistics: of ``batch_statistics``, by which batch normalisations are to normalise. If None or empty, they
+        normalise by the statistics of ``images``.
+      keywords: further arguments of ``method``.
 
     Raises:
       UserError: the images are too small for the model.
     """
+    return _apply(model, model_params, images, method, statistics, keywords)[0]
+
+
+def batch_statistics(
+    model: nn.Module, model_params: Params, images: jax.Array, method: str = "__call__", **keywords: Any
+) -> Statistics:
+    """What the batch normalisations of the model find in ``images``: means and variances, by module.
+
+    That is flax's collection ``"batch_stats"``; it is empty for a model without batch normalisation. Both this
+    package's and flax's are known, the latter whatever its momentum. Arguments as ``apply_model``.
+    """
+    return _apply(model, model_params, images, method, None, keywords)[1]
+
+
+def _apply(model, model_params, images, method, statistics, keywords) -> tuple[jax.Array, Statistics]:
+    """The output, and the statistics that were used."""
     images = as_float(images, jax.tree.leaves(model_params)[0].dtype)
-    with nn.intercept_methods(_refuse_empty_maps(images.shape)):
-        output, _ = model.apply({"params": model_params}, images, mutable=["batch_stats"], method=method, **keywords)
-    return output
+    with nn.intercept_methods(_refuse_empty_maps(images.shape)), nn.intercept_methods(_flax_batch_norm):
+        if statistics:
+            variables = {"params": model_params, "batch_stats": statistics}
+            return model.apply(variables, images, method=method, **keywords), statistics  # pyright: ignore
+        output, found = model.apply(
+            {"params": model_params}, images, mutable=["batch_stats"], method=method, **keywords
+        )
+        return output, found.get("batch_stats", {})
+
+
+def _flax_batch_norm(call, arguments, keywords, context):
+    """For ``nn.intercept_methods``: flax's BatchNorm takes and returns statistics as this package's ``Norm`` does."""
+    module = context.module
+    if not (isinstance(module, nn.BatchNorm) and context.method_name == "__call__") or module.is_initializing():
+        return call(*arguments, **keywords)
+    x = arguments[0] if arguments else keywords["x"]
+    features = {axis % x.ndim for axis in (module.axis if isinstance(module.axis, Sequence) else (module.axis,))}
+    others = tuple(axis for axis in range(x.ndim) if axis not in features)
+    if module.is_mutable_collection("batch_stats"):
+        output = call(*arguments, **keywords)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        for name, value in {"mean": jnp.mean(wide, axis=others), "var": jnp.var(wide, axis=others)}.items():
+            module.put_variable("batch_stats", name, value)
+        return output
+
+    def broadcast(collection, name):
+        return jnp.expand_dims(module.get_variable(collection, name), others)
+
+    y = (x - broadcast("batch_stats", "mean")) * jax.lax.rsqrt(broadcast("batch_stats", "var") + module.epsilon)
+    y = y * broadcast("params", "scale") if module.use_scale else y
+    y = y + broadcast("params", "bias") if module.use_bias else y
+    return y if module.dtype is None else y.astype(module.dtype)
 
 
 def module_classes(model: nn.Module, images: Any) -> dict[str, ModuleClass]:

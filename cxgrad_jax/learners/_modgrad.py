@@ -43,6 +43,7 @@ def modgrad(
     num_passes: int = 2,
     num_mix: int = 5,
     param_labels: ParamLabels = last_two_convolutions,
+    query_statistics: str = "query",
 ) -> MetaLearner:
     """ModGrad with the mean support cross-entropy, second order.
 
@@ -53,6 +54,8 @@ def modgrad(
       num_passes: P.
       num_mix: vectors of a mixture.
       param_labels: which parameters adapt: convolution kernels and biases.
+      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+        (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
     Meta-parameters: ``{"model": ..., "modulator": ...}``. The modulator has the structure of the model's adapted part,
     with an MLP for each of ``"u"`` and ``"v"`` (a bias has no ``"v"``). Trace: ``"support_loss" [P + 1]``, at theta and
@@ -98,7 +101,7 @@ def modgrad(
             }
         return {"modulator": merge(modulators)}
 
-    return gradient_based(model, adapt, init_modulators, param_labels=param_labels)
+    return gradient_based(model, adapt, init_modulators, param_labels=param_labels, query_statistics=query_statistics)
 
 
 def vector_sizes(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -18,21 +18,26 @@ from cxgrad_jax.learners._spec import described
 
 
 @described
-def proto_net(model: nn.Module, *, joint_normalisation: bool = False) -> MetaLearner:
+def proto_net(model: nn.Module, *, joint_normalisation: bool = False, query_statistics: str = "query") -> MetaLearner:
     """ProtoNet with the mean query cross-entropy.
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
       joint_normalisation: whether support and query images are encoded in one batch, as the authors' code does.
+      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+        (transductive), or ``"support"``, those of the support set (inductive; not with ``joint_normalisation``).
 
-    Meta-parameters: ``{"model": ...}`` without a head. ``adapt`` returns the prototypes ``[way, D]``, or with
-    ``joint_normalisation`` the support images and labels.
+    Meta-parameters: ``{"model": ...}`` without a head. ``adapt`` describes the episode by the prototypes
+    ``[way, D]``, or with ``joint_normalisation`` by the support images and labels.
     """
 
     def describe(params, features, labels):
         return mean_by_class(features, labels, model.num_classes)
 
-    def compare(params, prototypes, features):
+    def compare(params, prototypes, features, statistics):
         return -jnp.sum((features[:, None] - prototypes) ** 2, axis=-1)
 
-    return metric_based(model, "embed", describe, compare, joint_normalisation=joint_normalisation)
+    return metric_based(
+        model, "embed", describe, compare,
+        query_statistics=query_statistics, joint_normalisation=joint_normalisation,
+    )  # fmt: skip

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from cxgrad_jax.learners._base import MetaLearner
 from cxgrad_jax.learners._metric import mean_by_class, members, metric_based, sum_by_class
+from cxgrad_jax.learners._model import apply_model, batch_statistics
 from cxgrad_jax.learners._spec import described
 from cxgrad_jax.models import RelationHead
 
@@ -24,7 +25,9 @@ CLASS_FEATURES = {"sum": sum_by_class, "mean": mean_by_class}
 
 
 @described
-def relation_net(model: nn.Module, *, shot_reduction: str = "sum", hidden: int = 8) -> MetaLearner:
+def relation_net(
+    model: nn.Module, *, shot_reduction: str = "sum", hidden: int = 8, query_statistics: str = "query"
+) -> MetaLearner:
     """RelationNet with the mean squared error of the relation scores.
 
     Args:
@@ -33,9 +36,12 @@ def relation_net(model: nn.Module, *, shot_reduction: str = "sum", hidden: int =
         fields.
       shot_reduction: ``"sum"`` of a class's support maps as in the authors' code, or ``"mean"``.
       hidden: size of the relation module's hidden linear layer.
+      query_statistics: by what batch normalisations, the relation module's among them, normalise query images:
+        ``"query"``, their own statistics (transductive), or ``"support"``, those of the support set, which the relation
+        module takes from the pairs of classes and support images (inductive).
 
-    Meta-parameters: ``{"model": ..., "relation": ...}``, the first without a head. ``adapt`` returns the
-    classes' maps ``[way, h, w, D]``. Logits are the relations before the sigmoid.
+    Meta-parameters: ``{"model": ..., "relation": ...}``, the first without a head. ``adapt`` describes the
+    episode by the classes' maps ``[way, h, w, D]``. Logits are the relations before the sigmoid.
     """
     shared = ("norm", "use_bias", "negative_slope", "norm_epsilon", "precision", "dtype")
     relation = RelationHead(hidden, **{field: getattr(model, field) for field in shared if hasattr(model, field)})
@@ -43,10 +49,13 @@ def relation_net(model: nn.Module, *, shot_reduction: str = "sum", hidden: int =
     def describe(params, maps, labels):
         return CLASS_FEATURES[shot_reduction](maps, labels, model.num_classes)
 
-    def compare(params, classes, maps):
+    def compare(params, classes, maps, statistics):
         pairs = pair_maps(classes, maps)
-        relations = relation.apply({"params": params["relation"]}, pairs.reshape(-1, *pairs.shape[2:]))
-        return jnp.asarray(relations).reshape(pairs.shape[:2])
+        relations = apply_model(relation, params["relation"], _flat(pairs), statistics=statistics)
+        return relations.reshape(pairs.shape[:2])
+
+    def comparison_statistics(params, classes, maps):
+        return batch_statistics(relation, params["relation"], _flat(pair_maps(classes, maps)))
 
     def objective(logits, labels):
         return jnp.mean((jax.nn.sigmoid(logits) - members(labels, model.num_classes, logits.dtype)) ** 2)
@@ -54,7 +63,15 @@ def relation_net(model: nn.Module, *, shot_reduction: str = "sum", hidden: int =
     def init_relation(key, maps):
         return {"relation": relation.init(key, pair_maps(maps[:1], maps)[:, 0])["params"]}
 
-    return metric_based(model, "feature_maps", describe, compare, objective=objective, init_extra=init_relation)
+    return metric_based(
+        model, "feature_maps", describe, compare,
+        query_statistics=query_statistics, comparison_statistics=comparison_statistics,
+        objective=objective, init_extra=init_relation,
+    )  # fmt: skip
+
+
+def _flat(pairs: jax.Array) -> jax.Array:
+    return pairs.reshape(-1, *pairs.shape[2:])
 
 
 def pair_maps(classes: jax.Array, maps: jax.Array) -> jax.Array:

@@ -24,12 +24,13 @@ def conv_norm_pool(conv: Conv, norm: Norm, x: jax.Array) -> jax.Array:
     """``norm(conv(x), pool=True)``, in the way that is fastest: ``[N, H, W, C] -> [N, H // 2, W // 2, features]``."""
     convolve = conv.as_function(x.shape[-1], x.dtype)
     maps = jax.eval_shape(convolve, x)
-    parts = num_parts(x, maps) if norm.kind == "batch" else 1
+    parts = num_parts(x, maps) if norm.kind == "batch" and norm.statistics() is None else 1
     if parts == 1:
         return norm(convolve(x), pool=True)
     scale, bias = norm.weights(maps)
     pooled, mean, mean_of_squares = _pool_in_parts(convolve, x, parts, scale)
-    factor = scale * lax.rsqrt(variance_of(mean, mean_of_squares) + norm.epsilon)
+    mean, variance = norm.record((mean, variance_of(mean, mean_of_squares)))
+    factor = scale * lax.rsqrt(variance + norm.epsilon)
     return scale_and_shift(pooled, mean, factor, bias)
 
 

@@ -14,14 +14,18 @@ from cxgrad_jax.models._dtypes import wide_dtype, widen
 from cxgrad_jax.models._pooling import max_pool
 
 GROUPS = 8  # of channels, in group normalisation
+STATISTICS = "batch_stats"  # flax's collection of means and variances
 
 
 class Norm(nn.Module):
     """Normalises ``x [N, H, W, C]``, then scales and shifts every channel by learned numbers.
 
     ``(x - mean) / sqrt(variance + epsilon) * scale + bias`` with the biased variance, computed in float32 or better and
-    returned in the dtype of ``x``. No running averages exist: training, validation and test behave alike, as in the
-    official code. A call with ``pool`` is followed by 2x2 max-pooling.
+    returned in the dtype of ``x``. A call with ``pool`` is followed by 2x2 max-pooling.
+
+    ``kind="batch"`` takes its statistics from flax's collection ``"batch_stats"`` where this is given to ``apply``.
+    Otherwise they are those of the batch, in training, validation and test alike, as in the official code. An ``apply``
+    in which the collection is mutable returns those of the batch; no running average is taken.
 
     Attributes:
       kind: what the statistics are taken over. ``"batch"``: images and positions. ``"layer"``: positions and channels
@@ -38,10 +42,24 @@ class Norm(nn.Module):
     num_groups: int = GROUPS
 
     def __call__(self, x: jax.Array, pool: bool = False) -> jax.Array:
-        mean, variance = moments(x, {"batch": 0, "layer": 1, "group": self.num_groups}[self.kind])
+        groups = {"batch": 0, "layer": 1, "group": self.num_groups}[self.kind]
+        mean, variance = self.statistics() or self.record(moments(x, groups))
         scale, bias = self.weights(x)
         factor = scale * lax.rsqrt(variance + self.epsilon)
         return scale_and_shift(max_pool(x, factor=factor) if pool else x, mean, factor, bias)
+
+    def statistics(self) -> tuple[jax.Array, jax.Array] | None:
+        """Mean and variance that are given to normalise by, each ``[C]``; None if they are to be those of the batch."""
+        if self.kind != "batch" or self.is_mutable_collection(STATISTICS) or not self.has_variable(STATISTICS, "mean"):
+            return None
+        return self.get_variable(STATISTICS, "mean"), self.get_variable(STATISTICS, "var")
+
+    def record(self, moments: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """``moments`` of the batch, which an ``apply`` with a mutable collection then returns."""
+        if self.kind == "batch" and self.is_mutable_collection(STATISTICS) and not self.is_initializing():
+            for name, value in zip(("mean", "var"), moments, strict=True):
+                self.put_variable(STATISTICS, name, value)
+        return moments
 
     @nn.compact
     def weights(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:

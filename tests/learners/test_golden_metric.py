@@ -92,7 +92,7 @@ def record_features(record, golden, iteration: str, kind: str, settings: dict, p
         return jnp.asarray(network.apply({"params": params["model"]}, images, method="feature_maps"))
 
     if kind == "relationnet":
-        record("features", task.mean(axis=(1, 2)), golden[f"{iteration}/class_feature_spatial_mean"])
+        record("features", task.episode.mean(axis=(1, 2)), golden[f"{iteration}/class_feature_spatial_mean"])
         record(
             "features",
             maps_of(episode.query_images).mean(axis=(1, 2)),
