@@ -68,14 +68,23 @@ def test_run(
         "episode_accuracies": [round(float(value), 6) for value in ensemble.accuracies],
         "single_model_test_accuracy": single.accuracy,
         "test_data": config.evaluation.data or config.data.name,
-        "batch_norm": "statistics of the current batch, in training and test (query images jointly: transductive)"
-        if config.model.get("norm", "batch") == "batch"
-        else f"none ({config.model.norm} norm, statistics of each image alone)",
+        "batch_norm": batch_norm(config),
+        "query_statistics": config.learner.get("query_statistics", "query"),
         "iterations": int(state.iteration),
         "params_sha256": params_sha256(jax.device_get(state.params)),
         "versions": {"jax": jax.__version__, "flax": flax.__version__, "cxgrad_jax": cxgrad_jax.__version__},
         "config": to_json(config),
     }
+
+
+def batch_norm(config: ConfigDict) -> str:
+    """In words, by what statistics query images are normalised."""
+    norm = config.model.get("norm", "batch")
+    if norm != "batch":
+        return f"none ({norm} norm, statistics of each image alone)"
+    if config.learner.get("query_statistics", "query") == "support":
+        return "statistics of the support set at the adapted parameters (each query image alone: inductive)"
+    return "statistics of the current batch, in training and test (query images jointly: transductive)"
 
 
 def announce(results: dict[str, Any]) -> None:

@@ -66,7 +66,7 @@ def test_results_have_all_fields_and_the_formulas_hold(finished, tiny_data):
     assert set(final) == {
         "test_accuracy", "test_ci95_tasks", "test_ci95_pooled", "num_tasks", "ensemble_size", "ensemble_iterations",
         "single_model_test_accuracy", "episode_accuracies",
-        "test_data", "batch_norm", "iterations", "params_sha256", "versions", "config",
+        "test_data", "batch_norm", "query_statistics", "iterations", "params_sha256", "versions", "config",
     }  # fmt: skip
     assert set(final["versions"]) == {"jax", "flax", "cxgrad_jax"}
     saved = json.loads((finished / "config.json").read_text())
