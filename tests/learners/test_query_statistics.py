@@ -1,5 +1,7 @@
 """What a prediction may see: with the support set's statistics, nothing of the other query images."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -55,13 +57,13 @@ NETWORKS = {
 
 
 def build(name, network, query_statistics="support"):
-    hyper_parameters = dict(SHORT.get(name, {}))
+    hyper_parameters: dict[str, Any] = dict(SHORT.get(name, {}))
     if name == "modgrad" and network in ("flax", "resnet12"):
         hyper_parameters["param_labels"] = lambda path, leaf: "adapted" if leaf.ndim == 4 else "meta"
     return getattr(cx.learners, name)(NETWORKS[network], query_statistics=query_statistics, **hyper_parameters)
 
 
-def predictor(learner, dtype=np.float64):
+def predictor(learner, dtype: Any = np.float64):
     """``query images -> logits`` after adaptation to the episode."""
     support = EPISODE.support_images.astype(dtype)
     params = jax.jit(learner.init)(jax.random.key(0), support)
@@ -123,7 +125,8 @@ def test_without_batch_normalisation_both_are_one(name):
         getattr(cx.learners, name)(cx.models.Conv4(WAY, 4, norm="layer"), query_statistics=mode, **SHORT.get(name, {}))
         for mode in ("support", "query")
     ]
-    np.testing.assert_array_equal(*(predictor(learner)(EPISODE.query_images) for learner in learners))
+    ours, theirs = (predictor(learner)(EPISODE.query_images) for learner in learners)
+    np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("name", ["proto_net", "matching_net"])
