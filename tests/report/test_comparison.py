@@ -118,7 +118,7 @@ def test_again_it_reads_what_is_there(compared, tiny_data):
         (["--config.train.iteration=8"], "--config.train.iteration is unknown"),
         (["--config.episode.shot"], "--config.episode.shot is unknown"),
         (["--steps=3"], "--steps is unknown; expected --configs"),
-        (["--config.model.features=0"], "maml: model.features has 0 filters"),
+        (["--config.model.features=0"], "maml: model.features is 0"),
     ],
 )
 def test_mistakes_get_one_line(compared, tiny_data, extra, words):
