@@ -59,7 +59,8 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"{_section(config, str(error))}{error}") from None
     size = config.data.image_size
     try:
-        jax.eval_shape(learner.init, jax.random.key(0), jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8))
+        images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8)
+        jax.eval_shape(lambda images: learner.init(jax.random.key(0), images), images)
     except UserError as error:
         raise UserError(f"data.image_size is {size}: {error}") from None
 

@@ -89,10 +89,12 @@ def batch_norm(config: ConfigDict) -> str:
 
 def announce(results: dict[str, Any]) -> None:
     """Prints the line with which the command line ends."""
-    changed = "".join(f", {field}={value}" for field, value in results.get("changed", {}).items())
+    told = (*SIZES, "evaluation.data")  # in the line anyway
+    changed = {field: value for field, value in results.get("changed", {}).items() if field not in told}
+    changes = "".join(f", {field}={value}" for field, value in changed.items())
     print(
         f"test accuracy {100 * results['test_accuracy']:.2f} % ± {100 * results['test_ci95_tasks']:.2f} "
-        f"({results['num_tasks']} tasks of {results['test_data']}, ensemble of {results['ensemble_size']}{changed})",
+        f"({results['num_tasks']} tasks of {results['test_data']}, ensemble of {results['ensemble_size']}{changes})",
         flush=True,
     )
 

@@ -103,7 +103,7 @@ def check_same_run(config: ConfigDict, workdir: Path, *may_differ: str, given: P
         and not field.startswith((*NEVER_MATTER, *may_differ))
     ]
     if different:
-        shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if different[5:] else "")
+        shown = "; ".join(different[:4]) + (f"; and {len(different) - 4} more" if different[4:] else "")
         raise UserError(
             f"{workdir} holds a run of another configuration ({shown}); choose another folder: "
             f"--workdir={free(given or workdir)}"
