@@ -129,7 +129,7 @@ def renamed(workdir: Path, folder: Path, name: str) -> Path:
 
 MISTAKES: dict[str, tuple[Callable[[dict[str, Path], Path], list[str]], str]] = {
     "no run": (lambda runs, folder: [f"--workdir={folder / 'none'}"], "none/config.json does not exist; --workdir"),
-    "no run": (lambda runs, folder: [], "runs/glyphs_1shot/config.json does not exist"),
+    "no workdir": (lambda runs, folder: [], "runs/glyphs_1shot/config.json does not exist"),
     "two of one name": (
         lambda runs, folder: [f"--workdir={runs['maml']}", f"--workdir={renamed(runs['maml'], folder, 'maml')}"],
         "two runs are called maml, but the report goes by names",
