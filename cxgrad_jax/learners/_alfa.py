@@ -18,7 +18,7 @@ from cxgrad_jax.learners._inner_loop import scan_steps, sgd, support_gradients, 
 from cxgrad_jax.learners._l2f import tensor_means
 from cxgrad_jax.learners._labels import ParamLabels, by_path, default_labels, merge, split_by_label
 from cxgrad_jax.learners._mlp import init_mlp, mlp
-from cxgrad_jax.learners._model import module_classes
+from cxgrad_jax.learners._model import dtype_of, module_classes
 from cxgrad_jax.learners._spec import described
 
 
@@ -77,9 +77,9 @@ def alfa(
         theta, _, _ = split_by_label(model_params, param_labels, module_classes(model, images))
 
         def everywhere(value):
-            return merge({path: jnp.full(num_steps, value, images.dtype) for path in theta})
+            return merge({path: jnp.full(num_steps, value, dtype_of(model_params)) for path in theta})
 
-        generator = init_mlp(key, 2 * len(theta), 2 * len(theta), 2 * len(theta), images.dtype)
+        generator = init_mlp(key, 2 * len(theta), 2 * len(theta), 2 * len(theta), dtype_of(model_params))
         return {"inner_lr": everywhere(initial_lr), "decay": everywhere(initial_decay), "generator": generator}
 
     return gradient_based(model, adapt, init_extra, param_labels=param_labels, query_statistics=query_statistics)

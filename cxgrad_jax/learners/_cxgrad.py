@@ -21,7 +21,7 @@ from cxgrad_jax.learners._base import Adapted, MetaLearner, gradient_based
 from cxgrad_jax.learners._inner_loop import constant_if, scan_steps, sgd, support_gradients, traced_norms
 from cxgrad_jax.learners._labels import Fast, ParamLabels, default_labels, merge, split_by_label
 from cxgrad_jax.learners._mlp import init_mlp, mlp
-from cxgrad_jax.learners._model import module_classes
+from cxgrad_jax.learners._model import dtype_of, module_classes
 from cxgrad_jax.learners._spec import described
 
 
@@ -103,7 +103,9 @@ def cxgrad(
 
     def init_extra(key, model_params, images):
         classes = module_classes(model, images)
-        return {"generator": init_generator(key, model_params, param_labels, classes, context_dim, images.dtype)}
+        return {
+            "generator": init_generator(key, model_params, param_labels, classes, context_dim, dtype_of(model_params))
+        }
 
     return gradient_based(model, adapt, init_extra, param_labels=param_labels, query_statistics=query_statistics)
 

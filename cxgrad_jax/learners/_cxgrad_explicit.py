@@ -23,7 +23,7 @@ from cxgrad_jax.learners._inner_loop import (
     traced_norms,
 )  # fmt: skip
 from cxgrad_jax.learners._labels import ParamLabels, default_labels, merge, split_by_label
-from cxgrad_jax.learners._model import module_classes
+from cxgrad_jax.learners._model import dtype_of, module_classes
 from cxgrad_jax.learners._spec import described
 
 
@@ -80,6 +80,8 @@ def cxgrad_explicit(
 
     def init_extra(key, model_params, images):
         classes = module_classes(model, images)
-        return {"generator": init_generator(key, model_params, param_labels, classes, context_dim, images.dtype)}
+        return {
+            "generator": init_generator(key, model_params, param_labels, classes, context_dim, dtype_of(model_params))
+        }
 
     return gradient_based(model, adapt, init_extra, param_labels=param_labels, query_statistics=query_statistics)

@@ -25,7 +25,7 @@ from cxgrad_jax.learners._base import (
 from cxgrad_jax.learners._inner_loop import first_order_at, scan_steps, sgd, support_gradients, traced_norms
 from cxgrad_jax.learners._labels import Fast, ParamLabels, default_labels, merge, split_by_label
 from cxgrad_jax.learners._mlp import init_mlp, mlp
-from cxgrad_jax.learners._model import module_classes
+from cxgrad_jax.learners._model import dtype_of, module_classes
 from cxgrad_jax.learners._spec import described
 
 
@@ -88,7 +88,7 @@ def l2f(
 
     def init_attenuator(key, model_params, images):
         n = len(split_by_label(model_params, param_labels, module_classes(model, images))[0])
-        return {"attenuator": init_mlp(key, n, n, n, images.dtype)}
+        return {"attenuator": init_mlp(key, n, n, n, dtype_of(model_params))}
 
     return gradient_based(model, adapt_by(first_order), init_attenuator, loss, param_labels, query_statistics)
 

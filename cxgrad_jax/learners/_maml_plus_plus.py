@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from cxgrad_jax.learners._base import Adapted, MetaLearner, cross_entropy, gradient_based, query_metrics
 from cxgrad_jax.learners._inner_loop import first_order_at, scan_steps, sgd, support_gradients, traced_norms
 from cxgrad_jax.learners._labels import ParamLabels, by_path, default_labels, merge, split_by_label
-from cxgrad_jax.learners._model import apply_model, batch_statistics, module_classes
+from cxgrad_jax.learners._model import apply_model, batch_statistics, dtype_of, module_classes
 from cxgrad_jax.learners._spec import described
 
 
@@ -108,7 +108,7 @@ def maml_plus_plus(
 
     def init_extra(key, model_params, images):
         theta, rows, _ = split_by_label(model_params, param_labels, module_classes(model, images))
-        rates = {path: jnp.full(num_steps, initial_lr, images.dtype) for path in theta}
+        rates = {path: jnp.full(num_steps, initial_lr, dtype_of(model_params)) for path in theta}
         rows = {path: jnp.broadcast_to(value, (num_steps, *value.shape)) for path, value in rows.items()}
         return {"model": merge(theta, rows), "inner_lr": merge(rates)}
 

@@ -29,6 +29,11 @@ def as_float(images: jax.Array, dtype: Any = None) -> jax.Array:
     return images.astype(jnp.promote_types(images.dtype, jnp.float32))
 
 
+def dtype_of(params: Params) -> Any:
+    """The dtype of parameters, which a learner's own follow; flax makes a model's float32 whatever the images are."""
+    return jax.tree.leaves(params)[0].dtype
+
+
 def init_model(model: nn.Module, key: jax.Array, images: Any, method: str = "__call__") -> tuple[jax.Array, Params]:
     """The output of ``method`` of the model on ``images [N, H, W, C]``, and the parameters that it draws for that.
 
@@ -79,7 +84,7 @@ def batch_statistics(
 
 def _apply(model, model_params, images, method, statistics, keywords) -> tuple[jax.Array, Statistics]:
     """The output, and the statistics that were used."""
-    images = as_float(images, jax.tree.leaves(model_params)[0].dtype)
+    images = as_float(images, dtype_of(model_params))
     with nn.intercept_methods(_refuse_empty_maps(images.shape)), nn.intercept_methods(_flax_batch_norm):
         if statistics:
             variables = {"params": model_params, "batch_stats": statistics}

@@ -24,7 +24,7 @@ from cxgrad_jax.learners._base import Adapted, MetaLearner, gradient_based
 from cxgrad_jax.learners._inner_loop import sgd, support_loss
 from cxgrad_jax.learners._labels import ADAPTED, META, ParamLabels, by_path, merge, split_by_label
 from cxgrad_jax.learners._mlp import init_mlp, mlp
-from cxgrad_jax.learners._model import module_classes
+from cxgrad_jax.learners._model import dtype_of, module_classes
 from cxgrad_jax.learners._spec import described
 
 
@@ -96,7 +96,7 @@ def modgrad(
             sizes = {"u": value.size} if value.ndim == 1 else dict(zip("uv", vector_sizes(value.shape), strict=True))
             keys = jax.random.split(path_key, len(sizes))
             modulators[path] = {
-                name: init_mlp(k, context_dim, size, num_mix + num_mix * size, images.dtype)
+                name: init_mlp(k, context_dim, size, num_mix + num_mix * size, dtype_of(model_params))
                 for k, (name, size) in zip(keys, sizes.items(), strict=True)
             }
         return {"modulator": merge(modulators)}
