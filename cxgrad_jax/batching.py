@@ -76,7 +76,7 @@ def mean_loss(
     Args:
       learner: of the tasks.
       platform: that the program will run on, ``"cpu"``, ``"gpu"`` or ``"tpu"``; None means that of JAX's default
-      device.
+        device.
 
     Raises:
       UserError: another platform; when differentiated, with respect to ``episodes`` or of a metric.

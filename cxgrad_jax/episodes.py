@@ -74,7 +74,7 @@ def draw_indices(
     # A random order of a class is the order of random bits; positions beyond the end of a smaller class come last
     # (the sort is stable, so a tie with the largest value cannot bring one forward).
     bits = jax.random.bits(image_key, (shape.way, largest_class), jnp.uint32)
-    beyond = jnp.arange(largest_class) >= (end - start)[:, None]
+    beyond = jnp.arange(largest_class)[None] >= (end - start)[:, None]
     order = jnp.argsort(jnp.where(beyond, jnp.uint32(0xFFFFFFFF), bits), axis=1)[:, : shape.shot + shape.query]
     positions = (start[:, None] + order).astype(jnp.int32)
     return positions[:, : shape.shot].reshape(-1), positions[:, shape.shot :].reshape(-1)

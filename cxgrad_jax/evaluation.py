@@ -28,7 +28,8 @@ class Evaluation(NamedTuple):
       accuracy: mean over the episodes.
       ci95: half-width of the 95 % interval of the mean over episodes (``ci95_tasks``).
       ci95_pooled: half-width of the binomial interval over all predictions (``ci95_pooled``), as the CxGrad paper has
-      it. accuracies: float64 ``[episodes]``.
+        it.
+      accuracies: float64 ``[episodes]``.
     """
 
     accuracy: float

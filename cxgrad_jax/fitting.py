@@ -80,8 +80,7 @@ def train_program(
       loss: ``MetaLearner.loss``.
       optimiser: of the outer loop.
       draw: ``(source, iteration, i) -> episodes`` of one device, inside the compiled program. ``iteration`` is the
-      outer
-        one and ``i`` counts from 0 in this call.
+        outer one and ``i`` counts from 0 in this call.
       mesh: with a task axis.
       source_spec: how the source lies on the mesh.
       num_iterations: outer iterations in one call.

@@ -36,5 +36,5 @@ def linear_cka(x: ArrayLike, y: ArrayLike) -> jax.Array:
 
 
 def _gram(x: ArrayLike) -> jax.Array:
-    centred = jnp.asarray(x) - jnp.mean(x, axis=0)
+    centred = jnp.asarray(x) - jnp.mean(x, axis=0, keepdims=True)
     return jnp.matmul(centred, centred.T, precision="highest")

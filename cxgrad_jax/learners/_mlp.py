@@ -19,7 +19,8 @@ def linear(layer: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
             f"a linear layer for {layer['kernel'].shape[0]} features was given {x.shape[-1]}; "
             "give images of the size that init made the parameters for"
         )
-    return jnp.matmul(x, layer["kernel"], precision="highest") + layer["bias"]
+    product = jnp.matmul(x, layer["kernel"], precision="highest")
+    return product + jnp.expand_dims(layer["bias"], range(product.ndim - 1))
 
 
 def mlp(layers: Mapping[str, Mapping[str, jax.Array]], x: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.models._dtypes import widen
 
 Params = Any  # a pytree of meta-parameters
 Statistics = Any  # means and variances of batch normalisations: flax's collection "batch_stats"
@@ -25,8 +26,7 @@ def as_float(images: jax.Array, dtype: Any = None) -> jax.Array:
         return images.astype(dtype or jnp.float32) / 255
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(f"images have dtype {images.dtype}; expected uint8 in 0..255 or floats in [0, 1]")
-    images = jnp.asarray(images)
-    return images.astype(jnp.promote_types(images.dtype, jnp.float32))
+    return widen(jnp.asarray(images))
 
 
 def dtype_of(params: Params) -> Any:
@@ -105,7 +105,7 @@ def _flax_batch_norm(call, arguments, keywords, context):
     others = tuple(axis for axis in range(x.ndim) if axis not in features)
     if module.is_mutable_collection("batch_stats"):
         output = call(*arguments, **keywords)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = widen(x)
         for name, value in {"mean": jnp.mean(wide, axis=others), "var": jnp.var(wide, axis=others)}.items():
             module.put_variable("batch_stats", name, value)
         return output

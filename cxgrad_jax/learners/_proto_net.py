@@ -35,7 +35,7 @@ def proto_net(model: nn.Module, *, joint_normalisation: bool = False, query_stat
         return mean_by_class(features, labels, model.num_classes)
 
     def compare(params, prototypes, features, statistics):
-        return -jnp.sum((features[:, None] - prototypes) ** 2, axis=-1)
+        return -jnp.sum((features[:, None] - prototypes[None]) ** 2, axis=-1)
 
     return metric_based(
         model, "embed", describe, compare,

@@ -45,7 +45,7 @@ class Conv(nn.Module):
         def convolve(x):
             x = convolution(x, kernel, self.precision)
             x = x[:, margin : x.shape[1] - margin, margin : x.shape[2] - margin] if margin else x
-            return x if bias is None else x + bias.astype(dtype)
+            return x if bias is None else x + bias.astype(dtype).reshape(1, 1, 1, -1)
 
         return convolve
 
@@ -61,7 +61,7 @@ class Head(nn.Module):
         x = widen(x)
         kernel = kernel_param(self, (x.shape[-1], self.num_classes), x.dtype).astype(x.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,), x.dtype)
-        return jnp.matmul(x, kernel, precision=self.precision) + bias.astype(x.dtype)
+        return jnp.matmul(x, kernel, precision=self.precision) + bias.astype(x.dtype)[None]
 
 
 def kernel_param(module: nn.Module, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
@@ -85,8 +85,11 @@ def xavier_uniform(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> 
 
 
 def modulate(x: jax.Array, film: Film | None) -> jax.Array:
-    """Feature-wise linear modulation of ``x [..., C]``: ``x * scale + shift``, or ``x`` where ``film`` is None."""
-    return x if film is None else x * film[0].astype(x.dtype) + film[1].astype(x.dtype)
+    """Feature-wise linear modulation of ``x [N, H, W, C]``: ``x * scale + shift``, or ``x`` where ``film`` is None."""
+    if film is None:
+        return x
+    scale, shift = (values.astype(x.dtype).reshape(1, 1, 1, -1) for values in film)
+    return x * scale + shift
 
 
 def standardise(images: jax.Array, statistics: str) -> jax.Array:
@@ -97,5 +100,6 @@ def standardise(images: jax.Array, statistics: str) -> jax.Array:
     """
     if statistics == "none":
         return images
-    mean, deviation = (jnp.asarray(values, images.dtype)[: images.shape[-1]] for values in IMAGENET)
+    channels = images.shape[-1]
+    mean, deviation = (jnp.asarray(values, images.dtype)[:channels].reshape(1, 1, 1, channels) for values in IMAGENET)
     return (images - mean) / deviation

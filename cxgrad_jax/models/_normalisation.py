@@ -45,7 +45,8 @@ class Norm(nn.Module):
         groups = {"batch": 0, "layer": 1, "group": self.num_groups}[self.kind]
         mean, variance = self.statistics() or self.record(moments(x, groups))
         scale, bias = self.weights(x)
-        factor = scale * lax.rsqrt(variance + self.epsilon)
+        inverse = lax.rsqrt(variance + self.epsilon)
+        factor = inverse * scale.reshape((1,) * (inverse.ndim - 1) + (-1,))
         return scale_and_shift(max_pool(x, factor=factor) if pool else x, mean, factor, bias)
 
     def statistics(self) -> tuple[jax.Array, jax.Array] | None:
@@ -94,7 +95,7 @@ def moments(x: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
     divided = divide(wide)
     mean = mean_of(divided)
     if wide.dtype != x.dtype:  # half precision is for accelerators, where a second pass costs little
-        return mean, mean_of(divide((wide - mean) ** 2))
+        return mean, mean_of(divide((wide - _as_maps(mean)) ** 2))
     return mean, variance_of(mean, mean_of(divided * divided))
 
 
@@ -104,5 +105,14 @@ def variance_of(mean: jax.Array, mean_of_squares: jax.Array) -> jax.Array:
 
 
 def scale_and_shift(x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array) -> jax.Array:
-    """``(x - mean) * factor + bias``, computed in the dtype of ``factor`` and returned in that of ``x``."""
+    """``(x - mean) * factor + bias``, computed in the dtype of ``factor`` and returned in that of ``x``.
+
+    ``mean`` and ``factor`` are ``[C]`` or ``[N, 1, 1, C]``, and ``bias`` is ``[C]``.
+    """
+    mean, factor, bias = (_as_maps(values) for values in (mean, factor, bias))
     return (x.astype(factor.dtype) * factor + (bias - mean * factor)).astype(x.dtype)
+
+
+def _as_maps(values: jax.Array) -> jax.Array:
+    """``values [C]`` as ``[1, 1, 1, C]``; ``[N, 1, 1, C]`` as they are."""
+    return values.reshape(-1, 1, 1, values.shape[-1])

@@ -63,7 +63,7 @@ def _pick(x: jax.Array, position: jax.Array, size: tuple[int, int]) -> jax.Array
 def _place(values: jax.Array, position: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Feature maps ``[N, *size, C]`` of zeros but for ``values`` at ``position`` of every window."""
     n, height, width, channels = values.shape
-    chosen = position[:, :, None, :, None] == jnp.arange(4, dtype=jnp.uint8).reshape(2, 1, 2, 1)
+    chosen = position[:, :, None, :, None] == jnp.arange(4, dtype=jnp.uint8).reshape(1, 1, 2, 1, 2, 1)
     spread = jnp.where(chosen, values[:, :, None, :, None], 0).reshape(n, 2 * height, 2 * width, channels)
     odd = ((0, 0), (0, size[0] - 2 * height), (0, size[1] - 2 * width), (0, 0))
     return jnp.pad(spread, odd) if any(extra for _, extra in odd) else spread

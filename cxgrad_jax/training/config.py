@@ -26,16 +26,16 @@ def base_config() -> ConfigDict:
     config.model = model_config("conv4")
 
     config.data = ConfigDict()
-    config.data.name = "mini_imagenet"
-    config.data.image_size = 84
+    config.data.name = "mini_imagenet"  # of a prepared data set
+    config.data.image_size = 84  # pixels a side
     config.data.dir = ""  # where data sets are prepared; empty: $CXGRAD_DATA_DIR, else ~/.cache/cxgrad_jax
     config.data.rotated_classes = False  # turned classes as classes of their own in training (Omniglot)
     config.data.storage = "auto"  # training images on the "device" or the "host"; "auto": an accelerator where they fit
 
     config.episode = ConfigDict()
-    config.episode.way = 5
-    config.episode.shot = 1
-    config.episode.query = 15  # images a class
+    config.episode.way = 5  # classes
+    config.episode.shot = 1  # support images a class
+    config.episode.query = 15  # query images a class
 
     config.train = ConfigDict()
     config.train.iterations = 50_000
@@ -43,18 +43,18 @@ def base_config() -> ConfigDict:
     config.train.meta_batch = 4  # tasks an iteration
     config.train.learning_rate = 1e-3  # of Adam
     config.train.decay_every = 0  # iterations after each of which the rate is multiplied by decay_factor; 0: never
-    config.train.decay_factor = 0.5
+    config.train.decay_factor = 0.5  # of the learning rate
     config.train.gradient_clamp = 0.0  # every entry of the outer gradient is cut to ± this; 0: not
-    config.train.task_reduction = "mean"  # "sum" in the paper's text
+    config.train.task_reduction = "mean"  # of the gradients over tasks; "sum" in the paper's text
     config.train.iterations_per_dispatch = 0  # 0: 5 on a CPU, 50 on an accelerator, or the next divisor below
     config.train.keep_every = 0  # iterations between checkpoints kept for analyses over training; 0: about ten in all
-    config.train.tensorboard = False
+    config.train.tensorboard = False  # writes TensorBoard events beside metrics.jsonl
 
     config.evaluation = ConfigDict()
     config.evaluation.data = ""  # the data set to test on; empty: the one trained on
     config.evaluation.seed = 0  # draws the episodes of validation and test, the same for runs of other seeds
     config.evaluation.episodes = 600  # of the test
-    config.evaluation.val_episodes = 600
+    config.evaluation.val_episodes = 600  # of each validation
     config.evaluation.ensemble = 5  # best checkpoints whose logits are averaged
 
     config.parallel = ConfigDict()

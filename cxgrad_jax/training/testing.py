@@ -124,8 +124,7 @@ def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
     Raises:
       UserError: no run there or one of another configuration, data that cannot be used, no validated checkpoint, a
-      change
-        that other parameters would need, or a file that cannot be written.
+        change that other parameters would need, or a file that cannot be written.
     """
     workdir = Path(workdir)
     check_same_run(config, workdir, *MAY_CHANGE, "train.iterations")
@@ -189,8 +188,7 @@ def load_run(workdir: str | Path, *, named: tuple[str, ...] = ()) -> Run:
 
     Raises:
       UserError: no run is there, no checkpoint was validated, a file is damaged, or the run needs a module that is not
-      in
-        ``named``.
+        in ``named``.
     """
     workdir = Path(workdir)
     config = read_config(workdir, named)

@@ -31,8 +31,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
     Raises:
       UserError: data that cannot be used, a folder of another configuration, in use or not writable, or a loss that is
-      not
-        finite.
+        not finite.
       Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     workdir = Path(workdir)

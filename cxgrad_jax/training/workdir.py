@@ -35,7 +35,7 @@ def read_config(workdir: Path, named: Iterable[str] = ()) -> ConfigDict:
 
     Raises:
       UserError: no run is there, the file is damaged or of a newer version, or it names a module that is not in
-      ``named``.
+        ``named``.
     """
     path = workdir / "config.json"
     try:

@@ -20,6 +20,7 @@ def test_norm_is_the_textbook_form(kind, axes, groups, pool):
     def textbook(x, scale, bias):
         grouped = x.reshape(4, 5, 5, groups, 3) if kind == "group" else x
         mean, variance = grouped.mean(axes, keepdims=True), grouped.var(axes, keepdims=True)
+        scale, bias = scale.reshape(1, 1, 1, 6), bias.reshape(1, 1, 1, 6)
         normalised = ((grouped - mean) / jnp.sqrt(variance + 1e-5)).reshape(x.shape) * scale + bias
         return max_pool(normalised) if pool else normalised
 

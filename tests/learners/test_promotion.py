@@ -1,0 +1,36 @@
+"""No learner mixes dtypes or ranks where its program does not say so: JAX's strict modes find nothing."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from small import WAY, make_episode
+
+import cxgrad_jax as cx
+
+
+@pytest.fixture(autouse=True)
+def strict():
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.float64])
+@pytest.mark.parametrize("name", cx.learners.NAMES)
+def test_no_learner_promotes_implicitly(name, dtype):
+    learner = getattr(cx.learners, name)(cx.models.Conv4(num_classes=WAY, features=4))
+    with jax.enable_x64(dtype == jnp.float64):
+        episode = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, dtype if x.ndim == 4 else jnp.int32), make_episode()
+        )
+        params = jax.eval_shape(learner.init, jax.random.key(0), episode.support_images)
+
+        def loss(params, episode):
+            return learner.loss(params, episode, iteration=3)
+
+        def predict(params, episode):
+            adapted = learner.adapt(params, episode.support_images, episode.support_labels)
+            return learner.predict(params, adapted, episode.query_images)
+
+        gradients, metrics = jax.eval_shape(jax.grad(loss, has_aux=True), params, episode)
+        assert jax.tree.map(lambda x: x.dtype, gradients) == jax.tree.map(lambda x: x.dtype, params)
+        assert metrics["accuracy"].dtype == jax.eval_shape(predict, params, episode).dtype
