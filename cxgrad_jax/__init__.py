@@ -1,5 +1,7 @@
 """CxGrad and its relatives: few-shot meta-learning in JAX.
 
+In short::
+
     store = cxgrad_jax.data.load("glyphs", "train")
     model = cxgrad_jax.models.Conv4(num_classes=5)
     learner = cxgrad_jax.learners.cxgrad(model)

@@ -71,7 +71,7 @@ def write_reference() -> None:
         module = f"cxgrad_jax{below}"
         own = {name: value for name, value in names.items() if name.rpartition(".")[0] == module}
         text = f"{module}\n{'=' * len(module)}\n\n.. automodule:: {module}\n   :no-members:\n\n"
-        text += f".. currentmodule:: {module}\n\n.. autosummary::\n\n"
+        text += f".. currentmodule:: {module}\n\n.. autosummary::\n   :nosignatures:\n\n"
         text += "".join(f"   {name.rpartition('.')[2]}\n" for name in own)
         for name, value in own.items():
             text += f"\n.. auto{'class' if inspect.isclass(value) else 'function'}:: {name}\n"

@@ -1,5 +1,7 @@
 """Few-shot data sets: prepared once, then read as memory maps of uint8 images grouped by class.
 
+Either of::
+
     store = cxgrad_jax.data.load("cifar_fs", "train")
     store = cxgrad_jax.data.from_arrays(images, labels)
 

@@ -15,7 +15,7 @@ from cxgrad_jax.errors import UserError
 def from_arrays(
     images: Any, labels: Any, class_names: Sequence[str] | None = None, name: str = "", split: str = "train"
 ) -> ImageStore:
-    """Makes an image store of arrays.
+    """Makes an image store of arrays, as in::
 
         store = cx.data.from_arrays(images, labels)
 
@@ -57,7 +57,7 @@ def from_tfds(
     label_key: str = "label",
     image_size: int | None = None,
 ) -> ImageStore:
-    """Reads one split of a prepared tfds data set into memory, without TensorFlow.
+    """Reads one split of a prepared tfds data set into memory, without TensorFlow, as in::
 
         store = cx.data.from_tfds("~/tensorflow_datasets/cifar10/3.0.2", "train")
 

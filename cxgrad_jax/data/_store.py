@@ -57,7 +57,7 @@ def with_rotations(store: ImageStore) -> ImageStore:
 
 
 def split_classes(store: ImageStore, seed: int, fractions: Sequence[float] = (0.64, 0.16, 0.20)) -> ClassSplits:
-    """Distributes the classes of a store at random over train, val and test.
+    """Distributes the classes of a store at random over train, val and test, as in::
 
         train, val, test = cx.data.split_classes(store, seed=0)
 
