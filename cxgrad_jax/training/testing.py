@@ -82,9 +82,12 @@ def batch_norm(config: ConfigDict) -> str:
     norm = config.model.get("norm", "batch")
     if norm != "batch":
         return f"none ({norm} norm, statistics of each image alone)"
-    if config.learner.get("query_statistics", "query") == "support":
-        return "statistics of the support set at the adapted parameters (each query image alone: inductive)"
-    return "statistics of the current batch, in training and test (query images jointly: transductive)"
+    words = {
+        "support": "statistics of the support set at the adapted parameters (each query image alone: inductive)",
+        "running": "running averages of training (each query image alone: inductive)",
+    }
+    jointly = "statistics of the current batch, in training and test (query images jointly: transductive)"
+    return words.get(config.learner.get("query_statistics", "query"), jointly)
 
 
 def announce(results: dict[str, Any]) -> None:
@@ -129,7 +132,8 @@ def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """
     workdir = Path(workdir)
     check_same_run(config, workdir, *MAY_CHANGE, "train.iterations")
-    own = fields(read_config(workdir, named=(config.learner.name, config.model.name)))
+    trained = read_config(workdir, named=(config.learner.name, config.model.name))
+    own = fields(trained)
     if config.learner.name != own["learner.name"]:
         raise UserError(f"learner.name is {config.learner.name}, but {workdir} was trained with {own['learner.name']}")
     changed = {
@@ -140,7 +144,8 @@ def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     store = build.load_stores(config, ("test",), config.evaluation.data or config.data.name)["test"]
     mesh, learner = build.build_mesh(config), build.build_learner(config)
     checkpoints = open_checkpoints(config, workdir)
-    like = build.abstract_state(learner, build.build_optimiser(config), np.asarray(store.images[:2]), mesh)
+    images, optimiser = np.asarray(store.images[:2]), build.build_optimiser(config)
+    like = build.abstract_state(initialiser(config, trained), optimiser, images, mesh)
     state = checkpoints.restore(checkpoints.all()[-1], like)
     results = test_run(config, learner, store, mesh, checkpoints, state)
     if changed:
@@ -150,6 +155,14 @@ def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         announce(results)
         write_json(workdir / results_name(config, changed), results)
     return results
+
+
+def initialiser(config: ConfigDict, trained: ConfigDict) -> MetaLearner:
+    """The learner of ``config`` that tells the shapes of a trained run's parameters, running averages among them."""
+    config = ConfigDict(config.to_dict())
+    if "query_statistics" in config.learner:
+        config.learner.query_statistics = trained.learner.query_statistics
+    return build.build_learner(config)
 
 
 def results_name(config: ConfigDict, changed: dict[str, Any]) -> str:

@@ -3,9 +3,10 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
-from runs import results
+from runs import flags, results
 
 import cxgrad_jax as cx
 from cxgrad_jax.main import run
@@ -71,3 +72,23 @@ def test_a_run_of_another_format_says_which_version_reads_it(copy, capsys):
         (copy / "config.json").write_text(json.dumps(content))
         assert run([f"--workdir={copy}", "--mode=evaluate"]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_run_with_running_averages_keeps_them_and_can_be_tested_by_others(tiny_data, tmp_path, capsys):
+    def train(name, statistics):
+        given = flags(tiny_data, tmp_path / name, learner__query_statistics=statistics, train__iterations=4)
+        known = [flag for flag in given if "learner." not in flag or "query_statistics" in flag]
+        assert run(["--config=baselines/proto_net", *known]) == 0
+        return tmp_path / name
+
+    workdir, other = train("running", "running"), train("other", "query")
+    assert results(workdir)["query_statistics"] == "running"
+    assert results(workdir)["batch_norm"].startswith("running averages of training")
+    found = cx.load_run(workdir)
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(found.params["statistics"]))
+    assert run([f"--workdir={workdir}", "--mode=evaluate", "--config.learner.query_statistics=query"]) == 0
+    tested = json.loads((workdir / "results_query_statistics=query.json").read_text())
+    assert "transductive" in tested["batch_norm"]
+    capsys.readouterr()
+    assert run([f"--workdir={other}", "--mode=evaluate", "--config.learner.query_statistics=running"]) == 2
+    assert "the parameters have no running averages; give those" in capsys.readouterr().err
