@@ -20,6 +20,7 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluation import Evaluation, evaluate
 from cxgrad_jax.fitting import fit
 from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.questions import Permutations, evaluate_by_part, evaluate_by_step, evaluate_permutations
 from cxgrad_jax.saving import load, save
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 _TRAINING = ("Run", "load_run")  # of the trainer, which needs more packages than the library: loaded when asked for
 
 __all__ = [
-    "Episode", "EpisodeShape", "Evaluation", "MetaLearner", "Run", "Sampler", "UserError", "__version__", "analysis",
-    "data", "evaluate", "fit", "interop", "learners", "load", "load_run", "mean_loss", "models", "sampler", "save",
+    "Episode", "EpisodeShape", "Evaluation", "MetaLearner", "Permutations", "Run", "Sampler", "UserError",
+    "__version__", "analysis", "data", "evaluate", "evaluate_by_part", "evaluate_by_step", "evaluate_permutations",
+    "fit", "interop", "learners", "load", "load_run", "mean_loss", "models", "sampler", "save",
 ]  # fmt: skip
 
 

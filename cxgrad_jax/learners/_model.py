@@ -1,12 +1,15 @@
 """How a learner applies a model: images as floats, its parameters, its output, its modules."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cxgrad_jax.errors import UserError
 
@@ -98,9 +101,30 @@ def apply_in_training(
     return _apply(model, model_params, images, method, statistics, keywords, moving=True)
 
 
+_constant: ContextVar[Callable[[str], bool] | None] = ContextVar("constant", default=None)
+
+
+@contextmanager
+def taken_for_constants(constant: Callable[[str], bool]) -> Iterator[None]:
+    """Inside, a model's parameters are constants where ``constant(path)`` holds: they get no gradients.
+
+    A learner's ``adapt`` that is traced inside adapts the others only.
+    """
+    token = _constant.set(constant)
+    try:
+        yield
+    finally:
+        _constant.reset(token)
+
+
 def _apply(model, model_params, images, method, statistics, keywords, moving=False) -> tuple[jax.Array, Statistics]:
     """The output, and the statistics: those given, as given or as the images move them, or those of the images."""
     images = as_float(images, dtype_of(model_params))
+    if constant := _constant.get():
+        flat = flatten_dict(model_params, sep="/")
+        model_params = unflatten_dict(
+            {path: jax.lax.stop_gradient(x) if constant(path) else x for path, x in flat.items()}, sep="/"
+        )
     variables = {"params": model_params, **({"batch_stats": statistics} if statistics else {})}
     with nn.intercept_methods(_refuse_empty_maps(images.shape)), nn.intercept_methods(_flax_batch_norm):
         if statistics and not moving:
