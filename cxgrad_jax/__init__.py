@@ -24,7 +24,7 @@ from cxgrad_jax.questions import Permutations, evaluate_by_part, evaluate_by_ste
 from cxgrad_jax.saving import load, save
 
 if TYPE_CHECKING:
-    from cxgrad_jax.training.testing import Run, load_run
+    from cxgrad_jax.training.runs import Run, load_run
 
 _TRAINING = ("Run", "load_run")  # of the trainer, which needs more packages than the library: loaded when asked for
 
@@ -37,7 +37,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _TRAINING:
-        from cxgrad_jax.training import testing
+        from cxgrad_jax.training import runs
 
-        return getattr(testing, name)
+        return getattr(runs, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

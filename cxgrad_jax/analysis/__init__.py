@@ -1,8 +1,10 @@
 """What adaptation does to a network: each function takes one episode and gives arrays; ``jax.vmap`` over a batch.
 
-They work for every learner whose ``adapt`` returns a trace with ``"fast"`` (see ``learners.Adapted``), on any model.
+``calibration`` takes the logits of many episodes. The others work for every learner whose ``adapt`` returns a trace
+with ``"fast"`` (see ``learners.Adapted``), on any model.
 """
 
+from cxgrad_jax.analysis._calibration import Calibration, calibration
 from cxgrad_jax.analysis._cka import cka, linear_cka
 from cxgrad_jax.analysis._conditioning import adapt_with_factors, conditioning
 from cxgrad_jax.analysis._embeddings import embeddings, joint_tsne
@@ -14,7 +16,7 @@ from cxgrad_jax.analysis._permutations import permutations, permuted_logits
 from cxgrad_jax.analysis._steps import logits_by_step
 
 __all__ = [
-    "PARTS", "adapt_with_factors", "before_and_after", "cka", "conditioning", "embeddings", "features",
-    "gradient_norms", "joint_tsne", "landscape", "linear_cka", "logits_by_part", "logits_by_step", "permutations",
-    "permuted_logits", "unadapted",
+    "PARTS", "Calibration", "adapt_with_factors", "before_and_after", "calibration", "cka", "conditioning",
+    "embeddings", "features", "gradient_norms", "joint_tsne", "landscape", "linear_cka", "logits_by_part",
+    "logits_by_step", "permutations", "permuted_logits", "unadapted",
 ]  # fmt: skip
