@@ -22,24 +22,26 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluation import Evaluation, evaluate
 from cxgrad_jax.fitting import fit
 from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.questions import Permutations, evaluate_by_part, evaluate_by_step, evaluate_permutations
 from cxgrad_jax.saving import load, save
 
 if TYPE_CHECKING:
-    from cxgrad_jax.training.testing import Run, load_run
+    from cxgrad_jax.training.runs import Run, load_run
 
 _TRAINING = ("Run", "load_run")  # of the trainer, which needs more packages than the library: loaded when asked for
 
 __all__ = [
-    "Episode", "EpisodeShape", "Evaluation", "MetaLearner", "Run", "Sampler", "UserError", "__version__", "analysis",
-    "data", "evaluate", "fit", "interop", "learners", "load", "load_run", "mean_loss", "models", "sampler", "save",
+    "Episode", "EpisodeShape", "Evaluation", "MetaLearner", "Permutations", "Run", "Sampler", "UserError",
+    "__version__", "analysis", "data", "evaluate", "evaluate_by_part", "evaluate_by_step", "evaluate_permutations",
+    "fit", "interop", "learners", "load", "load_run", "mean_loss", "models", "sampler", "save",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name in _TRAINING:
-        from cxgrad_jax.training import testing
+        from cxgrad_jax.training import runs
 
-        return getattr(testing, name)
+        return getattr(runs, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

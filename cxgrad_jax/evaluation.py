@@ -60,21 +60,29 @@ def evaluate(
     Raises:
       UserError: ``episodes`` is not positive, or as the learner's ``adapt`` and ``predict``.
     """
-    if not isinstance(episodes, int) or episodes < 1:
-        raise UserError(f"episodes is {episodes!r}; expected a whole number, at least 1")
+    check_episodes(episodes)
     mesh = parallel.task_mesh()
     title = "evaluation" if progress else ""
     logits = over_episodes(query_logits(learner), sampler.batch, episodes, mesh, title)(params)
     return evaluation_of(logits, sampler.shape.labels()[1])
 
 
+def check_episodes(episodes: Any) -> None:
+    """Refuses a number of episodes that is none."""
+    if not isinstance(episodes, int) or episodes < 1:
+        raise UserError(f"episodes is {episodes!r}; expected a whole number, at least 1")
+
+
 def evaluation_of(logits: np.ndarray, labels: np.ndarray) -> Evaluation:
     """The evaluation of query logits ``[episodes, N, way]`` with labels ``[N]``, which all episodes share."""
-    accuracies = episode_accuracies(logits, labels)
+    return evaluation_of_accuracies(episode_accuracies(logits, labels), len(labels))
+
+
+def evaluation_of_accuracies(accuracies: np.ndarray, num_queries: int) -> Evaluation:
+    """The evaluation of the accuracies ``[episodes]``, each of ``num_queries`` query images."""
     accuracy = float(accuracies.mean())
-    return Evaluation(
-        accuracy, ci95_tasks(accuracies), ci95_pooled(accuracy, accuracies.size * len(labels)), accuracies
-    )
+    pooled = ci95_pooled(accuracy, accuracies.size * num_queries)
+    return Evaluation(accuracy, ci95_tasks(accuracies), pooled, accuracies)
 
 
 @functools.cache  # validation and test share one compiled program

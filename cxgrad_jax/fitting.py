@@ -19,7 +19,8 @@ from cxgrad_jax import batching, parallel
 from cxgrad_jax.episodes import Episode, Sampler
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.keys import purpose_key
-from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.learners import MetaLearner, with_running_averages
+from cxgrad_jax.learners._statistics import trained, with_statistics_of
 
 
 class TrainState(NamedTuple):
@@ -27,7 +28,7 @@ class TrainState(NamedTuple):
 
     Attributes:
       params: meta-parameters, the pytree of ``MetaLearner.init``.
-      opt_state: of the optimiser.
+      opt_state: of the optimiser, which has none for running averages.
       iteration: int32 scalar, outer iterations done.
     """
 
@@ -41,7 +42,7 @@ def init_state(learner: MetaLearner, optimiser: optax.GradientTransformation, se
 
     def init(images):
         params = learner.init(purpose_key(seed, "init"), images)
-        return TrainState(params, optimiser.init(params), jnp.zeros((), jnp.int32))
+        return TrainState(params, with_running_averages(optimiser).init(params), jnp.zeros((), jnp.int32))
 
     return jax.jit(init)(images)
 
@@ -91,6 +92,8 @@ def train_program(
       ``(state, source) -> (state, metrics)``. The metrics are arrays ``[num_iterations]``. The state is donated.
     """
 
+    optimiser = with_running_averages(optimiser)
+
     def iterate(source, state: TrainState, i):
         episodes, params = draw(source, state.iteration, i), parallel.vary(state.params)
         tasks = jax.tree.leaves(episodes)[0].shape[0]
@@ -102,9 +105,10 @@ def train_program(
             loss_at_iteration, params, episodes, batching.vectorised_tasks(tasks, at_once)
         )
         value, metrics, gradients = parallel.mean_over_devices((value, metrics, gradients))
-        if task_reduction == "sum":
-            gradients = jax.tree.map(lambda g: g * (tasks * mesh.devices.size), gradients)
-        metrics = {"loss": value, **metrics, "gradient_norm": optax.tree.norm(gradients)}
+        if task_reduction == "sum":  # of running averages it is the mean in any case
+            total = jax.tree.map(lambda g: g * (tasks * mesh.devices.size), gradients)
+            gradients = with_statistics_of(total, gradients)
+        metrics = {"loss": value, **metrics, "gradient_norm": optax.tree.norm(trained(gradients))}
         updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
         return TrainState(optax.apply_updates(state.params, updates), opt_state, state.iteration + 1), metrics
 
@@ -164,7 +168,8 @@ def fit(
     mesh = parallel.task_mesh(devices)
     state = init_state(learner, optimiser, seed, np.asarray(sampler.store.images[:2]))
     if params is not None:
-        state = TrainState(jax.tree.map(jnp.array, params), optimiser.init(params), state.iteration)
+        params = jax.tree.map(jnp.array, params)
+        state = TrainState(params, with_running_averages(optimiser).init(params), state.iteration)
     state = parallel.put(mesh, state)
     program = train_program(learner.loss, optimiser, lambda source, *_: source, mesh, P(parallel.TASK_AXIS), 1)
 

@@ -1,8 +1,9 @@
 """``python -m cxgrad_jax.main [--config=NAME[:PRESET]] [--workdir=DIR] [--mode=MODE] [--config.FIELD=VALUE …]``
 
 NAME is a file, or that of a configuration of this project: ``tiered_1shot``, ``baselines/alfa``.
-``--mode=train`` (or resume) and test; ``evaluate`` a run; ``analyse`` some: ``--workdir=DIR`` once for each. Without
-``--workdir`` the run lies in ``runs/NAME``, NAME being that of the configuration.
+``--mode=train`` (or resume) and test; ``evaluate`` a run, or ask it a further ``--question``; ``analyse`` some:
+``--workdir=DIR`` once for each. Without ``--workdir`` the run lies in ``runs/NAME``, NAME being that of the
+configuration.
 
 Exit status: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted (checkpoint saved), 1 a defect.
 """
@@ -16,6 +17,7 @@ from cxgrad_jax import runtime
 from cxgrad_jax.command_line import Parser, add_verbosity, exit_status, override, start
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training.asking import QUESTIONS, ask_run
 from cxgrad_jax.training.checks import check
 from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.config_files import config_name, load_config
@@ -49,6 +51,11 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     flags.add_argument(
         "--mode", choices=MODES, default="train", help="train (or resume) and test; test only; or analyse runs"
     )
+    flags.add_argument(
+        "--question",
+        choices=sorted(QUESTIONS),
+        help="of --mode=evaluate: accuracy after every inner step, with parts adapted, over all orders of the classes",
+    )
     flags.add_argument("--distributed", action="store_true", help="one of several processes, found on a cluster or by:")
     flags.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, the same in all processes")
     flags.add_argument("--num_processes", type=int, metavar="N")
@@ -69,6 +76,8 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     given.workdir = given.workdir or [Path("runs", config_name(given.config) if given.config else DEFAULT)]
     if not all(workdir.name for workdir in given.workdir):
         raise UserError("--workdir is empty; give the folder of the run, such as --workdir=runs/first")
+    if given.question and given.mode != "evaluate":
+        raise UserError(f"--question={given.question} is of --mode=evaluate, not of --mode={given.mode}")
     if len(given.workdir) > 1 and given.mode != "analyse":
         raise UserError(f"--workdir is given {len(given.workdir)} times; only --mode=analyse takes several runs")
     return config, given
@@ -93,7 +102,10 @@ def run(arguments: list[str]) -> int:
             print(f"report: {analyse(config, options, given.workdir)}")
             return
         (workdir,) = given.workdir
-        (train if given.mode == "train" else evaluate_run)(config, workdir)
+        if given.question:
+            ask_run(config, workdir, given.question)
+        else:
+            (train if given.mode == "train" else evaluate_run)(config, workdir)
 
     return exit_status(action)
 

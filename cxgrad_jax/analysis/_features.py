@@ -9,7 +9,7 @@ from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.learners._labels import by_path, merge
-from cxgrad_jax.learners._model import Params
+from cxgrad_jax.learners._model import Params, batch_statistics
 
 
 def features(learner: MetaLearner, params: Params, task: Any, images: jax.Array) -> dict[str, jax.Array]:
@@ -50,7 +50,8 @@ def before_and_after(
       UserError: the learner adapts nothing.
     """
     adapted = learner.adapt(params, episode.support_images, episode.support_labels)
-    before, after = (features(learner, params, each, episode.query_images) for each in (unadapted(adapted), adapted))
+    start = at_own_statistics(learner, adapted, unadapted(adapted), episode.support_images)
+    before, after = (features(learner, params, each, episode.query_images) for each in (start, adapted))
     return before, after
 
 
@@ -75,9 +76,32 @@ def trace_of(task: Any) -> dict[str, Any]:
 def with_fast(task: Any, fast: dict[str, jax.Array]) -> Any:
     """``task`` whose adapted parameters are ``fast``, by path.
 
-    Statistics of the support set that it keeps are those of its own parameters, so they are left out.
+    Statistics of the support set that it keeps are those of its own parameters, so they are left out
+    (``at_own_statistics``).
     """
     return task._replace(model=merge({**by_path(task.model), **fast}), statistics={})
+
+
+def at_own_statistics(learner: MetaLearner, adapted: Any, state: Any, support_images: jax.Array) -> Any:
+    """``state``, a task with other parameters, with the support set's statistics at these.
+
+    Only where ``adapted``, the task that it was made of, keeps any; otherwise query images are normalised by their own.
+    """
+    if not adapted.statistics:
+        return state
+    return state._replace(statistics=batch_statistics(model_of(learner), state.model, support_images))
+
+
+def model_of(learner: MetaLearner) -> nn.Module:
+    """The model that a learner adapts.
+
+    Raises:
+      UserError: the learner does not tell.
+    """
+    parts = getattr(learner.adapt, "parts", None)
+    if parts is None:
+        raise UserError("this learner does not tell its model, which the analysis needs; make it with gradient_based")
+    return parts[0]
 
 
 def unadapted(task: Any) -> Any:

@@ -18,11 +18,18 @@ from cxgrad_jax.learners._maml import maml
 from cxgrad_jax.learners._maml_plus_plus import maml_plus_plus
 from cxgrad_jax.learners._matching_net import matching_net
 from cxgrad_jax.learners._meta_sgd import every_parameter, meta_sgd
-from cxgrad_jax.learners._model import apply_model, batch_statistics, module_classes
+from cxgrad_jax.learners._model import apply_in_training, apply_model, batch_statistics, module_classes
 from cxgrad_jax.learners._modgrad import last_two_convolutions, modgrad
 from cxgrad_jax.learners._proto_net import proto_net
 from cxgrad_jax.learners._relation_net import relation_net
 from cxgrad_jax.learners._spec import described, from_spec
+from cxgrad_jax.learners._statistics import (
+    averaging_term,
+    initial_statistics,
+    running_statistics,
+    with_initial,
+    with_running_averages,
+)
 
 NAMES = (
     "alfa", "anil", "boil", "cavia", "cxgrad", "cxgrad_explicit", "l2f", "maml", "maml_plus_plus", "matching_net",
@@ -32,9 +39,10 @@ LABEL_FUNCTIONS = ("body_labels", "default_labels", "every_parameter", "last_two
 
 __all__ = [
     "LABEL_FUNCTIONS", "NAMES",
-    "Adapted", "MetaLearner", "accuracy", "apply_model", "batch_statistics", "by_path", "cross_entropy", "describe",
-    "described", "from_spec", "gradient_based", "merge", "module_classes", "scan_steps", "sgd", "split_by_label",
-    "support_gradients", "support_loss",
+    "Adapted", "MetaLearner", "accuracy", "apply_in_training", "apply_model", "averaging_term", "batch_statistics",
+    "by_path", "cross_entropy", "describe", "described", "from_spec", "gradient_based", "initial_statistics", "merge",
+    "module_classes", "running_statistics", "scan_steps", "sgd", "split_by_label", "support_gradients", "support_loss",
+    "with_initial", "with_running_averages",
     "alfa", "anil", "body_labels", "boil", "cavia", "cxgrad", "cxgrad_explicit", "default_labels", "every_parameter",
     "l2f", "last_two_convolutions", "maml", "maml_plus_plus", "matching_net", "meta_sgd", "modgrad", "proto_net",
     "relation_net",

@@ -12,7 +12,14 @@ import optax
 
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._checks import check_images, check_labels, check_model, fitting, nan_where_wrong
+from cxgrad_jax.learners._checks import (
+    check_images,
+    check_labels,
+    check_model,
+    fitting,
+    nan_where_wrong,
+    refuse_running,
+)
 from cxgrad_jax.learners._labels import ParamLabels, default_labels
 from cxgrad_jax.learners._model import (
     Params,
@@ -76,7 +83,8 @@ class MetaLearner(NamedTuple):
       predict: ``(params, adapted, query_images) -> logits [N, way]``.
       loss: ``(params, episode, iteration=None) -> (loss, metrics)``: the query loss after adaptation, a scalar, and a
         dict of scalars with ``"accuracy"``. ``iteration`` is the outer iteration, for objectives that change over
-        training.
+        training. Its gradient with respect to ``params["statistics"]``, running averages, is the step that they
+        take (see ``with_running_averages``).
       spec: the learner as plain values, JSON's only: its factory's name and hyper-parameters, the model's class and
         fields (see ``learners._spec``). ``cx.learners.from_spec`` makes the learner of it. Empty if not known.
     """
@@ -133,7 +141,11 @@ def gradient_based(
       loss: as ``MetaLearner.loss``; if None, the mean cross-entropy of the query set.
       param_labels: which parameters ``adapt`` adapts, for ``describe``.
       query_statistics: by what batch normalisations normalise the query images (``with_statistics``).
+
+    Raises:
+      UserError: ``query_statistics`` is ``"running"``.
     """
+    refuse_running(query_statistics)
     adapt = with_statistics(model, adapt, query_statistics)
 
     def init(key, images):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._base import MetaLearner, checked, cross_entropy, query_loss
+from cxgrad_jax.learners._checks import refuse_running
 from cxgrad_jax.learners._inner_loop import constant_if, scan_steps, sgd
 from cxgrad_jax.learners._mlp import linear
 from cxgrad_jax.learners._model import Statistics, apply_model, as_float, batch_statistics, init_model
@@ -61,8 +62,9 @@ def cavia(
     Meta-parameters: ``{"model": ..., "film": {"kernel": W, "bias": b}}``.
 
     Raises:
-      UserError: the model has no ``film_features``.
+      UserError: the model has no ``film_features``, or ``query_statistics`` is ``"running"``.
     """
+    refuse_running(query_statistics)
     if not hasattr(model, "film_features"):
         raise UserError(f"{type(model).__name__} has no film_features; cavia needs a model whose call takes film=")
 

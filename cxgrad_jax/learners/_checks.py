@@ -29,7 +29,7 @@ NOT_NEGATIVE = ("context_lr", "initial_decay")
 CHOICES = {
     "context_update": ("task", "step"),
     "shot_reduction": ("sum", "mean"),
-    "query_statistics": ("query", "support"),
+    "query_statistics": ("query", "support", "running"),
 }
 
 LOWEST, HIGHEST = -0.5, 1.5  # float images may leave [0, 1] a little, as resampling makes them
@@ -54,6 +54,14 @@ def check_hyper_parameters(values: Mapping[str, Any]) -> None:
             raise UserError(f"{name} is {value!r}; expected a number that is not negative")
         if name in CHOICES and value not in CHOICES[name]:
             raise UserError(f"{name} is {value!r}; expected {' or '.join(map(repr, CHOICES[name]))}")
+
+
+def refuse_running(query_statistics: str) -> None:
+    """Refuses running averages, for a learner whose method has none."""
+    if query_statistics == "running":
+        raise UserError(
+            "query_statistics is 'running'; expected 'query' or 'support', for this method has no running averages"
+        )
 
 
 def check_images(name: str, images: Any) -> Any:

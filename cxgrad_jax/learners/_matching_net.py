@@ -11,7 +11,7 @@ By default f and g are the encoder. With full-context embeddings (FCE) both see 
 There is no code of the method's authors. Facts are from CloserLookFewShot (Chen et al., ICLR 2019), which has scale
 100, the ReLU and FCE in every case. The paper's own definition, not verified here, has scale 1 and no ReLU.
 CloserLookFewShot encodes support and query images in one batch (``joint_normalisation``). At evaluation it normalises
-by running averages, which is not offered here (see ``_metric``).
+by running averages (``query_statistics="running"``).
 """
 
 import flax.linen as nn
@@ -43,9 +43,11 @@ def matching_net(
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
       scale: of the cosine.
       full_context: whether full-context embeddings are used; an LSTM of D units runs N times a query image.
-      joint_normalisation: whether support and query images are encoded in one batch, as CloserLookFewShot does.
+      joint_normalisation: whether support and query images are encoded in one batch; with ``"running"`` in training
+        only, as CloserLookFewShot does.
       query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
-        (transductive), or ``"support"``, those of the support set (inductive; not with ``joint_normalisation``).
+        (transductive); ``"support"``, those of the support set (inductive; not with ``joint_normalisation``); or
+        ``"running"``, the running averages of training, at evaluation (inductive).
 
     Meta-parameters: ``{"model": ...}`` without a head, and with ``full_context`` the LSTMs ``{"context": {"forward",
     "backward", "query"}}``. ``adapt`` describes the episode by the support features ``[N, D]`` with their
@@ -55,7 +57,7 @@ def matching_net(
     def describe(params, features, labels):
         return Support(support_context(params["context"], features) if full_context else features, labels)
 
-    def compare(params, support, features, statistics):
+    def compare(params, support, features):
         if full_context:
             features = query_context(params["context"], features, support.inputs)
         cosine = jnp.matmul(unit(features), unit(support.inputs).T, precision="highest")

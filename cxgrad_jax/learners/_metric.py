@@ -1,9 +1,14 @@
 """What the metric learners share: an encoder in place of a classifier, and no parameter that adapts.
 
 Features of the support images describe an episode. The class of a query image follows from comparing its features with
-that description. Batch normalisations take the statistics of the current forward pass or of the support set, in
-training and test alike. The public codes of ProtoNet and MatchingNet switch to running averages at evaluation, which is
-not offered.
+that description. ``query_statistics`` says by what batch normalisations normalise the query images:
+
+    "query"     their own statistics, in training and test alike (transductive)
+    "support"   those of the support set, in training and test alike (inductive)
+    "running"   in training their own, which running averages follow; at evaluation support and query images are
+                normalised by the running averages (inductive), as the public codes of ProtoNet and MatchingNet do
+
+With "running", ``loss`` is a training pass and ``adapt`` with ``predict`` an evaluation (see ``_statistics``).
 """
 
 from collections.abc import Callable
@@ -14,9 +19,19 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import MetaLearner, Objective, checked, query_loss
+from cxgrad_jax.learners._base import MetaLearner, Objective, checked, cross_entropy, query_loss, query_metrics
 from cxgrad_jax.learners._checks import nan_where_wrong
-from cxgrad_jax.learners._model import Params, Statistics, apply_model, as_float, batch_statistics, init_model
+from cxgrad_jax.learners._model import (
+    Params,
+    Statistics,
+    apply_in_training,
+    apply_model,
+    as_float,
+    batch_statistics,
+    dtype_of,
+    init_model,
+)
+from cxgrad_jax.learners._statistics import averaging_term, initial_statistics, running_statistics, with_initial
 
 
 class Described(NamedTuple):
@@ -24,14 +39,12 @@ class Described(NamedTuple):
 
     Attributes:
       episode: the description of the support set by which ``predict`` compares query images.
-      encoder: means and variances by which the encoder normalises query images; if empty, it normalises them by their
-        own.
-      comparison: the same of the network that compares, where there is one.
+      statistics: means and variances by which the networks normalise query images, by the networks' names in the
+        meta-parameters; a network that has none here normalises them by their own.
     """
 
     episode: Any
-    encoder: Statistics = {}  # never changed in place
-    comparison: Statistics = {}
+    statistics: dict[str, Statistics] = {}  # never changed in place
 
 
 class Support(NamedTuple):
@@ -50,10 +63,10 @@ def metric_based(
     model: nn.Module,
     encode: str,
     describe: Callable[[Params, jax.Array, jax.Array], Any],
-    compare: Callable[[Params, Any, jax.Array, Statistics], jax.Array],
+    compare: Callable[[Params, Any, jax.Array], jax.Array],
     *,
     query_statistics: str,
-    comparison_statistics: Callable[[Params, Any, jax.Array], Statistics] | None = None,
+    network: tuple[str, nn.Module] | None = None,
     objective: Objective | None = None,
     init_extra: Callable[[jax.Array, jax.Array], dict[str, Params]] | None = None,
     joint_normalisation: bool = False,
@@ -65,15 +78,16 @@ def metric_based(
         and gets no parameters.
       encode: the model's method ``images [N, H, W, C] -> features [N, ...]``.
       describe: ``(params, support features, labels [N]) -> description``.
-      compare: ``(params, description, query features, statistics) -> logits [N, way]``.
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics, or
-        ``"support"``, those of the support set.
-      comparison_statistics: ``(params, description, support features) -> statistics`` of ``compare`` on the support
-        set, where it has a network with normalisations.
+      compare: ``(params, description, query features) -> logits [N, way]``, or with a ``network`` its inputs
+        ``[N, way, ...]``.
+      query_statistics: by what batch normalisations normalise query images, ``"query"``, ``"support"`` or
+        ``"running"``, as the module's text says.
+      network: a module that takes ``[M, ...]`` to logits ``[M]``, behind the name of its meta-parameters.
       objective: of logits and labels; cross-entropy if None.
       init_extra: ``(key, features) -> dict`` of meta-parameters beside ``"model"``.
       joint_normalisation: whether support and query images are encoded in one batch, so that batch statistics are of
-        both. ``adapt`` then keeps the support images, and ``predict`` does everything.
+        both; with ``"running"`` in training only. Otherwise ``adapt`` keeps the support images, and ``predict`` does
+        everything.
 
     Raises:
       UserError: the model has no such method or no ``num_classes``.
@@ -83,12 +97,12 @@ def metric_based(
         raise UserError(f"{name} has no method {encode}(images); metric learners need the features before the head")
     if not isinstance(getattr(model, "num_classes", None), int):
         raise UserError(f"{name} has no num_classes; metric learners need it, the way of the episodes")
-
-    if joint_normalisation and query_statistics != "query":
+    if joint_normalisation and query_statistics == "support":
         raise UserError(
             f"query_statistics is {query_statistics!r}, but joint_normalisation normalises support and query images "
-            "together; expected 'query' with it"
+            "together; expected 'query' or 'running' with it"
         )
+    running = query_statistics == "running"
 
     def features_of(params, images, statistics=None):
         return apply_model(model, params["model"], images, encode, statistics=statistics)
@@ -96,31 +110,89 @@ def metric_based(
     def init(key, images):
         model_key, extra_key = jax.random.split(key)
         features, model_params = init_model(model, model_key, images, encode)
-        return {"model": model_params, **(init_extra(extra_key, features) if init_extra else {})}
+        params = {"model": model_params, **(init_extra(extra_key, features) if init_extra else {})}
+        if not running:
+            return params
+        averages = {"model": initial_statistics(model, model_params, images, encode)}
+        if network:
+            name, module = network
+            labels = jnp.arange(len(features)) % model.num_classes
+            inputs = compare(params, describe(params, features, labels), features)
+            averages[name] = initial_statistics(module, params[name], _flat(inputs))
+        return with_initial(params, averages)
 
     def adapt(params, support_images, support_labels):
-        if joint_normalisation:
+        if joint_normalisation and not running:
             return Described(Support(support_images, support_labels))
-        features = features_of(params, support_images)
+        averages = running_statistics(params, model, support_images, encode) if running else {}
+        features = features_of(params, support_images, averages.get("model"))
         episode = describe(params, features, support_labels)
-        if query_statistics == "query":
-            return Described(episode)
-        encoder = batch_statistics(model, params["model"], support_images, encode)
-        return Described(
-            episode, encoder, comparison_statistics(params, episode, features) if comparison_statistics else {}
-        )
+        if query_statistics != "support":
+            return Described(episode, averages)
+        statistics = {"model": batch_statistics(model, params["model"], support_images, encode)}
+        if network:
+            name, module = network
+            inputs = compare(params, episode, features)
+            statistics[name] = batch_statistics(module, params[name], _flat(inputs))
+        return Described(episode, statistics)
 
     def predict(params, adapted, query_images):
-        if not joint_normalisation:
-            features = features_of(params, query_images, adapted.encoder)
-            return compare(params, adapted.episode, features, adapted.comparison)
-        support, dtype = adapted.episode, jax.tree.leaves(params)[0].dtype
-        images = [as_float(images, dtype) for images in (support.inputs, query_images)]
-        features, num_support = features_of(params, jnp.concatenate(images)), len(support.labels)
-        episode = describe(params, features[:num_support], support.labels)
-        return compare(params, episode, features[num_support:], {})
+        if not joint_normalisation or running:
+            features = features_of(params, query_images, adapted.statistics.get("model"))
+            return logits_of(params, adapted.episode, features, adapted.statistics)
+        support = adapted.episode
+        features = jnp.split(features_of(params, joined(params, support.inputs, query_images)), [len(support.labels)])
+        return logits_of(params, describe(params, features[0], support.labels), features[1], {})
 
-    return checked(model, init, adapt, predict, query_loss(adapt, predict, objective))
+    def logits_of(params, episode, features, statistics):
+        compared = compare(params, episode, features)
+        if network is None:
+            return compared
+        name, module = network
+        logits = apply_model(module, params[name], _flat(compared), statistics=statistics.get(name))
+        return logits.reshape(compared.shape[:2])
+
+    def in_training(params, episode, averages):
+        """Query logits of a training pass, and the running averages that it moves."""
+
+        def encoded(images, of_model):
+            return apply_in_training(model, params["model"], of_model, images, encode)
+
+        of_model = averages.get("model", {})
+        if joint_normalisation:
+            images = joined(params, episode.support_images, episode.query_images)
+            features, of_model = encoded(images, of_model)
+            support, query = jnp.split(features, [len(episode.support_labels)])
+        else:
+            support, of_model = encoded(episode.support_images, of_model)
+            query, of_model = encoded(episode.query_images, of_model)
+        compared = compare(params, describe(params, support, episode.support_labels), query)
+        if network is None:
+            return compared, {"model": of_model}
+        name, module = network
+        logits, of_network = apply_in_training(module, params[name], averages.get(name, {}), _flat(compared))
+        return logits.reshape(compared.shape[:2]), {"model": of_model, name: of_network}
+
+    def training_loss(params, episode, iteration=None):
+        del iteration
+        averages = running_statistics(params, model, episode.support_images, encode)
+        logits, moved = in_training(params, episode, averages)
+        value = (objective or cross_entropy)(logits, episode.query_labels)
+        moved = {name: moved[name] for name in averages}
+        return value + averaging_term(averages, moved), query_metrics(logits, episode.query_labels, {})
+
+    loss = training_loss if running else query_loss(adapt, predict, objective)
+    return checked(model, init, adapt, predict, loss)
+
+
+def joined(params: Params, support_images: jax.Array, query_images: jax.Array) -> jax.Array:
+    """Support and query images in one batch of floats, the support images first."""
+    dtype = dtype_of(params)
+    return jnp.concatenate([as_float(images, dtype) for images in (support_images, query_images)])
+
+
+def _flat(compared: jax.Array) -> jax.Array:
+    return compared.reshape(-1, *compared.shape[2:])
 
 
 def members(labels: jax.Array, way: int, dtype: Any) -> jax.Array:

@@ -1,12 +1,15 @@
 """How a learner applies a model: images as floats, its parameters, its output, its modules."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.models._dtypes import widen
@@ -82,40 +85,84 @@ def batch_statistics(
     return _apply(model, model_params, images, method, None, keywords)[1]
 
 
-def _apply(model, model_params, images, method, statistics, keywords) -> tuple[jax.Array, Statistics]:
-    """The output, and the statistics that were used."""
+def apply_in_training(
+    model: nn.Module,
+    model_params: Params,
+    statistics: Statistics,
+    images: jax.Array,
+    method: str = "__call__",
+    **keywords: Any,
+) -> tuple[jax.Array, Statistics]:
+    """The output as ``apply_model`` without statistics, and the running averages ``statistics`` moved by this batch.
+
+    This package's ``Norm`` moves them by a tenth towards the batch's mean and unbiased variance, as PyTorch does;
+    flax's ``BatchNorm`` by its momentum towards the mean and the biased variance. Other arguments as ``apply_model``.
+    """
+    return _apply(model, model_params, images, method, statistics, keywords, moving=True)
+
+
+_constant: ContextVar[Callable[[str], bool] | None] = ContextVar("constant", default=None)
+
+
+@contextmanager
+def taken_for_constants(constant: Callable[[str], bool]) -> Iterator[None]:
+    """Inside, a model's parameters are constants where ``constant(path)`` holds: they get no gradients.
+
+    A learner's ``adapt`` that is traced inside adapts the others only.
+    """
+    token = _constant.set(constant)
+    try:
+        yield
+    finally:
+        _constant.reset(token)
+
+
+def _apply(model, model_params, images, method, statistics, keywords, moving=False) -> tuple[jax.Array, Statistics]:
+    """The output, and the statistics: those given, as given or as the images move them, or those of the images."""
     images = as_float(images, dtype_of(model_params))
-    with nn.intercept_methods(_refuse_empty_maps(images.shape)), nn.intercept_methods(_flax_batch_norm):
-        if statistics:
-            variables = {"params": model_params, "batch_stats": statistics}
-            return model.apply(variables, images, method=method, **keywords), statistics  # pyright: ignore
-        output, found = model.apply(
-            {"params": model_params}, images, mutable=["batch_stats"], method=method, **keywords
+    if constant := _constant.get():
+        flat = flatten_dict(model_params, sep="/")
+        model_params = unflatten_dict(
+            {path: jax.lax.stop_gradient(x) if constant(path) else x for path, x in flat.items()}, sep="/"
         )
+    variables = {"params": model_params, **({"batch_stats": statistics} if statistics else {})}
+    with nn.intercept_methods(_refuse_empty_maps(images.shape)), nn.intercept_methods(_flax_batch_norm):
+        if statistics and not moving:
+            return model.apply(variables, images, method=method, **keywords), statistics  # pyright: ignore
+        output, found = model.apply(variables, images, mutable=["batch_stats"], method=method, **keywords)
         return output, found.get("batch_stats", {})
 
 
 def _flax_batch_norm(call, arguments, keywords, context):
-    """For ``nn.intercept_methods``: flax's BatchNorm takes and returns statistics as this package's ``Norm`` does."""
+    """For ``nn.intercept_methods``: flax's BatchNorm takes and returns statistics as this package's ``Norm`` does.
+
+    Whether it normalises by the batch is the learner's choice and not that of ``use_running_average``.
+    """
     module = context.module
     if not (isinstance(module, nn.BatchNorm) and context.method_name == "__call__") or module.is_initializing():
         return call(*arguments, **keywords)
     x = arguments[0] if arguments else keywords["x"]
     features = {axis % x.ndim for axis in (module.axis if isinstance(module.axis, Sequence) else (module.axis,))}
     others = tuple(axis for axis in range(x.ndim) if axis not in features)
+    used = given = [module.get_variable("batch_stats", name) for name in ("mean", "var")]
     if module.is_mutable_collection("batch_stats"):
-        output = call(*arguments, **keywords)
-        wide = widen(x)
-        for name, value in {"mean": jnp.mean(wide, axis=others), "var": jnp.var(wide, axis=others)}.items():
-            module.put_variable("batch_stats", name, value)
-        return output
+        flag = arguments[1] if len(arguments) > 1 else keywords.get("use_running_average")
+        by_batch = not (module.use_running_average if flag is None else flag)
+        output = call(*arguments, **keywords) if by_batch else None
+        wide, where = widen(x), keywords.get("mask")
+        used = jnp.mean(wide, axis=others, where=where), jnp.var(wide, axis=others, where=where)
+        for name, old, new in zip(("mean", "var"), given, used, strict=True):
+            moved = new if old is None else module.momentum * old + (1 - module.momentum) * new
+            module.put_variable("batch_stats", name, moved)
+        if by_batch:
+            return output
 
-    def broadcast(collection, name):
-        return jnp.expand_dims(module.get_variable(collection, name), others)
+    def broadcast(values):
+        return jnp.expand_dims(values, others)
 
-    y = (x - broadcast("batch_stats", "mean")) * jax.lax.rsqrt(broadcast("batch_stats", "var") + module.epsilon)
-    y = y * broadcast("params", "scale") if module.use_scale else y
-    y = y + broadcast("params", "bias") if module.use_bias else y
+    y = (x - broadcast(used[0])) * jax.lax.rsqrt(broadcast(used[1]) + module.epsilon)
+    y = y * broadcast(module.get_variable("params", "scale")) if module.use_scale else y
+    y = y + broadcast(module.get_variable("params", "bias")) if module.use_bias else y
     return y if module.dtype is None else y.astype(module.dtype)
 
 

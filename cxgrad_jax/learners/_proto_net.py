@@ -4,8 +4,8 @@
     p(y = c | x) = softmax_c( -||f(x) - p_c||^2 )                                    no scale, sum over features
 
 Facts from the authors' code (jakesnell/prototypical-networks), which covers Omniglot only. In training it encodes
-support and query images in one batch (``joint_normalisation``). At evaluation it normalises by running averages, which
-is not offered here (see ``_metric``). The published miniImageNet numbers are said to come from episodes of 30 (1-shot)
+support and query images in one batch (``joint_normalisation``). At evaluation it normalises by running averages
+(``query_statistics="running"``). The published miniImageNet numbers are said to come from episodes of 30 (1-shot)
 and 20 ways (5-shot) with 15 queries; that is not verified.
 """
 
@@ -23,9 +23,11 @@ def proto_net(model: nn.Module, *, joint_normalisation: bool = False, query_stat
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
-      joint_normalisation: whether support and query images are encoded in one batch, as the authors' code does.
+      joint_normalisation: whether support and query images are encoded in one batch; with ``"running"`` in training
+        only, as the authors' code does.
       query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
-        (transductive), or ``"support"``, those of the support set (inductive; not with ``joint_normalisation``).
+        (transductive); ``"support"``, those of the support set (inductive; not with ``joint_normalisation``); or
+        ``"running"``, the running averages of training, at evaluation (inductive).
 
     Meta-parameters: ``{"model": ...}`` without a head. ``adapt`` describes the episode by the prototypes
     ``[way, D]``, or with ``joint_normalisation`` by the support images and labels.
@@ -34,7 +36,7 @@ def proto_net(model: nn.Module, *, joint_normalisation: bool = False, query_stat
     def describe(params, features, labels):
         return mean_by_class(features, labels, model.num_classes)
 
-    def compare(params, prototypes, features, statistics):
+    def compare(params, prototypes, features):
         return -jnp.sum((features[:, None] - prototypes[None]) ** 2, axis=-1)
 
     return metric_based(

@@ -8,7 +8,7 @@ Facts from the authors' code (floodsung/LearningToCompare_FSL). Its training hal
 clips the gradient of each network to norm 0.5 and normalises miniImageNet by Omniglot's mean and deviation. That
 belongs to the outer loop and the data and is not offered here. Its initialisation (normal, linear bias 1) is not
 offered either. Its 5-shot script selects models on the test classes. Statistics are those of the current batch in
-training and test, there as here.
+training and test, there as here by default.
 """
 
 import flax.linen as nn
@@ -17,7 +17,6 @@ import jax.numpy as jnp
 
 from cxgrad_jax.learners._base import MetaLearner
 from cxgrad_jax.learners._metric import mean_by_class, members, metric_based, sum_by_class
-from cxgrad_jax.learners._model import apply_model, batch_statistics
 from cxgrad_jax.learners._spec import described
 from cxgrad_jax.models import RelationHead
 
@@ -37,8 +36,9 @@ def relation_net(
       shot_reduction: ``"sum"`` of a class's support maps as in the authors' code, or ``"mean"``.
       hidden: size of the relation module's hidden linear layer.
       query_statistics: by what batch normalisations, the relation module's among them, normalise query images:
-        ``"query"``, their own statistics (transductive), or ``"support"``, those of the support set, which the relation
-        module takes from the pairs of classes and support images (inductive).
+        ``"query"``, their own statistics (transductive); ``"support"``, those of the support set, which the relation
+        module takes from the pairs of classes and support images (inductive); or ``"running"``, the running averages of
+        training (inductive), as CloserLookFewShot's RelationNet.
 
     Meta-parameters: ``{"model": ..., "relation": ...}``, the first without a head. ``adapt`` describes the
     episode by the classes' maps ``[way, h, w, D]``. Logits are the relations before the sigmoid.
@@ -49,13 +49,8 @@ def relation_net(
     def describe(params, maps, labels):
         return CLASS_FEATURES[shot_reduction](maps, labels, model.num_classes)
 
-    def compare(params, classes, maps, statistics):
-        pairs = pair_maps(classes, maps)
-        relations = apply_model(relation, params["relation"], _flat(pairs), statistics=statistics)
-        return relations.reshape(pairs.shape[:2])
-
-    def comparison_statistics(params, classes, maps):
-        return batch_statistics(relation, params["relation"], _flat(pair_maps(classes, maps)))
+    def compare(params, classes, maps):
+        return pair_maps(classes, maps)
 
     def objective(logits, labels):
         return jnp.mean((jax.nn.sigmoid(logits) - members(labels, model.num_classes, logits.dtype)) ** 2)
@@ -65,13 +60,9 @@ def relation_net(
 
     return metric_based(
         model, "feature_maps", describe, compare,
-        query_statistics=query_statistics, comparison_statistics=comparison_statistics,
+        query_statistics=query_statistics, network=("relation", relation),
         objective=objective, init_extra=init_relation,
     )  # fmt: skip
-
-
-def _flat(pairs: jax.Array) -> jax.Array:
-    return pairs.reshape(-1, *pairs.shape[2:])
 
 
 def pair_maps(classes: jax.Array, maps: jax.Array) -> jax.Array:

@@ -29,7 +29,7 @@ def conv_norm_pool(conv: Conv, norm: Norm, x: jax.Array) -> jax.Array:
         return norm(convolve(x), pool=True)
     scale, bias = norm.weights(maps)
     pooled, mean, mean_of_squares = _pool_in_parts(convolve, x, parts, scale)
-    mean, variance = norm.record((mean, variance_of(mean, mean_of_squares)))
+    mean, variance = norm.record((mean, variance_of(mean, mean_of_squares)), maps.size // maps.shape[-1])
     factor = scale * lax.rsqrt(variance + norm.epsilon)
     return scale_and_shift(pooled, mean, factor, bias)
 

@@ -15,6 +15,7 @@ from cxgrad_jax.models._pooling import max_pool
 
 GROUPS = 8  # of channels, in group normalisation
 STATISTICS = "batch_stats"  # flax's collection of means and variances
+MOMENTUM = 0.9  # of running averages, the share of the old value; PyTorch calls it 0.1
 
 
 class Norm(nn.Module):
@@ -25,7 +26,9 @@ class Norm(nn.Module):
 
     ``kind="batch"`` takes its statistics from flax's collection ``"batch_stats"`` where this is given to ``apply``.
     Otherwise they are those of the batch, in training, validation and test alike, as in the official code. An ``apply``
-    in which the collection is mutable returns those of the batch; no running average is taken.
+    in which the collection is mutable normalises by the batch and returns its statistics. If the collection is given
+    too, it returns running averages: the given ones, moved by a tenth towards the batch's mean and unbiased variance,
+    which is PyTorch's default.
 
     Attributes:
       kind: what the statistics are taken over. ``"batch"``: images and positions. ``"layer"``: positions and channels
@@ -43,7 +46,7 @@ class Norm(nn.Module):
 
     def __call__(self, x: jax.Array, pool: bool = False) -> jax.Array:
         groups = {"batch": 0, "layer": 1, "group": self.num_groups}[self.kind]
-        mean, variance = self.statistics() or self.record(moments(x, groups))
+        mean, variance = self.statistics() or self.record(moments(x, groups), x.size // x.shape[-1])
         scale, bias = self.weights(x)
         inverse = lax.rsqrt(variance + self.epsilon)
         factor = inverse * scale.reshape((1,) * (inverse.ndim - 1) + (-1,))
@@ -55,10 +58,16 @@ class Norm(nn.Module):
             return None
         return self.get_variable(STATISTICS, "mean"), self.get_variable(STATISTICS, "var")
 
-    def record(self, moments: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        """``moments`` of the batch, which an ``apply`` with a mutable collection then returns."""
+    def record(self, moments: tuple[jax.Array, jax.Array], count: int) -> tuple[jax.Array, jax.Array]:
+        """``moments`` of the batch, from ``count`` values a channel; an ``apply`` with a mutable collection returns
+        them, or the running averages that they move."""
         if self.kind == "batch" and self.is_mutable_collection(STATISTICS) and not self.is_initializing():
-            for name, value in zip(("mean", "var"), moments, strict=True):
+            recorded = moments
+            if self.has_variable(STATISTICS, "mean"):
+                new = moments[0], moments[1] * (count / max(count - 1, 1))
+                old = (self.get_variable(STATISTICS, name) for name in ("mean", "var"))
+                recorded = [MOMENTUM * o + (1 - MOMENTUM) * n for o, n in zip(old, new, strict=True)]
+            for name, value in zip(("mean", "var"), recorded, strict=True):
                 self.put_variable(STATISTICS, name, value)
         return moments
 

@@ -16,7 +16,7 @@ from cxgrad_jax.fitting import init_state
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.training import build
 from cxgrad_jax.training.config import ConfigDict, value_at
-from cxgrad_jax.training.testing import open_checkpoints
+from cxgrad_jax.training.runs import open_checkpoints
 from cxgrad_jax.training.workdir import read_config
 
 # What runs must share to be measured on the same episodes. These are drawn by the first run's configuration.

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import flax
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from tqdm.auto import tqdm
 
 import cxgrad_jax
-from cxgrad_jax import evaluation, parallel
+from cxgrad_jax import evaluation
+from cxgrad_jax.analysis import calibration
 from cxgrad_jax.data import ImageStore
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import write_json
@@ -21,6 +21,7 @@ from cxgrad_jax.saving import params_sha256
 from cxgrad_jax.training import build
 from cxgrad_jax.training.checkpoints import Checkpoints
 from cxgrad_jax.training.config import ConfigDict, fields, to_json
+from cxgrad_jax.training.runs import open_checkpoints
 from cxgrad_jax.training.workdir import check_same_run, read_config
 
 # What an evaluation may change: the meta-parameters do not depend on it, or their shapes tell.
@@ -57,7 +58,8 @@ def test_run(
     for iteration in tqdm(chosen, desc="test", unit="checkpoint", disable=jax.process_index() != 0):
         logits.append(evaluator(checkpoints.restore(iteration, like).params))
     labels = sampler.shape.labels()[1]
-    ensemble, single = (evaluation.evaluation_of(each, labels) for each in (np.mean(logits, axis=0), logits[0]))
+    ensemble = evaluation.evaluation_of(np.mean(logits, axis=0), labels)
+    singles = [evaluation.evaluation_of(each, labels) for each in logits]
     return {
         "test_accuracy": ensemble.accuracy,
         "test_ci95_tasks": ensemble.ci95,
@@ -66,7 +68,33 @@ def test_run(
         "ensemble_size": len(chosen),
         "ensemble_iterations": chosen,
         "episode_accuracies": [round(float(value), 6) for value in ensemble.accuracies],
-        "single_model_test_accuracy": single.accuracy,
+        "single_model_test_accuracy": singles[0].accuracy,
+        "single_model_test_ci95_tasks": singles[0].ci95,
+        "checkpoint_test_accuracies": [each.accuracy for each in singles],
+        **calibration_of(np.mean(logits, axis=0), labels),
+        **origin(config, state),
+    }
+
+
+def calibration_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """The calibration of query logits ``[episodes, N, way]`` as ``results.json`` has it; None where there is none."""
+    found = calibration(logits, labels)
+
+    def numbers(values):
+        return [round(float(value), 6) if np.isfinite(value) else None for value in values]
+
+    (likelihood,) = numbers([found.negative_log_likelihood])
+    bins = {"count": found.count.tolist(), "accuracy": numbers(found.accuracy), "confidence": numbers(found.confidence)}
+    return {
+        "test_negative_log_likelihood": likelihood,
+        "test_expected_calibration_error": round(found.error, 6),
+        "reliability": bins,
+    }
+
+
+def origin(config: ConfigDict, state: TrainState) -> dict[str, Any]:
+    """What every file of results tells of where its numbers come from."""
+    return {
         "test_data": config.evaluation.data or config.data.name,
         "batch_norm": batch_norm(config),
         "query_statistics": config.learner.get("query_statistics", "query"),
@@ -82,9 +110,12 @@ def batch_norm(config: ConfigDict) -> str:
     norm = config.model.get("norm", "batch")
     if norm != "batch":
         return f"none ({norm} norm, statistics of each image alone)"
-    if config.learner.get("query_statistics", "query") == "support":
-        return "statistics of the support set at the adapted parameters (each query image alone: inductive)"
-    return "statistics of the current batch, in training and test (query images jointly: transductive)"
+    words = {
+        "support": "statistics of the support set at the adapted parameters (each query image alone: inductive)",
+        "running": "running averages of training (each query image alone: inductive)",
+    }
+    jointly = "statistics of the current batch, in training and test (query images jointly: transductive)"
+    return words.get(config.learner.get("query_statistics", "query"), jointly)
 
 
 def announce(results: dict[str, Any]) -> None:
@@ -99,36 +130,45 @@ def announce(results: dict[str, Any]) -> None:
     )
 
 
-def open_checkpoints(config: ConfigDict, workdir: Path) -> Checkpoints:
-    """The checkpoints of a run, to read.
+class Opened(NamedTuple):
+    """A trained run, opened to be tested.
 
-    Raises:
-      UserError: there is none.
+    Attributes:
+      workdir: of the run.
+      config: of the run, with the changes of this test.
+      changed: these changes, by field.
+      learner: of ``config``.
+      store: the test images.
+      mesh: to evaluate on.
+      checkpoints: of the run.
+      state: the newest; it tells shapes and the iterations done.
     """
-    checkpoints = Checkpoints(workdir, config.evaluation.ensemble, read_only=True)
-    if not checkpoints.all():
-        raise UserError(f"{checkpoints.directory} has no checkpoint; train with --mode=train first")
-    return checkpoints
+
+    workdir: Path
+    config: ConfigDict
+    changed: dict[str, Any]
+    learner: MetaLearner
+    store: ImageStore
+    mesh: Mesh
+    checkpoints: Checkpoints
+    state: TrainState
 
 
-def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
-    """Tests a run with the checkpoints at hand and writes the results.
+def open_for_test(config: ConfigDict, workdir: str | Path) -> Opened:
+    """Opens a run to be tested.
 
     Args:
       config: the run's own. Other values of ``MAY_CHANGE`` and of where the data lie ask another question.
-      workdir: of the run. Receives ``results.json`` where the configuration is the run's own. Otherwise the name of the
-        file tells what was changed, such as ``results_shot=5.json``, and so does ``"changed"`` in it.
-
-    Returns:
-      The content of the file.
+      workdir: of the run.
 
     Raises:
-      UserError: no run there or one of another configuration, data that cannot be used, no validated checkpoint, a
-        change that other parameters would need, or a file that cannot be written.
+      UserError: no run there or one of another configuration, data that cannot be used, no checkpoint, or a change that
+        other parameters would need.
     """
     workdir = Path(workdir)
     check_same_run(config, workdir, *MAY_CHANGE, "train.iterations")
-    own = fields(read_config(workdir, named=(config.learner.name, config.model.name)))
+    trained = read_config(workdir, named=(config.learner.name, config.model.name))
+    own = fields(trained)
     if config.learner.name != own["learner.name"]:
         raise UserError(f"learner.name is {config.learner.name}, but {workdir} was trained with {own['learner.name']}")
     changed = {
@@ -139,22 +179,75 @@ def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     store = build.load_stores(config, ("test",), config.evaluation.data or config.data.name)["test"]
     mesh, learner = build.build_mesh(config), build.build_learner(config)
     checkpoints = open_checkpoints(config, workdir)
-    like = build.abstract_state(learner, build.build_optimiser(config), np.asarray(store.images[:2]), mesh)
+    images, optimiser = np.asarray(store.images[:2]), build.build_optimiser(config)
+    like = build.abstract_state(initialiser(config, trained), optimiser, images, mesh)
     state = checkpoints.restore(checkpoints.all()[-1], like)
-    results = test_run(config, learner, store, mesh, checkpoints, state)
-    if changed:
-        results["changed"] = changed
-    checkpoints.close()
+    return Opened(workdir, config, changed, learner, store, mesh, checkpoints, state)
+
+
+def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Tests a run with the checkpoints at hand and writes the results, by either query statistics side by side.
+
+    Args:
+      config: as ``open_for_test``.
+      workdir: of the run. Receives ``results.json`` where the configuration is the run's own. Otherwise the name of the
+        file tells what was changed, such as ``results_shot=5.json``, and so does ``"changed"`` in it.
+
+    Returns:
+      The content of the file: that of ``test_run``, and ``"by_query_statistics"``.
+
+    Raises:
+      UserError: as ``open_for_test``, no validated checkpoint, or a file that cannot be written.
+    """
+    opened = open_for_test(config, workdir)
+    results = test_run(config, opened.learner, opened.store, opened.mesh, opened.checkpoints, opened.state)
+    results["by_query_statistics"] = by_query_statistics(opened, results)
+    if opened.changed:
+        results["changed"] = opened.changed
+    opened.checkpoints.close()
     if jax.process_index() == 0:
+        for name, numbers in results["by_query_statistics"].items():
+            accuracy, interval = (100 * numbers[key] for key in ("test_accuracy", "test_ci95_tasks"))
+            print(f'query_statistics="{name}": {accuracy:.2f} % ± {interval:.2f}')
         announce(results)
-        write_json(workdir / results_name(config, changed), results)
+        write_json(opened.workdir / results_name(config, opened.changed), results)
     return results
 
 
-def results_name(config: ConfigDict, changed: dict[str, Any]) -> str:
+def by_query_statistics(opened: Opened, results: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The accuracies of ``test_run`` by the query images' own and by the support set's statistics, and by those asked.
+
+    Only those asked where there is no batch normalisation, and where the learner refuses the others.
+    """
+    found = {results["query_statistics"]: results}
+    norm = opened.config.model.get("norm", "batch")
+    for name in ("query", "support"):
+        if name in found or "query_statistics" not in opened.config.learner or norm != "batch":
+            continue
+        config = ConfigDict(opened.config.to_dict())
+        config.learner.query_statistics = name
+        try:
+            learner = build.build_learner(config)
+        except UserError:  # such as "support" where support and query images are encoded together
+            continue
+        found[name] = test_run(config, learner, opened.store, opened.mesh, opened.checkpoints, opened.state)
+    numbers = ("test_accuracy", "test_ci95_tasks", "test_ci95_pooled", "single_model_test_accuracy")
+    return {name: {key: found[name][key] for key in numbers} for name in sorted(found)}
+
+
+def initialiser(config: ConfigDict, trained: ConfigDict) -> MetaLearner:
+    """The learner of ``config`` that tells the shapes of a trained run's parameters, running averages among them."""
+    config = ConfigDict(config.to_dict())
+    if "query_statistics" in config.learner:
+        config.learner.query_statistics = trained.learner.query_statistics
+    return build.build_learner(config)
+
+
+def results_name(config: ConfigDict, changed: dict[str, Any], question: str = "") -> str:
     """``results.json``, or what tells the fields that were changed: ``results_cub.json``, ``results_shot=5.json``.
 
-    The number of episodes and the size of the ensemble are told where nothing else is changed.
+    A further question comes first: ``results_question=parts.json``. The number of episodes and the size of the ensemble
+    are told where nothing else is changed.
     """
     sizes = {field: value for field, value in changed.items() if field in SIZES}
     others = {field: value for field, value in changed.items() if field not in SIZES}
@@ -162,46 +255,4 @@ def results_name(config: ConfigDict, changed: dict[str, Any]) -> str:
         str(value or config.data.name) if field == "evaluation.data" else f"{field.split('.')[-1]}={value}"
         for field, value in (others or sizes).items()
     ]
-    return "_".join(["results", *words]) + ".json"
-
-
-class Run(NamedTuple):
-    """A trained run.
-
-    Attributes:
-      learner: of the run.
-      params: the meta-parameters of the checkpoint that is best in validation.
-      config: a ``ConfigDict``.
-    """
-
-    learner: MetaLearner
-    params: Any
-    config: ConfigDict
-
-
-def load_run(workdir: str | Path, *, named: tuple[str, ...] = ()) -> Run:
-    """Opens the run in a folder.
-
-    Args:
-      workdir: the folder.
-      named: learners and models of your own, such as ``"my_module.my_learner"``, that the run may import.
-
-    Raises:
-      UserError: no run is there, no checkpoint was validated, a file is damaged, or the run needs a module that is not
-        in ``named``.
-    """
-    workdir = Path(workdir)
-    config = read_config(workdir, named)
-    learner, optimiser, mesh = build.build_learner(config), build.build_optimiser(config), parallel.task_mesh(1)
-    checkpoints = open_checkpoints(config, workdir)
-    if not checkpoints.best():
-        raise UserError(f"{checkpoints.directory} has no validated checkpoint; train for at least one epoch first")
-    best, size = checkpoints.best()[0], config.data.image_size
-    likes = [
-        build.abstract_state(learner, optimiser, np.zeros((2, size, size, channels), np.uint8), mesh)
-        for channels in (3, 1)
-    ]
-    like = next((like for like in likes if checkpoints.fits(best, like)), likes[0])
-    params = jax.tree.map(jnp.asarray, jax.device_get(checkpoints.restore(best, like).params))
-    checkpoints.close()
-    return Run(learner, params, config)
+    return "_".join(["results", *([f"question={question}"] if question else []), *words]) + ".json"

@@ -1,12 +1,14 @@
 """Trajectories of the public codes of the metric learners, in ``tests/golden`` (float64 figures, no code).
 
-As ``test_golden``: parameters start from the stored ones and run through this package's own outer loop. What the codes
-evaluate with running averages is not compared, for those are not offered.
+As ``test_golden``: parameters start from the stored ones and run through this package's own outer loop. The codes of
+ProtoNet and MatchingNet evaluate with running averages, and so do their learners here, with
+``query_statistics="running"``.
 """
 
 import json
 import re
 from importlib import import_module
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +52,22 @@ NAMES = {
 }
 
 
+RUNNING = ("protonet", "matchingnet")
+
+
+def averages_of(golden, prefix: str, kind: str) -> dict[str, np.ndarray]:
+    """The running averages under ``prefix/`` by path."""
+    found = {}
+    for name in golden.files:
+        if name.startswith(f"{prefix}/"):
+            module, _, what = name.removeprefix(f"{prefix}/").rpartition(".running_")
+            module += "."
+            for pattern, replacement in NAMES[kind]:
+                module = re.sub(pattern, replacement, module)
+            found[f"{module.removeprefix('model/')}{what}"] = golden[name]
+    return found
+
+
 def tensors(golden, prefix: str, kind: str) -> dict[str, np.ndarray]:
     """The arrays under ``prefix/`` in this package's layout, by path."""
     found = {}
@@ -74,12 +92,14 @@ def episode_of(golden, iteration: str) -> cx.Episode:
     return jax.tree.map(lambda x: x[0], batch)
 
 
-def make_learner(kind: str, settings: dict) -> cx.MetaLearner:
+def make_learner(kind: str, settings: dict, statistics: str = "query") -> cx.MetaLearner:
     fields = {"num_classes": settings["way"], "features": settings["filters"], "use_bias": True, "negative_slope": 0.0}
     if kind == "protonet":
-        return cx.learners.proto_net(cx.models.Conv4(**fields), joint_normalisation=True)
+        return cx.learners.proto_net(cx.models.Conv4(**fields), joint_normalisation=True, query_statistics=statistics)
     if kind == "matchingnet":
-        return cx.learners.matching_net(cx.models.Conv4(**fields), full_context=True, joint_normalisation=True)
+        return cx.learners.matching_net(
+            cx.models.Conv4(**fields), full_context=True, joint_normalisation=True, query_statistics=statistics
+        )
     return cx.learners.relation_net(cx.models.RelationConv4(**fields), hidden=settings["hidden"])
 
 
@@ -121,7 +141,7 @@ def test_float64_agrees_with_the_public_code(kind):
     golden, found = np.load(GOLDEN / f"{kind}.npz"), {}
     settings, record = json.loads(str(golden["meta"])), recorder(found)
     learner, iterations = make_learner(kind, settings), range(settings["iterations"])
-    params = unflatten_dict(tensors(golden, "param", kind), sep="/")
+    params: Any = unflatten_dict(tensors(golden, "param", kind), sep="/")
     optimiser = outer_adam(settings["outer"]["lr"])
     opt_state = optimiser.init(params)
 
@@ -177,6 +197,39 @@ def test_float64_agrees_with_the_public_code(kind):
     if kind != "matchingnet":  # whose code evaluates with running averages only
         (loss, (logits, _)), _ = evaluate(params, episode_of(golden, "eval"))
         record_query("eval_batchstats" if kind == "protonet" else "eval", loss, logits)
+    print(kind, found)
+    assert max(found.values()) < FLOAT64, found
+
+
+@pytest.mark.parametrize("kind", RUNNING)
+def test_golden_running_averages_and_the_evaluation_by_them(kind):
+    golden, found = np.load(GOLDEN / f"{kind}.npz"), {}
+    settings, record = json.loads(str(golden["meta"])), recorder(found)
+    learner = make_learner(kind, settings, "running")
+    optimiser = cx.learners.with_running_averages(outer_adam(settings["outer"]["lr"]))
+    params: Any = unflatten_dict(tensors(golden, "param", kind), sep="/")
+    fresh = learner.init(jax.random.key(0), episode_of(golden, "iter0").support_images)
+    assert fresh.keys() == {*params, "statistics"}
+    params["statistics"] = fresh["statistics"]
+    opt_state = optimiser.init(params)
+    evaluate = jax.jit(jax.value_and_grad(lambda params, episode: learner.loss(params, episode)[0]))
+    for iteration in (f"iter{i}" for i in range(settings["iterations"])):
+        loss, gradient = evaluate(params, episode_of(golden, iteration))
+        record("loss", loss, golden[f"{iteration}/loss"])
+        updates, opt_state = optimiser.update(gradient, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        # Adam moves convolution biases by the rounding of their zero gradients, and the means behind them.
+        stored = unflatten_dict(tensors(golden, f"{iteration}/param_after", kind), sep="/")
+        params = {**stored, "statistics": params["statistics"]}
+        averages = flatten_dict(params["statistics"]["model"], sep="/")
+        expected = averages_of(golden, f"{iteration}/buffer_after", kind)
+        assert averages.keys() == expected.keys()
+        for path, ours in averages.items():
+            record("running average", ours, expected[path])
+    episode = episode_of(golden, "eval")
+    adapted = learner.adapt(params, episode.support_images, episode.support_labels)
+    logits = learner.predict(params, adapted, episode.query_images)
+    record("logits", logits, golden["eval/query_logprobs" if kind == "matchingnet" else "eval/query_logits"])
     print(kind, found)
     assert max(found.values()) < FLOAT64, found
 

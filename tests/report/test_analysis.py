@@ -22,7 +22,7 @@ from cxgrad_jax.training import workdir as workdir_of
 from cxgrad_jax.training.metrics_file import read_metrics
 
 BASELINES = Path(__file__).parents[2] / "configs" / "baselines"
-PICTURES = ["accuracy", "cka", "conditioning", "embeddings", "gradient_norms", "landscape"]
+PICTURES = ["accuracy", "calibration", "cka", "conditioning", "embeddings", "gradient_norms", "landscape"]
 FEW = ["--config.analysis.episodes=6", "--config.analysis.landscape_episodes=2", "--config.analysis.perplexity=3"]
 
 
@@ -65,7 +65,7 @@ def read(path):
 def test_one_report_with_everything_in_it(analysed, trained):
     assert {path.name for path in analysed.iterdir()} == {
         "report.html", *(f"{name}.{kind}" for name in PICTURES for kind in ("png", "svg", "pdf")),
-        "accuracy.csv", "cka.csv", "embeddings.csv", "gradient_norms.csv", "landscape.csv",
+        "accuracy.csv", "calibration.csv", "cka.csv", "embeddings.csv", "gradient_norms.csv", "landscape.csv",
         *(f"conditioning_{name}.csv" for name in ("accuracy", "context", "factors")),
     }  # fmt: skip
     for name in PICTURES:

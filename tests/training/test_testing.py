@@ -3,9 +3,10 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
-from runs import results
+from runs import flags, results
 
 import cxgrad_jax as cx
 from cxgrad_jax.main import run
@@ -71,3 +72,84 @@ def test_a_run_of_another_format_says_which_version_reads_it(copy, capsys):
         (copy / "config.json").write_text(json.dumps(content))
         assert run([f"--workdir={copy}", "--mode=evaluate"]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_run_with_running_averages_keeps_them_and_can_be_tested_by_others(tiny_data, tmp_path, capsys):
+    def train(name, statistics):
+        given = flags(tiny_data, tmp_path / name, learner__query_statistics=statistics, train__iterations=4)
+        known = [flag for flag in given if "learner." not in flag or "query_statistics" in flag]
+        assert run(["--config=baselines/proto_net", *known]) == 0
+        return tmp_path / name
+
+    workdir, other = train("running", "running"), train("other", "query")
+    assert results(workdir)["query_statistics"] == "running"
+    assert results(workdir)["batch_norm"].startswith("running averages of training")
+    found = cx.load_run(workdir)
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(found.params["statistics"]))
+    assert run([f"--workdir={workdir}", "--mode=evaluate", "--config.learner.query_statistics=query"]) == 0
+    tested = json.loads((workdir / "results_query_statistics=query.json").read_text())
+    assert "transductive" in tested["batch_norm"]
+    capsys.readouterr()
+    assert run([f"--workdir={other}", "--mode=evaluate", "--config.learner.query_statistics=running"]) == 2
+    assert "the parameters have no running averages; give those" in capsys.readouterr().err
+
+
+def test_an_evaluation_gives_both_query_statistics_side_by_side(copy, capsys):
+    trained = results(copy)
+    assert run([f"--workdir={copy}", "--mode=evaluate"]) == 0
+    told, tested = capsys.readouterr().out.splitlines(), results(copy)
+    both = tested.pop("by_query_statistics")
+    assert tested == trained and set(both) == {"query", "support"}
+    assert both["query"]["test_accuracy"] == trained["test_accuracy"]
+    assert [line.split(":")[0] for line in told[:2]] == ['query_statistics="query"', 'query_statistics="support"']
+    assert run([f"--workdir={copy}", "--mode=evaluate", "--config.learner.query_statistics=support"]) == 0
+    support = json.loads((copy / "results_query_statistics=support.json").read_text())
+    assert support["by_query_statistics"] == both and support["test_accuracy"] == both["support"]["test_accuracy"]
+
+
+def test_the_checkpoints_of_the_ensemble_one_by_one(finished):
+    tested = results(finished)
+    assert len(tested["checkpoint_test_accuracies"]) == tested["ensemble_size"] == 2
+    assert tested["checkpoint_test_accuracies"][0] == tested["single_model_test_accuracy"]
+    assert tested["single_model_test_ci95_tasks"] > 0
+
+
+def test_calibration_is_that_of_all_predictions(finished):
+    tested, bins = results(finished), results(finished)["reliability"]
+    assert sum(bins["count"]) == 6 * 3 * 2  # episodes, classes, queries
+    right = sum(n * share for n, share in zip(bins["count"], bins["accuracy"], strict=True) if n)
+    assert right / 36 == pytest.approx(tested["test_accuracy"], abs=1e-5)
+    assert 0 <= tested["test_expected_calibration_error"] <= 1
+    assert tested["test_negative_log_likelihood"] > 0
+
+
+@pytest.mark.parametrize(
+    ("question", "answers"),
+    [
+        ("inner_steps", ["after 0 inner steps", "after 1 inner steps", "after 2 inner steps"]),
+        ("parts", ["none adapted", "head adapted", "body adapted", "all adapted"]),
+        ("permutations", ["mean over the orders", "best order", "worst order"]),
+    ],
+)
+def test_a_further_question_has_a_file_of_its_own(copy, question, answers, capsys):
+    before, few = (copy / "results.json").read_bytes(), "--config.evaluation.episodes=3"
+    assert run([f"--workdir={copy}", "--mode=evaluate", f"--question={question}", few]) == 0
+    told = capsys.readouterr().out.splitlines()
+    found = json.loads((copy / f"results_question={question}_episodes=3.json").read_text())
+    assert found["question"] == question and list(found["answers"]) == answers
+    assert [line.split(":")[0] for line in told[:-1]] == answers and "checkpoint" in told[-1]
+    assert found["checkpoint"] == results(copy)["ensemble_iterations"][0]
+    assert all(len(answer["episode_accuracies"]) == 3 for answer in found["answers"].values())
+    assert (copy / "results.json").read_bytes() == before
+    if question != "permutations":
+        run_, last = cx.load_run(copy), answers[-1]
+        store = load_stores(run_.config, ("test",))["test"]
+        expected = cx.evaluate(run_.learner, run_.params, build_sampler(run_.config, store), episodes=3)
+        np.testing.assert_allclose(found["answers"][last]["episode_accuracies"], expected.accuracies, atol=1e-5)
+
+
+def test_a_question_is_of_an_evaluation(copy, capsys):
+    assert run([f"--workdir={copy}", "--question=parts"]) == 2
+    assert "--question=parts is of --mode=evaluate, not of --mode=train" in capsys.readouterr().err
+    assert run([f"--workdir={copy}", "--mode=evaluate", "--question=colour"]) == 2
+    assert "colour" in capsys.readouterr().err

@@ -65,7 +65,9 @@ def test_results_have_all_fields_and_the_formulas_hold(finished, tiny_data):
     final = results(finished)
     assert set(final) == {
         "test_accuracy", "test_ci95_tasks", "test_ci95_pooled", "num_tasks", "ensemble_size", "ensemble_iterations",
-        "single_model_test_accuracy", "episode_accuracies",
+        "single_model_test_accuracy", "single_model_test_ci95_tasks", "checkpoint_test_accuracies",
+        "episode_accuracies",
+        "test_negative_log_likelihood", "test_expected_calibration_error", "reliability",
         "test_data", "batch_norm", "query_statistics", "iterations", "params_sha256", "versions", "config",
     }  # fmt: skip
     assert set(final["versions"]) == {"jax", "flax", "cxgrad_jax"}

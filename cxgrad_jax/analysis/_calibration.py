@@ -1,0 +1,52 @@
+"""How far a learner's confidence can be believed.
+
+    ECE = sum over bins of n_b / n * |accuracy_b - confidence_b|
+
+The expected calibration error of Guo et al. (ICML 2017, https://arxiv.org/abs/1706.04599): predictions are sorted into
+bins of equal width by their confidence, the largest of the class probabilities.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+BINS = 15
+
+
+class Calibration(NamedTuple):
+    """Of some predictions. A prediction with a logit that is not a number is in no bin and makes the likelihood NaN.
+
+    Attributes:
+      error: the expected calibration error, in [0, 1].
+      negative_log_likelihood: mean over the predictions, in nats.
+      count: predictions in each bin, ``[bins]``.
+      accuracy: share of right ones in each bin, ``[bins]``; NaN where a bin is empty.
+      confidence: mean confidence in each bin, ``[bins]``; NaN where a bin is empty.
+    """
+
+    error: float
+    negative_log_likelihood: float
+    count: np.ndarray
+    accuracy: np.ndarray
+    confidence: np.ndarray
+
+
+def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Calibration:
+    """The calibration of query logits ``[episodes, N, way]`` with labels ``[N]``, which all episodes share.
+
+    The class probabilities are the softmax of the logits.
+    """
+    logits = np.asarray(logits, np.float64)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    of_labels = np.take_along_axis(log_probabilities, np.asarray(labels)[None, :, None], axis=-1)
+    confidence = np.exp(log_probabilities.max(axis=-1))
+    known = np.isfinite(confidence)
+    right = (np.argmax(logits, axis=-1) == labels)[known]
+    confidence = confidence[known]
+    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.bincount(places, minlength=bins)
+    with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin
+        accuracy, mean = (np.bincount(places, weights, bins) / count for weights in (right, confidence))
+    error = np.nansum(count * np.abs(accuracy - mean)) / max(count.sum(), 1)
+    return Calibration(float(error), float(-np.mean(of_labels)), count, accuracy, mean)

@@ -1,0 +1,55 @@
+"""Adapting only the head, or only the body: the paper's "representation change", put to the test directly.
+
+BOIL (https://arxiv.org/abs/2008.08882) and the CxGrad paper ask whether adaptation changes the features or only the
+classifier on top of them. Here the inner loop of a trained learner runs with the other part held constant.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cxgrad_jax.analysis._features import at_own_statistics, inner_states, model_of, unadapted
+from cxgrad_jax.episodes import Episode
+from cxgrad_jax.learners import MetaLearner, module_classes
+from cxgrad_jax.learners._model import Params, taken_for_constants
+
+PARTS = ("none", "head", "body", "all")
+
+
+def logits_by_part(learner: MetaLearner, params: Params, episode: Episode) -> dict[str, jax.Array]:
+    """Query logits ``[N, way]`` where nothing, the head, the body or all of what the learner adapts has adapted.
+
+    The head is the layer that the model calls last, the body all others. The part that does not adapt gets no gradients
+    in the inner loop. What a learner does without gradients stays: CxGrad's scaling, L2F's attenuation, ALFA's decay.
+
+    Raises:
+      UserError: the learner adapts no parameters.
+    """
+    support = episode.support_images, episode.support_labels
+    adapted = learner.adapt(params, *support)
+    is_head = head_of(model_of(learner), params["model"], episode.support_images)
+    adapting = [is_head(path) for path in inner_states(adapted)]
+
+    def logits_of(task):
+        return learner.predict(params, task, episode.query_images)
+
+    def adapted_with(constant: Callable[[str], bool]):
+        with taken_for_constants(constant):
+            return logits_of(learner.adapt(params, *support))
+
+    start = at_own_statistics(learner, adapted, unadapted(adapted), episode.support_images)
+    none, everything = logits_of(start), logits_of(adapted)
+    if all(adapting) or not any(adapting):  # ANIL or BOIL: one part adapts in any case
+        head, body = (everything, none) if all(adapting) else (none, everything)
+    else:
+        head, body = adapted_with(lambda path: not is_head(path)), adapted_with(is_head)
+    return {"none": none, "head": head, "body": body, "all": everything}
+
+
+def head_of(model: nn.Module, model_params: Params, images: jax.Array) -> Callable[[str], bool]:
+    """Whether a parameter's path is of the head: the layer with parameters that the model calls last."""
+    layers = [path for path in module_classes(model, jnp.asarray(images)) if path in model_params]
+    head = layers[-1]
+    return lambda path: path.split("/")[0] == head

@@ -1,0 +1,53 @@
+"""The same episode with its classes numbered in every order.
+
+A learner whose head has a row of its own for each class starts differently for each order of the classes. UNICORN-MAML
+(Ye and Chao, ICLR 2022; https://arxiv.org/abs/2106.16245) showed how far MAML's accuracy depends on it.
+"""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cxgrad_jax.episodes import Episode
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.learners._model import Params
+
+MOST = 720  # permutations of an episode, those of 6 classes
+
+
+def permutations(way: int) -> np.ndarray:
+    """All orders of the classes in lexicographic order, int32 ``[way!, way]``; in order p, class ``p[j]`` has label j.
+
+    Raises:
+      UserError: there are too many.
+    """
+    if math.factorial(way) > MOST:
+        raise UserError(f"{way} classes have {math.factorial(way)} permutations; expected at most 6 classes, {MOST}")
+    return np.array(list(itertools.permutations(range(way))), np.int32)
+
+
+def permuted_logits(learner: MetaLearner, params: Params, episode: Episode, way: int) -> jax.Array:
+    """Query logits ``[way!, N, way]`` after adaptation to each order of the classes, in the order of ``permutations``.
+
+    Columns are the classes as the episode numbers them, so that its labels serve all orders.
+
+    Args:
+      learner: of the episode.
+      params: meta-parameters.
+      episode: whose labels are renumbered.
+      way: its number of classes.
+
+    Raises:
+      UserError: as ``permutations``.
+    """
+
+    def logits_of(label_of_class):
+        labels = label_of_class[episode.support_labels]
+        adapted = learner.adapt(params, episode.support_images, labels)
+        return learner.predict(params, adapted, episode.query_images)[:, label_of_class]
+
+    return jax.lax.map(logits_of, jnp.asarray(np.argsort(permutations(way), axis=-1), jnp.int32))

@@ -1,0 +1,31 @@
+"""Query logits after every inner step."""
+
+import jax
+import jax.numpy as jnp
+
+from cxgrad_jax.analysis._features import at_own_statistics, inner_states, with_fast
+from cxgrad_jax.episodes import Episode
+from cxgrad_jax.learners import MetaLearner, by_path
+from cxgrad_jax.learners._model import Params
+
+
+def logits_by_step(learner: MetaLearner, params: Params, episode: Episode) -> jax.Array:
+    """Query logits ``[steps + 1, N, way]`` before the first inner step and after each.
+
+    The last are those of ``predict``. With ``query_statistics="support"`` the support set's statistics are taken anew
+    at each state. CxGrad's kernels are scaled and L2F's parameters attenuated already before the first step. Of a
+    normalisation that learns a row for every step (MAML++), the last row serves all states.
+
+    Raises:
+      UserError: the learner adapts no parameters.
+    """
+    adapted = learner.adapt(params, episode.support_images, episode.support_labels)
+    before = inner_states(adapted)
+    last = by_path(adapted.model)
+    states = {path: jnp.concatenate([x, last[path][None]]) for path, x in before.items()}
+
+    def logits_at(fast):
+        state = at_own_statistics(learner, adapted, with_fast(adapted, fast), episode.support_images)
+        return learner.predict(params, state, episode.query_images)
+
+    return jax.lax.map(logits_at, states)

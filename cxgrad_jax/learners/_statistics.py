@@ -1,0 +1,112 @@
+"""Running averages of batch normalisations: kept with the meta-parameters, moved by the outer loop.
+
+Meta-parameters that have them hold ``params["statistics"]``, by network: ``{"model": averages}``, each what flax calls
+the collection "batch_stats".
+
+    logits, moved = apply_in_training(model, params["model"], averages, images)     normalised by the batch
+    logits = apply_model(model, params["model"], images, statistics=averages)       normalised by the averages
+
+``apply_in_training`` moves the averages as the modules say: this package's ``Norm`` by PyTorch's rule, which the public
+codes use (momentum 0.1, unbiased variance), flax's ``BatchNorm`` by its own momentum.
+
+A loss returns ``(loss, metrics)`` and no parameters. It therefore hands the new averages to the outer loop by its
+gradient: ``averaging_term(old, new)`` is zero, and its gradient with respect to ``old`` is ``old - new``. The mean over
+tasks and devices then is that of the tasks' averages, and a plain step of size 1 moves to it. The optimiser must leave
+them alone: ``with_running_averages`` sees to that, in ``cx.fit`` and in a training run. A loop of one's own wraps its
+optimiser: ``optimiser = cx.learners.with_running_averages(optax.adam(1e-3))``.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners._model import Params, Statistics, batch_statistics
+
+STATISTICS = "statistics"  # the key of the running averages in meta-parameters
+
+
+def initial_statistics(model: nn.Module, model_params: Params, images: Any, method: str = "__call__") -> Statistics:
+    """The running averages before training: means of 0 and variances of 1, shaped as ``batch_statistics``.
+
+    Empty for a model without batch normalisation. Arguments as ``apply_model``; the values of ``images`` do not matter.
+    """
+    shapes = _shapes(model, model_params, images, method)
+
+    def start(path, shape):
+        return jnp.full(shape.shape, 1.0 if path[-1].key == "var" else 0.0, shape.dtype)
+
+    return jax.tree_util.tree_map_with_path(start, shapes)
+
+
+def with_initial(params: dict[str, Params], averages: dict[str, Statistics]) -> dict[str, Params]:
+    """``params`` with ``"statistics"``, the averages of those networks that have batch normalisations, if any has."""
+    averages = {name: of_network for name, of_network in averages.items() if of_network}
+    return {**params, STATISTICS: averages} if averages else params
+
+
+def running_statistics(
+    params: Params, model: nn.Module, images: Any, method: str = "__call__"
+) -> dict[str, Statistics]:
+    """``params["statistics"]``; empty for a model without batch normalisation.
+
+    Args:
+      params: meta-parameters with ``"model"``.
+      model: whose parameters these are.
+      images: ``[N, H, W, C]``, what ``method`` of the model takes.
+      method: of the model.
+
+    Raises:
+      UserError: the model needs them, and the parameters have none.
+    """
+    if STATISTICS not in params and _shapes(model, params["model"], images, method):
+        raise UserError(
+            "the parameters have no running averages; give those of a learner that was trained with "
+            "query_statistics='running', or choose another query_statistics"
+        )
+    return params.get(STATISTICS, {})
+
+
+def averaging_term(old: Statistics, new: Statistics) -> jax.Array:
+    """Zero, whose gradient with respect to ``old`` is ``old - new``; a loss adds it."""
+
+    def term(old, new):
+        constant = jax.lax.stop_gradient(old)
+        return jnp.sum((old - constant) * (constant - jax.lax.stop_gradient(new)))
+
+    return sum(jax.tree.leaves(jax.tree.map(term, old, new)), jnp.zeros(()))
+
+
+def with_running_averages(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
+    """``optimiser`` for all meta-parameters but ``params["statistics"]``, which move by what ``averaging_term`` says.
+
+    Without running averages it is the same as ``optimiser``, its state included.
+    """
+
+    def init(params):
+        return optimiser.init(trained(params))
+
+    def update(updates, state, params=None):
+        steps, state = optimiser.update(trained(updates), state, trained(params))
+        return with_statistics_of(steps, jax.tree.map(jnp.negative, updates)), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def trained(tree: Any) -> Any:
+    """Meta-parameters, or a tree like them, without running averages: what an optimiser trains."""
+    return {name: part for name, part in tree.items() if name != STATISTICS} if isinstance(tree, Mapping) else tree
+
+
+def with_statistics_of(tree: Any, other: Any) -> Any:
+    """``tree`` with the running averages of ``other``, where it has any."""
+    return {**tree, STATISTICS: other[STATISTICS]} if isinstance(other, Mapping) and STATISTICS in other else tree
+
+
+def _shapes(model: nn.Module, model_params: Params, images: Any, method: str) -> Any:
+    return jax.eval_shape(partial(batch_statistics, model, method=method), model_params, images)

@@ -1,0 +1,118 @@
+"""Further questions to a trained learner, asked on fixed episodes.
+
+    for step, result in enumerate(cxgrad_jax.evaluate_by_step(learner, params, sampler)):
+        print(step, result)
+
+``--mode=evaluate --question=inner_steps`` (or ``parts``, ``permutations``) asks them of a run.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cxgrad_jax import analysis, parallel
+from cxgrad_jax.episodes import Episode, Sampler
+from cxgrad_jax.evaluation import Evaluation, check_episodes, evaluation_of_accuracies, over_episodes
+from cxgrad_jax.learners import MetaLearner, accuracy
+
+
+class Permutations(NamedTuple):
+    """Accuracy over all orders of an episode's classes.
+
+    Attributes:
+      mean: of the mean over orders.
+      best: of the best order of each episode.
+      worst: of the worst order of each episode.
+      accuracies: float64 ``[episodes, way!]`` in [0, 1], orders as ``analysis.permutations``.
+    """
+
+    mean: Evaluation
+    best: Evaluation
+    worst: Evaluation
+    accuracies: np.ndarray
+
+
+def evaluate_by_step(
+    learner: MetaLearner, params: Any, sampler: Sampler, *, episodes: int = 600, progress: bool = False
+) -> list[Evaluation]:
+    """Accuracy after 0, 1, ... inner steps, as many as the learner has (``analysis.logits_by_step``).
+
+    For more steps than in training, give a learner with more: ``cx.learners.maml(model, num_steps=10)``. Arguments as
+    ``evaluate``.
+
+    Raises:
+      UserError: the learner adapts no parameters, or as ``evaluate``.
+    """
+    found = _accuracies(_by_step(learner), sampler, episodes, progress)(params)
+    return [_evaluation(of_step, sampler) for of_step in found.T]
+
+
+def evaluate_by_part(
+    learner: MetaLearner, params: Any, sampler: Sampler, *, episodes: int = 600, progress: bool = False
+) -> dict[str, Evaluation]:
+    """Accuracy where ``"none"``, the ``"head"``, the ``"body"`` or ``"all"`` of what the learner adapts has adapted.
+
+    See ``analysis.logits_by_part``. Arguments as ``evaluate``.
+
+    Raises:
+      UserError: the learner adapts no parameters, or as ``evaluate``.
+    """
+    found = _accuracies(_by_part(learner), sampler, episodes, progress)(params)
+    return {part: _evaluation(found[part], sampler) for part in analysis.PARTS}
+
+
+def evaluate_permutations(
+    learner: MetaLearner, params: Any, sampler: Sampler, *, episodes: int = 600, progress: bool = False
+) -> Permutations:
+    """Accuracy over all ``way!`` orders of the classes (``analysis.permuted_logits``); 5-way, 120 adaptations each.
+
+    A learner that treats the classes alike has one accuracy. Arguments as ``evaluate``.
+
+    Raises:
+      UserError: more than 6 classes, or as ``evaluate``.
+    """
+    way = sampler.shape.way
+    analysis.permutations(way)
+    found = np.asarray(_accuracies(_permuted(learner, way), sampler, episodes, progress)(params), np.float64)
+    mean, best, worst = (_evaluation(each, sampler) for each in (found.mean(1), found.max(1), found.min(1)))
+    return Permutations(mean, best, worst, found)
+
+
+@functools.cache  # asked again, it is not compiled again
+def _by_step(learner: MetaLearner) -> Callable:
+    def measure(params: Any, episode: Episode) -> jax.Array:
+        logits = analysis.logits_by_step(learner, params, episode)
+        return jnp.stack([accuracy(of_step, episode.query_labels) for of_step in logits])
+
+    return measure
+
+
+@functools.cache
+def _by_part(learner: MetaLearner) -> Callable:
+    def measure(params: Any, episode: Episode) -> dict[str, jax.Array]:
+        logits = analysis.logits_by_part(learner, params, episode)
+        return {part: accuracy(of_part, episode.query_labels) for part, of_part in logits.items()}
+
+    return measure
+
+
+@functools.cache
+def _permuted(learner: MetaLearner, way: int) -> Callable:
+    def measure(params: Any, episode: Episode) -> jax.Array:
+        logits = analysis.permuted_logits(learner, params, episode, way)
+        return jax.vmap(lambda of_order: accuracy(of_order, episode.query_labels))(logits)
+
+    return measure
+
+
+def _accuracies(measure: Callable, sampler: Sampler, episodes: int, progress: bool) -> Callable[[Any], Any]:
+    check_episodes(episodes)
+    return over_episodes(measure, sampler.batch, episodes, parallel.task_mesh(), "evaluation" if progress else "")
+
+
+def _evaluation(accuracies: np.ndarray, sampler: Sampler) -> Evaluation:
+    return evaluation_of_accuracies(np.asarray(accuracies, np.float64), len(sampler.shape.labels()[1]))

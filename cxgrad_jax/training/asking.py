@@ -1,0 +1,90 @@
+"""``--mode=evaluate --question=NAME``: a further question to a run, about its checkpoint that is best in validation."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from cxgrad_jax import questions
+from cxgrad_jax.episodes import Sampler
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.evaluation import Evaluation
+from cxgrad_jax.files import write_json
+from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.training import build
+from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.testing import open_for_test, origin, results_name
+
+
+def ask_run(config: ConfigDict, workdir: str | Path, question: str) -> dict[str, Any]:
+    """Asks a run a further question, prints the answers and writes them.
+
+    Args:
+      config: the run's own, or with changes as ``testing.open_for_test`` allows. ``learner.num_steps`` tells how many
+        inner steps ``"inner_steps"`` goes.
+      workdir: of the run. Receives ``results_question=NAME.json``, or with the changes in its name.
+      question: of ``QUESTIONS``.
+
+    Returns:
+      The content of the file: ``"answers"`` by name, each with accuracy, its interval over tasks, and the accuracy of
+      every episode; ``"checkpoint"``, the iteration of the parameters; and what else ``results.json`` tells of a test.
+
+    Raises:
+      UserError: as ``open_for_test``, no validated checkpoint, a learner that has no answer, or a file that cannot be
+        written.
+    """
+    opened = open_for_test(config, workdir)
+    if not opened.checkpoints.best():
+        raise UserError(f"{opened.checkpoints.directory} has no validated checkpoint; train for at least one epoch")
+    best = opened.checkpoints.best()[0]
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), opened.state)
+    state = opened.checkpoints.restore(best, like)
+    opened.checkpoints.close()
+    sampler = build.build_sampler(config, opened.store)
+    found = QUESTIONS[question](opened.learner, state.params, sampler, config.evaluation.episodes)
+    results = {
+        "question": question,
+        "answers": {name: numbers(answer) for name, answer in found.items()},
+        "num_tasks": config.evaluation.episodes,
+        "checkpoint": best,
+        **origin(config, state),
+        **({"changed": opened.changed} if opened.changed else {}),
+    }
+    if jax.process_index() == 0:
+        for name, answer in found.items():
+            print(f"{name}: {100 * answer.accuracy:.2f} % ± {100 * answer.ci95:.2f}")
+        print(f"checkpoint {best} alone, {results['num_tasks']} tasks of {results['test_data']}", flush=True)
+        write_json(opened.workdir / results_name(config, opened.changed, question), results)
+    return results
+
+
+def numbers(answer: Evaluation) -> dict[str, Any]:
+    """An answer as the file has it."""
+    return {
+        "test_accuracy": answer.accuracy,
+        "test_ci95_tasks": answer.ci95,
+        "episode_accuracies": [round(float(value), 6) for value in answer.accuracies],
+    }
+
+
+def _steps(learner: MetaLearner, params: Any, sampler: Sampler, episodes: int) -> dict[str, Evaluation]:
+    found = questions.evaluate_by_step(learner, params, sampler, episodes=episodes, progress=True)
+    return {f"after {steps} inner steps": answer for steps, answer in enumerate(found)}
+
+
+def _parts(learner: MetaLearner, params: Any, sampler: Sampler, episodes: int) -> dict[str, Evaluation]:
+    found = questions.evaluate_by_part(learner, params, sampler, episodes=episodes, progress=True)
+    return {f"{part} adapted": answer for part, answer in found.items()}
+
+
+def _permutations(learner: MetaLearner, params: Any, sampler: Sampler, episodes: int) -> dict[str, Evaluation]:
+    found = questions.evaluate_permutations(learner, params, sampler, episodes=episodes, progress=True)
+    return {"mean over the orders": found.mean, "best order": found.best, "worst order": found.worst}
+
+
+QUESTIONS: dict[str, Callable[[MetaLearner, Any, Sampler, int], dict[str, Evaluation]]] = {
+    "inner_steps": _steps,
+    "parts": _parts,
+    "permutations": _permutations,
+}

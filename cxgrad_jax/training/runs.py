@@ -1,0 +1,71 @@
+"""A trained run, opened to be read."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cxgrad_jax import parallel
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.training import build
+from cxgrad_jax.training.checkpoints import Checkpoints
+from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.workdir import read_config
+
+
+def open_checkpoints(config: ConfigDict, workdir: Path) -> Checkpoints:
+    """The checkpoints of a run, to read.
+
+    Raises:
+      UserError: there is none.
+    """
+    checkpoints = Checkpoints(workdir, config.evaluation.ensemble, read_only=True)
+    if not checkpoints.all():
+        raise UserError(f"{checkpoints.directory} has no checkpoint; train with --mode=train first")
+    return checkpoints
+
+
+class Run(NamedTuple):
+    """A trained run.
+
+    Attributes:
+      learner: of the run.
+      params: the meta-parameters of the checkpoint that is best in validation.
+      config: a ``ConfigDict``.
+    """
+
+    learner: MetaLearner
+    params: Any
+    config: ConfigDict
+
+
+def load_run(workdir: str | Path, *, named: tuple[str, ...] = ()) -> Run:
+    """Opens the run in a folder.
+
+    Args:
+      workdir: the folder.
+      named: learners and models of your own, such as ``"my_module.my_learner"``, that the run may import.
+
+    Raises:
+      UserError: no run is there, no checkpoint was validated, a file is damaged, or the run needs a module that is not
+      in
+        ``named``.
+    """
+    workdir = Path(workdir)
+    config = read_config(workdir, named)
+    learner, optimiser, mesh = build.build_learner(config), build.build_optimiser(config), parallel.task_mesh(1)
+    checkpoints = open_checkpoints(config, workdir)
+    if not checkpoints.best():
+        raise UserError(f"{checkpoints.directory} has no validated checkpoint; train for at least one epoch first")
+    best, size = checkpoints.best()[0], config.data.image_size
+    likes = [
+        build.abstract_state(learner, optimiser, np.zeros((2, size, size, channels), np.uint8), mesh)
+        for channels in (3, 1)
+    ]
+    like = next((like for like in likes if checkpoints.fits(best, like)), likes[0])
+    params = jax.tree.map(jnp.asarray, jax.device_get(checkpoints.restore(best, like).params))
+    checkpoints.close()
+    return Run(learner, params, config)
