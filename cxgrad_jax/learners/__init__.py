@@ -21,12 +21,14 @@ from cxgrad_jax.learners._meta_sgd import every_parameter, meta_sgd
 from cxgrad_jax.learners._model import apply_model, batch_statistics, module_classes
 from cxgrad_jax.learners._modgrad import last_two_convolutions, modgrad
 from cxgrad_jax.learners._proto_net import proto_net
+from cxgrad_jax.learners._r2d2 import r2d2
 from cxgrad_jax.learners._relation_net import relation_net
 from cxgrad_jax.learners._spec import described, from_spec
+from cxgrad_jax.learners._unicorn_maml import unicorn_maml
 
 NAMES = (
     "alfa", "anil", "boil", "cavia", "cxgrad", "cxgrad_explicit", "l2f", "maml", "maml_plus_plus", "matching_net",
-    "meta_sgd", "modgrad", "proto_net", "relation_net",
+    "meta_sgd", "modgrad", "proto_net", "r2d2", "relation_net", "unicorn_maml",
 )  # fmt: skip
 LABEL_FUNCTIONS = ("body_labels", "default_labels", "every_parameter", "last_two_convolutions")
 
@@ -37,5 +39,5 @@ __all__ = [
     "support_gradients", "support_loss",
     "alfa", "anil", "body_labels", "boil", "cavia", "cxgrad", "cxgrad_explicit", "default_labels", "every_parameter",
     "l2f", "last_two_convolutions", "maml", "maml_plus_plus", "matching_net", "meta_sgd", "modgrad", "proto_net",
-    "relation_net",
+    "r2d2", "relation_net", "unicorn_maml",
 ]  # fmt: skip

@@ -24,7 +24,7 @@ AT_LEAST = {
     "num_steps": 1, "num_passes": 1, "num_mix": 1, "context_dim": 1, "hidden": 1, "epoch_iterations": 1,
     "multi_step_epochs": 0, "first_order_epochs": 0,
 }  # fmt: skip
-POSITIVE = ("inner_lr", "initial_lr", "scale")
+POSITIVE = ("inner_lr", "initial_lr", "scale", "initial_scale", "regularisation", "temperature")
 NOT_NEGATIVE = ("context_lr", "initial_decay")
 CHOICES = {
     "context_update": ("task", "step"),
