@@ -17,9 +17,10 @@ from cxgrad_jax.models._pooling import max_pool_stride_1
 class R2D2Conv4(nn.Module):
     """R2-D2's own backbone (https://github.com/bertinetto/r2d2), and a linear head for learners that need one.
 
-    Blocks 1 to 3 are those of Conv-4: convolution 3x3 - normalisation - max-pooling 2x2 - leaky ReLU. Block 4 pools with
-    stride 1. The features are the outputs of blocks 3 and 4 side by side, the former pooled 2x2 with stride 1, so that
-    both have one size: 9x9 for images of 84 pixels, 3x3 for 32. The code's dropout behind blocks 3 and 4 is not offered.
+    Blocks 1 to 3 are those of Conv-4: convolution 3x3 - normalisation - max-pooling 2x2 - leaky ReLU. Block 4 pools
+    with stride 1. The features are the outputs of blocks 3 and 4 side by side. The former are once more pooled 2x2 with
+    stride 1, so that both have one size: 9x9 for images of 84 pixels, 3x3 for 32. The code's dropout behind blocks 3
+    and 4 is not offered.
 
     Images ``[N, H, W, C]`` in [0, 1], H and W at least 16, give logits ``[N, num_classes]``.
 

@@ -18,7 +18,7 @@ from cxgrad_jax.learners._labels import merge
 ZERO = 1e-12
 
 RESNET12 = [
-    (r"encoder\.layer(\d)(\.0)?\.", lambda match: f"model/block_{int(match[1]) - 1}/"),
+    (r"^(?:encoder\.)?layer(\d)(\.0)?\.", lambda match: f"model/block_{int(match[1]) - 1}/"),
     (r"/conv(\d)\.", lambda match: f"/conv_{int(match[1]) - 1}/"),
     (r"/bn(\d)\.", lambda match: f"/norm_{int(match[1]) - 1}/"),
     (r"/downsample\.0\.", "/shortcut_conv/"),

@@ -31,7 +31,7 @@ def test_unicorn_agrees_with_the_official_code_in_float64():
     )
     params, optimiser = merge(parameters(golden, "param")), outer_optimiser(settings)
     opt_state, statistics = optimiser.init(params), averages(golden, "buffer", "unicorn")
-    steps = range(settings["inner_steps"])
+    steps, faster = range(settings["inner_steps"]), settings["outer"]["lr_fcone"] / settings["outer"]["lr"]
 
     def loss(params, episode):
         adapted = learner.adapt(params, episode.support_images, episode.support_labels)
@@ -39,6 +39,7 @@ def test_unicorn_agrees_with_the_official_code_in_float64():
         return learner.loss(params, episode)[0], (adapted, logits)
 
     evaluate = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    logits_of = jax.jit(lambda params, images: apply_model(model, params, images))
     statistics_of = jax.jit(lambda params, images: batch_statistics(model, params, images))
 
     def record_inner_loop(prefix, adapted, episode):
@@ -46,12 +47,12 @@ def test_unicorn_agrees_with_the_official_code_in_float64():
         comparison.record("support loss", adapted.trace["support_loss"], expected["support_losses"])
         at_step = [jax.tree.map(lambda x, k=k: x[k], adapted.trace["fast"]) for k in steps]
         for k in steps:
-            logits = apply_model(model, merge(at_step[k]), episode.support_images)
+            logits = logits_of(merge(at_step[k]), episode.support_images)
             comparison.record("support logits", logits, expected["support_logits"][k])
         names = [str(name) for name in golden["fast_names"]]
         paths = [next(iter(tensors({f"_/{name}": np.zeros(1)}, "_", "unicorn"))) for name in names]
         for k, fast in enumerate([*at_step[1:], by_path(adapted.model)]):
-            norms = [np.linalg.norm(fast[path]) for path in paths]
+            norms = [np.linalg.norm(fast[path.removeprefix("model/")]) for path in paths]
             comparison.record("norms", norms, expected["fast_norms"][k])
         return at_step
 
@@ -71,11 +72,10 @@ def test_unicorn_agrees_with_the_official_code_in_float64():
         expected = averages(golden, f"{prefix}/buffer_after", "unicorn")
         jax.tree.map(lambda ours, theirs: comparison.record("averages", ours, theirs), statistics, expected)
         for path, theirs in parameters(golden, f"{prefix}/fast_last").items():
-            comparison.record("adapted", by_path(adapted.model)[path], theirs)
+            comparison.record("adapted", by_path(adapted.model)[path.removeprefix("model/")], theirs)
         comparison.gradients(by_path(gradient), parameters(golden, f"{prefix}/grad"))
         updates, opt_state = optimiser.update(gradient, opt_state, params)
-        faster = settings["outer"]["lr_fcone"] / settings["outer"]["lr"]
-        updates["model"]["head"] = jax.tree.map(lambda x: x * faster, updates["model"]["head"])
+        updates["model"]["head"] = optax.tree.scale(faster, updates["model"]["head"])
         params = optax.apply_updates(params, updates)
         expected = parameters(golden, f"{prefix}/param_after")
         params = comparison.parameters(by_path(params), expected, settings["outer"]["lr"])
