@@ -12,7 +12,8 @@ The preset :authors is the method's own network: Conv-4 of 64 filters with bias,
 one checkpoint. The method has no training in episodes, in either preset: its published numbers are those of a
 pre-trained encoder. Baseline is --config.learner.classifier=linear.
 
-Published test accuracy: 48.24 ± 0.75 % (5-shot 66.43 ± 0.63 %); Baseline, not verified, 42.11 ± 0.71 % (62.53 ± 0.69 %).
+Published test accuracy: 48.24 ± 0.75 % (5-shot 66.43 ± 0.63 %). Baseline, not verified: 42.11 ± 0.71 % (62.53 ±
+0.69 %).
 """
 
 from cxgrad_jax.training.config import base_config, learner_config

@@ -21,6 +21,7 @@ from cxgrad_jax.learners._maml_plus_plus import maml_plus_plus
 from cxgrad_jax.learners._matching_net import matching_net
 from cxgrad_jax.learners._meta_baseline import meta_baseline
 from cxgrad_jax.learners._meta_sgd import every_parameter, meta_sgd
+from cxgrad_jax.learners._metal import metal
 from cxgrad_jax.learners._metaoptnet import metaoptnet
 from cxgrad_jax.learners._model import apply_model, batch_statistics, module_classes
 from cxgrad_jax.learners._modgrad import last_two_convolutions, modgrad
@@ -33,8 +34,8 @@ from cxgrad_jax.learners._unicorn_maml import unicorn_maml
 
 NAMES = (
     "alfa", "anil", "baseline_plus_plus", "boil", "cavia", "classifier_baseline", "cxgrad", "cxgrad_explicit", "l2f",
-    "maml", "maml_plus_plus", "matching_net", "meta_baseline", "meta_sgd", "metaoptnet", "modgrad", "proto_net", "r2d2",
-    "relation_net", "rfs", "unicorn_maml",
+    "maml", "maml_plus_plus", "matching_net", "meta_baseline", "meta_sgd", "metal", "metaoptnet", "modgrad",
+    "proto_net", "r2d2", "relation_net", "rfs", "unicorn_maml",
 )  # fmt: skip
 LABEL_FUNCTIONS = ("body_labels", "default_labels", "every_parameter", "last_two_convolutions")
 
@@ -45,6 +46,6 @@ __all__ = [
     "support_gradients", "support_loss",
     "alfa", "anil", "baseline_plus_plus", "body_labels", "boil", "cavia", "classifier_baseline", "cxgrad",
     "cxgrad_explicit", "default_labels", "every_parameter", "l2f", "last_two_convolutions", "maml", "maml_plus_plus",
-    "matching_net", "meta_baseline", "meta_sgd", "metaoptnet", "modgrad", "proto_net", "r2d2", "relation_net", "rfs",
-    "unicorn_maml",
+    "matching_net", "meta_baseline", "meta_sgd", "metal", "metaoptnet", "modgrad", "proto_net", "r2d2", "relation_net",
+    "rfs", "unicorn_maml",
 ]  # fmt: skip
