@@ -6,8 +6,10 @@ A learner of your own is made of the same parts: ``gradient_based`` and what the
 from cxgrad_jax.learners._alfa import alfa
 from cxgrad_jax.learners._anil import anil
 from cxgrad_jax.learners._base import Adapted, MetaLearner, accuracy, cross_entropy, gradient_based
+from cxgrad_jax.learners._baseline_plus_plus import baseline_plus_plus
 from cxgrad_jax.learners._boil import body_labels, boil
 from cxgrad_jax.learners._cavia import cavia
+from cxgrad_jax.learners._classifier_baseline import classifier_baseline
 from cxgrad_jax.learners._cxgrad import cxgrad
 from cxgrad_jax.learners._cxgrad_explicit import cxgrad_explicit
 from cxgrad_jax.learners._describe import describe
@@ -17,11 +19,16 @@ from cxgrad_jax.learners._labels import by_path, default_labels, merge, split_by
 from cxgrad_jax.learners._maml import maml
 from cxgrad_jax.learners._maml_plus_plus import maml_plus_plus
 from cxgrad_jax.learners._matching_net import matching_net
+from cxgrad_jax.learners._meta_baseline import meta_baseline
 from cxgrad_jax.learners._meta_sgd import every_parameter, meta_sgd
+from cxgrad_jax.learners._metal import metal
+from cxgrad_jax.learners._metaoptnet import metaoptnet
 from cxgrad_jax.learners._model import apply_in_training, apply_model, batch_statistics, module_classes
 from cxgrad_jax.learners._modgrad import last_two_convolutions, modgrad
 from cxgrad_jax.learners._proto_net import proto_net
+from cxgrad_jax.learners._r2d2 import r2d2
 from cxgrad_jax.learners._relation_net import relation_net
+from cxgrad_jax.learners._rfs import rfs
 from cxgrad_jax.learners._spec import described, from_spec
 from cxgrad_jax.learners._statistics import (
     averaging_term,
@@ -30,10 +37,12 @@ from cxgrad_jax.learners._statistics import (
     with_initial,
     with_running_averages,
 )
+from cxgrad_jax.learners._unicorn_maml import unicorn_maml
 
 NAMES = (
-    "alfa", "anil", "boil", "cavia", "cxgrad", "cxgrad_explicit", "l2f", "maml", "maml_plus_plus", "matching_net",
-    "meta_sgd", "modgrad", "proto_net", "relation_net",
+    "alfa", "anil", "baseline_plus_plus", "boil", "cavia", "classifier_baseline", "cxgrad", "cxgrad_explicit", "l2f",
+    "maml", "maml_plus_plus", "matching_net", "meta_baseline", "meta_sgd", "metal", "metaoptnet", "modgrad",
+    "proto_net", "r2d2", "relation_net", "rfs", "unicorn_maml",
 )  # fmt: skip
 LABEL_FUNCTIONS = ("body_labels", "default_labels", "every_parameter", "last_two_convolutions")
 
@@ -43,7 +52,8 @@ __all__ = [
     "by_path", "cross_entropy", "describe", "described", "from_spec", "gradient_based", "initial_statistics", "merge",
     "module_classes", "running_statistics", "scan_steps", "sgd", "split_by_label", "support_gradients", "support_loss",
     "with_initial", "with_running_averages",
-    "alfa", "anil", "body_labels", "boil", "cavia", "cxgrad", "cxgrad_explicit", "default_labels", "every_parameter",
-    "l2f", "last_two_convolutions", "maml", "maml_plus_plus", "matching_net", "meta_sgd", "modgrad", "proto_net",
-    "relation_net",
+    "alfa", "anil", "baseline_plus_plus", "body_labels", "boil", "cavia", "classifier_baseline", "cxgrad",
+    "cxgrad_explicit", "default_labels", "every_parameter", "l2f", "last_two_convolutions", "maml", "maml_plus_plus",
+    "matching_net", "meta_baseline", "meta_sgd", "metal", "metaoptnet", "modgrad", "proto_net", "r2d2", "relation_net",
+    "rfs", "unicorn_maml",
 ]  # fmt: skip

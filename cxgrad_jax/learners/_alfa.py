@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from cxgrad_jax.learners._base import Adapted, MetaLearner, gradient_based
 from cxgrad_jax.learners._inner_loop import scan_steps, sgd, support_gradients, traced_norms
 from cxgrad_jax.learners._l2f import tensor_means
-from cxgrad_jax.learners._labels import ParamLabels, by_path, default_labels, merge, split_by_label
+from cxgrad_jax.learners._labels import Fast, ParamLabels, by_path, default_labels, merge, split_by_label
 from cxgrad_jax.learners._mlp import init_mlp, mlp
-from cxgrad_jax.learners._model import dtype_of, module_classes
+from cxgrad_jax.learners._model import Params, dtype_of, module_classes
 from cxgrad_jax.learners._spec import described
 
 
@@ -62,12 +62,8 @@ def alfa(
             alpha, beta = rates_of_step
             support_loss, g = gradients_at(theta)
             of_gradients = jax.lax.stop_gradient(tensor_means(g, tensors))
-            tau = jnp.concatenate([tensor_means(theta, tensors), of_gradients])
-            A, B = jnp.split(mlp(params["generator"], tau), 2)
-            decayed = {path: (1 - B[j] * beta[path]) * theta[path] for j, path in enumerate(tensors)}
-            rates = {path: A[j] * alpha[path] for j, path in enumerate(tensors)}
-            trace = {"support_loss": support_loss, "fast": theta, "tau": tau, "A": A, "B": B}
-            return sgd(decayed, g, rates), {**trace, **traced_norms(g)}
+            updated, generated = generated_step(params["generator"], tensors, theta, g, of_gradients, alpha, beta)
+            return updated, {"support_loss": support_loss, "fast": theta, **generated, **traced_norms(g)}
 
         alpha_and_beta = by_path(params["inner_lr"]), by_path(params["decay"])
         theta, trace = scan_steps(step, theta, num_steps, remat, per_step=alpha_and_beta)
@@ -75,11 +71,40 @@ def alfa(
 
     def init_extra(key, model_params, images):
         theta, _, _ = split_by_label(model_params, param_labels, module_classes(model, images))
-
-        def everywhere(value):
-            return merge({path: jnp.full(num_steps, value, dtype_of(model_params)) for path in theta})
-
-        generator = init_mlp(key, 2 * len(theta), 2 * len(theta), 2 * len(theta), dtype_of(model_params))
-        return {"inner_lr": everywhere(initial_lr), "decay": everywhere(initial_decay), "generator": generator}
+        return init_generated(key, theta, initial_lr, initial_decay, num_steps)
 
     return gradient_based(model, adapt, init_extra, param_labels=param_labels, query_statistics=query_statistics)
+
+
+def generated_step(
+    generator: Params, tensors: list[str], theta: Fast, g: Fast, of_gradients: jax.Array, alpha: Fast, beta: Fast
+) -> tuple[Fast, dict[str, jax.Array]]:
+    """theta_{k+1} of the equations above, and tau, A and B for a trace.
+
+    Args:
+      generator: parameters of the network.
+      tensors: the paths of theta in the order of tau.
+      theta: parameters before the step.
+      g: their gradients.
+      of_gradients: the gradients' means, ``[n]``.
+      alpha: of this step, by path.
+      beta: of this step, by path.
+    """
+    tau = jnp.concatenate([tensor_means(theta, tensors), of_gradients])
+    A, B = jnp.split(mlp(generator, tau), 2)
+    decayed = {path: (1 - B[j] * beta[path]) * theta[path] for j, path in enumerate(tensors)}
+    rates = {path: A[j] * alpha[path] for j, path in enumerate(tensors)}
+    return sgd(decayed, g, rates), {"tau": tau, "A": A, "B": B}
+
+
+def init_generated(
+    key: jax.Array, theta: Fast, initial_lr: float, initial_decay: float, num_steps: int
+) -> dict[str, Params]:
+    """Alpha, beta and the generator for adapted parameters ``theta``."""
+    dtype, size = dtype_of(theta), 2 * len(theta)
+
+    def everywhere(value):
+        return merge({path: jnp.full(num_steps, value, dtype) for path in theta})
+
+    generator = init_mlp(key, size, size, size, dtype)
+    return {"inner_lr": everywhere(initial_lr), "decay": everywhere(initial_decay), "generator": generator}

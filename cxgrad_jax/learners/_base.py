@@ -131,6 +131,7 @@ def gradient_based(
     loss: Loss | None = None,
     param_labels: ParamLabels | None = default_labels,
     query_statistics: str = "query",
+    temperature: float = 1.0,
 ) -> MetaLearner:
     """Makes a learner of an inner loop: query logits come from the adapted model.
 
@@ -141,6 +142,7 @@ def gradient_based(
       loss: as ``MetaLearner.loss``; if None, the mean cross-entropy of the query set.
       param_labels: which parameters ``adapt`` adapts, for ``describe``.
       query_statistics: by what batch normalisations normalise the query images (``with_statistics``).
+      temperature: by which the query logits are divided.
 
     Raises:
       UserError: ``query_statistics`` is ``"running"``.
@@ -155,16 +157,17 @@ def gradient_based(
         extra = init_extra(extra_key, model_params, images) if init_extra else {}
         return {"model": model_params, **extra}
 
-    predict = predict_adapted(model)
+    predict = predict_adapted(model, temperature)
     return checked(model, init, adapt, predict, loss or query_loss(adapt, predict), param_labels)
 
 
-def predict_adapted(model: nn.Module) -> Predict:
-    """Makes ``MetaLearner.predict`` of a model whose parameters ``Adapted`` holds."""
+def predict_adapted(model: nn.Module, temperature: float = 1.0) -> Predict:
+    """Makes ``MetaLearner.predict`` of a model whose parameters ``Adapted`` holds: its logits over ``temperature``."""
 
     def predict(params, adapted, query_images):
         del params
-        return apply_model(model, adapted.model, query_images, statistics=adapted.statistics)
+        logits = apply_model(model, adapted.model, query_images, statistics=adapted.statistics)
+        return logits if temperature == 1 else logits / temperature
 
     return predict
 

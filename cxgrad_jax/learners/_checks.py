@@ -19,16 +19,19 @@ from jax.core import Tracer
 
 from cxgrad_jax.errors import UserError
 
-# The least value of each hyper-parameter that is a whole number, and the sign of each that is a rate or a factor.
+# The least value of each hyper-parameter that is a whole number, and the sign or range of each that is a rate, a
+# factor or a share.
 AT_LEAST = {
     "num_steps": 1, "num_passes": 1, "num_mix": 1, "context_dim": 1, "hidden": 1, "epoch_iterations": 1,
-    "multi_step_epochs": 0, "first_order_epochs": 0,
+    "num_epochs": 1, "batch_size": 1, "multi_step_epochs": 0, "first_order_epochs": 0,
 }  # fmt: skip
-POSITIVE = ("inner_lr", "initial_lr", "scale")
+POSITIVE = ("inner_lr", "initial_lr", "scale", "initial_scale", "regularisation", "temperature")
 NOT_NEGATIVE = ("context_lr", "initial_decay")
+SHARES = ("label_smoothing",)
 CHOICES = {
     "context_update": ("task", "step"),
     "shot_reduction": ("sum", "mean"),
+    "classifier": ("cosine", "linear"),
     "query_statistics": ("query", "support", "running"),
 }
 
@@ -52,6 +55,8 @@ def check_hyper_parameters(values: Mapping[str, Any]) -> None:
             raise UserError(f"{name} is {value!r}; expected a positive number")
         if name in NOT_NEGATIVE and not (_is_finite(value) and value >= 0):
             raise UserError(f"{name} is {value!r}; expected a number that is not negative")
+        if name in SHARES and not (_is_finite(value) and 0 <= value < 1):
+            raise UserError(f"{name} is {value!r}; expected a number from 0 to below 1")
         if name in CHOICES and value not in CHOICES[name]:
             raise UserError(f"{name} is {value!r}; expected {' or '.join(map(repr, CHOICES[name]))}")
 

@@ -7,7 +7,7 @@ for the support set S and the query set Q of an episode, as CxGrad's official co
 
 import flax.linen as nn
 
-from cxgrad_jax.learners._base import Adapted, MetaLearner, gradient_based
+from cxgrad_jax.learners._base import Adapt, Adapted, MetaLearner, gradient_based
 from cxgrad_jax.learners._inner_loop import scan_steps, sgd, support_gradients, traced_norms
 from cxgrad_jax.learners._labels import ParamLabels, default_labels, merge, split_by_label
 from cxgrad_jax.learners._model import module_classes
@@ -42,6 +42,15 @@ def maml(
     ``"fast"``, before each update.
     """
 
+    adapt = gradient_steps(model, inner_lr, num_steps, first_order, remat, param_labels)
+    return gradient_based(model, adapt, param_labels=param_labels, query_statistics=query_statistics)
+
+
+def gradient_steps(
+    model: nn.Module, inner_lr: float, num_steps: int, first_order: bool, remat: bool, param_labels: ParamLabels
+) -> Adapt:
+    """Makes the inner loop ``(params, support_images, support_labels) -> Adapted``; arguments as ``maml``."""
+
     def adapt(params, support_images, support_labels):
         classes = module_classes(model, support_images)
         theta, frozen, _ = split_by_label(params["model"], param_labels, classes)
@@ -55,4 +64,4 @@ def maml(
         theta, trace = scan_steps(step, theta, num_steps, remat)
         return Adapted(merge(theta, frozen), trace)
 
-    return gradient_based(model, adapt, param_labels=param_labels, query_statistics=query_statistics)
+    return adapt

@@ -15,6 +15,7 @@ from cxgrad_jax.models._normalisation import GROUPS
 CHOICES: dict[str, tuple[Any, ...]] = {
     "norm": ("batch", "layer", "group"),
     "use_bias": (False, True),
+    "relu_output": (False, True),
     "precision": ("default", "high", "highest", None),
     "image_statistics": ("none", "imagenet"),
     "pooling": ("alfa", "every_block"),

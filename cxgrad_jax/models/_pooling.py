@@ -35,6 +35,12 @@ def max_pool(x: jax.Array, padding: int = 0, factor: jax.Array | None = None) ->
     return _pick(x, position, x.shape[1:3])
 
 
+def max_pool_stride_1(x: jax.Array) -> jax.Array:
+    """2x2 max-pooling with stride 1: ``[N, H, W, C] -> [N, H - 1, W - 1, C]``. Equal values share the gradient."""
+    x = jnp.maximum(x[:, :-1], x[:, 1:])
+    return jnp.maximum(x[:, :, :-1], x[:, :, 1:])
+
+
 def _with_margin(x: jax.Array, padding: int) -> jax.Array:
     margin = (padding, padding)
     return jnp.pad(x, ((0, 0), margin, margin, (0, 0)), constant_values=-jnp.inf) if padding else x

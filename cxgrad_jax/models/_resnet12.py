@@ -29,6 +29,8 @@ class ResNet12(nn.Module):
         (84 -> 42 -> 21 -> 11 -> 11). ``"every_block"`` follows appendix B of the CxGrad paper
         (84 -> 42 -> 21 -> 10 -> 5).
       negative_slope: of the activation, at least 0; 0 is ReLU, which both paper and released code use here.
+      relu_output: whether the activation behind each block is ReLU whatever ``negative_slope`` is, as in UNICORN-MAML's
+        code (https://github.com/Han-Jia/UNICORN-MAML).
       norm, norm_epsilon, precision, image_statistics, dtype: as ``Conv4``.
 
     A call may be given ``film``, a scale and a shift ``[channels[2]]``, applied behind the pooling of the third block,
@@ -44,6 +46,7 @@ class ResNet12(nn.Module):
     pooling: str = "alfa"
     norm: str = "batch"
     negative_slope: float = 0.0
+    relu_output: bool = False
     norm_epsilon: float = 1e-5
     precision: Precision = "highest"
     image_statistics: str = "none"
@@ -90,7 +93,7 @@ class ResNet12(nn.Module):
                 x = max_pool(x)
             elif i == 2:
                 x = max_pool(x, padding=1)
-            x = leaky_relu(modulate(x, film if i == 2 else None), self.negative_slope)
+            x = leaky_relu(modulate(x, film if i == 2 else None), 0.0 if self.relu_output else self.negative_slope)
         return widen(x)
 
 

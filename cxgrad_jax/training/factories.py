@@ -12,7 +12,10 @@ from cxgrad_jax import learners, models
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
 
-MODELS = {"conv4": models.Conv4, "relation_conv4": models.RelationConv4, "resnet12": models.ResNet12}
+MODELS = {
+    "conv4": models.Conv4, "r2d2_conv4": models.R2D2Conv4, "relation_conv4": models.RelationConv4,
+    "resnet12": models.ResNet12,
+}  # fmt: skip
 
 
 def learner_factory(name: str) -> Callable[..., MetaLearner]:

@@ -51,8 +51,7 @@ def load_run(workdir: str | Path, *, named: tuple[str, ...] = ()) -> Run:
 
     Raises:
       UserError: no run is there, no checkpoint was validated, a file is damaged, or the run needs a module that is not
-      in
-        ``named``.
+        in ``named``.
     """
     workdir = Path(workdir)
     config = read_config(workdir, named)

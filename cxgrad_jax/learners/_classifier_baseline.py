@@ -1,0 +1,39 @@
+"""Classifier-Baseline: nearest class mean by the cosine, on a pre-trained encoder (Chen et al., ICCV 2021).
+
+    m_c = mean of f(x_i) over the support images of class c
+    logits = 10 cos(f(x), m_c)
+
+The encoder f comes from a classifier of the training classes, whose head is dropped. Nothing else is learned: this is
+the first stage of Meta-Baseline (see ``_meta_baseline``). The paper: https://arxiv.org/abs/2003.04390. Facts from the
+authors' code (yinboc/few-shot-meta-baseline): features are averaged before they are normalised; at evaluation running
+averages normalise. The factor 10 changes no prediction.
+"""
+
+import flax.linen as nn
+
+from cxgrad_jax.learners._base import MetaLearner
+from cxgrad_jax.learners._meta_baseline import cosine
+from cxgrad_jax.learners._metric import mean_by_class, metric_based
+from cxgrad_jax.learners._spec import described
+
+
+@described
+def classifier_baseline(model: nn.Module, *, scale: float = 10.0, query_statistics: str = "query") -> MetaLearner:
+    """Classifier-Baseline; ``loss`` is the mean query cross-entropy, for those who train the encoder in episodes.
+
+    Args:
+      model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
+      scale: of the cosine.
+      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+        (transductive), or ``"support"``, those of the support set (inductive).
+
+    Meta-parameters: ``{"model": ...}`` without a head. ``adapt`` describes the episode by the class means ``[way, D]``.
+    """
+
+    def describe(params, features, labels):
+        return mean_by_class(features, labels, model.num_classes)
+
+    def compare(params, means, features):
+        return scale * cosine(features, means)
+
+    return metric_based(model, "embed", describe, compare, query_statistics=query_statistics)

@@ -1,0 +1,230 @@
+"""MeTAL: meta-learning with a task-adaptive loss function (Baik et al., ICCV 2021; https://arxiv.org/abs/2110.03909).
+
+    z = f([S, T]; theta_k)                                    one pass over the support and the query images
+    L_S = CE(z_S, y_S),   m = (mean of each adapted tensor)
+    u_S = std1( rows i of S:  L_S, m, z_i, onehot(y_i) )      loss_S = mean of g_k(u_S;  phi_k adapted by (L_S, m))
+    u_T = std1( rows i of T:  m, z_i, sum_c p_ic log p_ic )   loss_T = mean of g'_k(u_T; phi'_k adapted by mean_i u_T)
+    theta_{k+1} = theta_k - alpha * d(L_S + loss_S + loss_T)/dtheta_k
+    outer loss: CE of f([S, T]; theta_K) on the labels of S and T together
+
+g_k and g'_k are small networks, one for each step. Each of their four tensors w is adapted as
+(1 + beta a) w + gamma a', with a and a' from a further network of the given input; the learned beta and gamma start at
+zero. std1 subtracts the mean of the whole matrix and divides by its deviation. Facts from the authors' code
+(baiksung/MeTAL): no gradient is held constant; alpha is 0.01; the query images, without their labels, are always part
+of the inner loop, so that all results are transductive. The paper's inductive form, without loss_T, is
+``query_statistics="support"``; it is not covered by the code.
+
+With ``alfa``, rates and decays of the steps come from ALFA's generator (see ``_alfa``). There the means of gradients
+are not constants for the outer loop, other than in ALFA's own code.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cxgrad_jax.learners._alfa import generated_step, init_generated
+from cxgrad_jax.learners._base import (
+    Adapted,
+    MetaLearner,
+    checked,
+    cross_entropy,
+    gradient_based,
+    query_metrics,
+)  # fmt: skip
+from cxgrad_jax.learners._inner_loop import constant_if, scan_steps, sgd, traced_norms
+from cxgrad_jax.learners._l2f import tensor_means
+from cxgrad_jax.learners._labels import ParamLabels, by_path, default_labels, merge, split_by_label
+from cxgrad_jax.learners._metric import Described, Support
+from cxgrad_jax.learners._mlp import init_mlp, mlp
+from cxgrad_jax.learners._model import Params, apply_model, as_float, dtype_of, module_classes, num_outputs
+from cxgrad_jax.learners._spec import described
+
+DEVIATION_FLOOR = 1e-12  # added to the deviation in std1
+LOSS_TENSORS = ("hidden", "kernel"), ("hidden", "bias"), ("output", "kernel"), ("output", "bias")
+
+
+@described
+def metal(
+    model: nn.Module,
+    *,
+    inner_lr: float = 0.01,
+    num_steps: int = 5,
+    alfa: bool = False,
+    initial_decay: float = 5e-6,
+    first_order: bool = False,
+    remat: bool = False,
+    param_labels: ParamLabels = default_labels,
+    query_statistics: str = "query",
+) -> MetaLearner:
+    """MeTAL, by itself or with ALFA.
+
+    Args:
+      model: a ``flax.linen`` classifier, float images ``[N, H, W, C]`` to logits ``[N, way]``.
+      inner_lr: alpha; with ``alfa`` where the learned alpha starts.
+      num_steps: inner steps, in training and test.
+      alfa: whether ALFA generates rates and decays.
+      initial_decay: where ALFA's beta starts.
+      first_order: the outer loop takes inner gradients for constants.
+      remat: compute inner steps anew in the outer backward pass, to save memory.
+      param_labels: which parameters adapt.
+      query_statistics: ``"query"``: as the equations above; support and query images are normalised together, and the
+        inner loop, which ``predict`` runs, sees all query images (transductive). ``"support"``: the inner loop has the
+        support images and loss_S alone, query images are normalised by the statistics of the support set at the
+        adapted parameters, and the outer loss is that of the query set (inductive).
+
+    Meta-parameters: ``{"model": ..., "losses": {"support", "query"}, "adapters": {"support", "query"}}``, the last two
+    with a leading axis of steps, and ``"query"`` only where it is used; with ``alfa`` those of ``alfa`` too. Trace:
+    ``"support_loss"``, ``"learned_support_loss"``, ``"learned_query_loss"`` and ``"inner_loss"``, their sum, each
+    ``[num_steps]``, and with ``alfa`` its own. With ``query_statistics="query"``, ``adapt`` returns the support set,
+    since everything else needs the query images.
+    """
+    transductive = query_statistics == "query"
+
+    def inner_loop(params, support_images, support_labels, query_images=None):
+        theta, frozen, _ = split_by_label(params["model"], param_labels, module_classes(model, support_images))
+        tensors, number = list(theta), len(support_labels)
+        images = support_images if query_images is None else joined(params, support_images, query_images)
+
+        def step(theta, of_step):
+            def inner_loss(theta):
+                logits, means = apply_model(model, merge(theta, frozen), images), tensor_means(theta, tensors)
+                support_loss = cross_entropy(logits[:number], support_labels)
+                losses = {
+                    "support_loss": support_loss,
+                    "learned_support_loss": learned_support_loss(
+                        of_step, support_loss, means, logits[:number], support_labels
+                    ),
+                }
+                if query_images is not None:
+                    losses["learned_query_loss"] = learned_query_loss(of_step, means, logits[number:])
+                total = sum(losses.values())
+                return total, {**losses, "inner_loss": total}
+
+            (_, losses), g = jax.value_and_grad(inner_loss, has_aux=True)(theta)
+            g = constant_if(first_order, g)
+            trace = {**losses, "fast": theta, **traced_norms(g)}
+            if not alfa:
+                return sgd(theta, g, inner_lr), trace
+            rates = of_step["inner_lr"], of_step["decay"]
+            updated, generated = generated_step(
+                params["generator"], tensors, theta, g, tensor_means(g, tensors), *rates
+            )  # fmt: skip
+            return updated, {**trace, **generated}
+
+        per_step = {name: params[name] for name in ("losses", "adapters")}
+        if alfa:
+            per_step |= {name: by_path(params[name]) for name in ("inner_lr", "decay")}
+        theta, trace = scan_steps(step, theta, num_steps, remat, per_step=per_step)
+        return Adapted(merge(theta, frozen), trace)
+
+    def init_extra(key, model_params, images):
+        theta, _, _ = split_by_label(model_params, param_labels, module_classes(model, images))
+        support_key, query_key, alfa_key = jax.random.split(key, 3)
+        state, way, dtype = len(theta) + 1, num_outputs(model, images), dtype_of(model_params)
+        sizes = {"support": (support_key, state + 2 * way, state)}
+        if transductive:
+            sizes["query"] = (query_key, state + way, state + way)
+        made = {kind: init_loss(*each, num_steps, dtype) for kind, each in sizes.items()}
+        rates = init_generated(alfa_key, theta, inner_lr, initial_decay, num_steps) if alfa else {}
+        return {part: {kind: made[kind][part] for kind in made} for part in ("losses", "adapters")} | rates
+
+    inductive = gradient_based(
+        model, inner_loop, init_extra, param_labels=param_labels, query_statistics=query_statistics
+    )
+    if not transductive:
+        return inductive
+
+    def adapt(params, support_images, support_labels):
+        return Described(Support(support_images, support_labels))
+
+    def all_logits(params, support, query_images):
+        """The adapted model's logits, the support set's first, and the inner loop's trace."""
+        adapted = inner_loop(params, support.inputs, support.labels, query_images)
+        return apply_model(model, adapted.model, joined(params, support.inputs, query_images)), adapted.trace
+
+    def predict(params, adapted, query_images):
+        return all_logits(params, adapted.episode, query_images)[0][len(adapted.episode.labels) :]
+
+    def loss(params, episode, iteration=None):
+        del iteration
+        support = Support(episode.support_images, episode.support_labels)
+        logits, trace = all_logits(params, support, episode.query_images)
+        labels = jnp.concatenate([episode.support_labels, episode.query_labels])
+        of_query = logits[len(support.labels) :]
+        return cross_entropy(logits, labels), query_metrics(of_query, episode.query_labels, trace)
+
+    return checked(model, inductive.init, adapt, predict, loss, param_labels)
+
+
+def joined(params: Params, support_images: Any, query_images: Any) -> jax.Array:
+    """Support and query images in one batch of floats."""
+    dtype = dtype_of(params["model"])
+    return jnp.concatenate([as_float(images, dtype) for images in (support_images, query_images)])
+
+
+def learned_support_loss(
+    of_step: Params, support_loss: jax.Array, means: jax.Array, logits: jax.Array, labels: jax.Array
+) -> jax.Array:
+    """loss_S of the equations above, a scalar.
+
+    Args:
+      of_step: ``"losses"`` and ``"adapters"`` of this step.
+      support_loss: L_S.
+      means: m, ``[n]``.
+      logits: of the support images, ``[N, way]``.
+      labels: ``[N]``.
+    """
+    state = jnp.concatenate([support_loss[None], means])
+    classes = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    rows = jnp.concatenate([jnp.broadcast_to(state, (len(logits), len(state))), logits, classes], axis=1)
+    network = adapted_network(of_step["losses"]["support"], of_step["adapters"]["support"], standardised(state))
+    return jnp.mean(mlp(network, standardised(rows)))
+
+
+def learned_query_loss(of_step: Params, means: jax.Array, logits: jax.Array) -> jax.Array:
+    """loss_T of the equations above, a scalar, from m ``[n]`` and the query images' logits ``[M, way]``."""
+    log_shares = jax.nn.log_softmax(logits)
+    certainty = jnp.sum(jnp.exp(log_shares) * log_shares, axis=1, keepdims=True)
+    rows = jnp.concatenate([jnp.broadcast_to(means, (len(logits), len(means))), logits, certainty], axis=1)
+    inputs = standardised(rows)
+    network = adapted_network(of_step["losses"]["query"], of_step["adapters"]["query"], jnp.mean(inputs, axis=0))
+    return jnp.mean(mlp(network, inputs))
+
+
+def standardised(values: jax.Array) -> jax.Array:
+    """std1: ``values`` with mean 0 and deviation 1 over all entries; the variance divides by their number - 1."""
+    return (values - jnp.mean(values)) / (jnp.std(values, ddof=1) + DEVIATION_FLOOR)
+
+
+def adapted_network(network: Params, adapter: Params, state: jax.Array) -> Params:
+    """phi scaled and shifted tensor by tensor, by what the adapter makes of a state ``[d]``."""
+    scales, shifts = jnp.split(mlp(adapter["network"], state), 2)
+    return merge(
+        {
+            f"{layer}/{name}": (1 + adapter["multiplier"][i] * scales[i]) * network[layer][name]
+            + adapter["offset"][i] * shifts[i]
+            for i, (layer, name) in enumerate(LOSS_TENSORS)
+        }
+    )
+
+
+def init_loss(key: jax.Array, inputs: int, state: int, num_steps: int, dtype: jnp.dtype) -> dict[str, Params]:
+    """Loss networks of ``inputs`` and their adapters of ``state`` numbers, with a leading axis of steps.
+
+    The networks' kernels are Glorot uniform and their biases zero. The adapters have PyTorch's default and no effect.
+    """
+    glorot = jax.nn.initializers.xavier_uniform()
+
+    def of_step(key):
+        hidden_key, output_key, adapter_key = jax.random.split(key, 3)
+        network = {
+            "hidden": {"kernel": glorot(hidden_key, (inputs, inputs), dtype), "bias": jnp.zeros(inputs, dtype)},
+            "output": {"kernel": glorot(output_key, (inputs, 1), dtype), "bias": jnp.zeros(1, dtype)},
+        }
+        nothing = jnp.zeros(len(LOSS_TENSORS), dtype)
+        generator = init_mlp(adapter_key, state, state, 2 * len(LOSS_TENSORS), dtype)
+        return {"losses": network, "adapters": {"network": generator, "multiplier": nothing, "offset": nothing}}
+
+    return jax.vmap(of_step)(jax.random.split(key, num_steps))

@@ -1,0 +1,86 @@
+"""R2-D2: meta-learning with differentiable closed-form solvers (Bertinetto et al., ICLR 2019).
+
+    X = [f(S), 1] / sqrt(N),   Y = onehot(y) / sqrt(N)                       N support images
+    W = X^T (X X^T + lambda I)^-1 Y                                          ridge regression, the bias penalised too
+    logits = s [f(x), 1] W + b
+
+The outer loop learns the encoder f, the scale s and the shift b. The paper: https://arxiv.org/abs/1805.08136. Facts
+from the authors' code (bertinetto/r2d2): lambda is 50 and fixed, though it can be learned. The division by sqrt(N)
+makes it N times as large for features that are not divided. The cross-entropy does not depend on b, whose gradient is
+zero. s starts at 1e-4 on miniImageNet and at 10 on CIFAR-FS. In training the code encodes support and query images in
+one batch (``joint_normalisation``); its episodes have 16 or 20 ways and 1 to 9 shots, drawn anew each time. Dropout and
+such episodes are not offered here. The ridge weights of an unscaled head are those of MetaOptNet's, but for the bias.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cxgrad_jax.learners._base import MetaLearner
+from cxgrad_jax.learners._metric import members, metric_based
+from cxgrad_jax.learners._ridge import ridge
+from cxgrad_jax.learners._spec import described
+
+
+@described
+def r2d2(
+    model: nn.Module,
+    *,
+    regularisation: float = 50.0,
+    learned_regularisation: bool = False,
+    initial_scale: float = 10.0,
+    logarithmic: bool = False,
+    joint_normalisation: bool = False,
+    query_statistics: str = "query",
+) -> MetaLearner:
+    """R2-D2 with the mean query cross-entropy.
+
+    Args:
+      model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
+      regularisation: lambda, or where it starts.
+      learned_regularisation: whether the outer loop learns lambda.
+      initial_scale: where s starts.
+      logarithmic: whether the outer loop learns the logarithms to base 10 of lambda, s and b + 1 in their places.
+      joint_normalisation: whether support and query images are encoded in one batch, as the authors' code does.
+      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+        (transductive), or ``"support"``, those of the support set (inductive; not with ``joint_normalisation``).
+
+    Meta-parameters: ``{"model": ..., "scale": [], "shift": []}`` without a head, and ``"regularisation": []`` where it
+    is learned. ``adapt`` describes the episode by the weights ``[D + 1, way]``, the last row being the bias, or with
+    ``joint_normalisation`` by the support images and labels.
+    """
+
+    def learned(value):
+        return 10.0**value if logarithmic else value
+
+    def stored(value, dtype):
+        return jnp.asarray(jnp.log10(value) if logarithmic else value, dtype)
+
+    def describe(params, features, labels):
+        strength = learned(params["regularisation"]) if learned_regularisation else regularisation
+        return ridge_weights(features, members(labels, model.num_classes, features.dtype), strength)
+
+    def compare(params, weights, features):
+        scores = jnp.matmul(with_one(features), weights, precision="highest")
+        return learned(params["scale"]) * scores + learned(params["shift"]) - (1 if logarithmic else 0)
+
+    def init_adjustment(key, features):
+        dtype = features.dtype
+        params = {"scale": stored(initial_scale, dtype), "shift": jnp.zeros((), dtype)}
+        return params | ({"regularisation": stored(regularisation, dtype)} if learned_regularisation else {})
+
+    return metric_based(
+        model, "embed", describe, compare, init_extra=init_adjustment,
+        query_statistics=query_statistics, joint_normalisation=joint_normalisation,
+    )  # fmt: skip
+
+
+def ridge_weights(features: jax.Array, targets: jax.Array, regularisation: float | jax.Array) -> jax.Array:
+    """W of support ``features [N, D]`` and one-hot ``targets [N, way]``: ``[D + 1, way]``, the last row the bias."""
+    root = jnp.sqrt(jnp.asarray(len(features), features.dtype))
+    return ridge(with_one(features) / root, targets / root, regularisation)
+
+
+def with_one(features: jax.Array) -> jax.Array:
+    """``features [N, D]`` with a further column of ones."""
+    return jnp.concatenate([features, jnp.ones_like(features[:, :1])], axis=-1)

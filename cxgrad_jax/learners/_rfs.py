@@ -1,0 +1,117 @@
+"""RFS: logistic regression on a good embedding (Tian et al., ECCV 2020; "Rethinking few-shot image classification").
+
+    z = f(x) / ||f(x)||
+    W, b = argmin  sum over (z_i, y_i) in S of CE(W z_i + b, y_i)  +  lambda/2 ||W||^2            b is not penalised
+    logits = W z + b
+
+The encoder f comes from a classifier of the training classes, whose head is dropped. The paper:
+https://arxiv.org/abs/2003.11539. Facts from the authors' code (WangYueFt/rfs), which takes scikit-learn's solver at its
+defaults: lambda is 1; the support set is five augmented copies of every image. Five equal copies would be
+``regularisation=0.2`` here; augmentation is not offered. At evaluation running averages normalise. Distillation of the
+encoder is not offered.
+
+The problem is convex and is solved by Newton's method. With K the products of the support features, and P the shares
+softmax(K A + b), its solution is W = A^T Z with
+
+    A = (Y - P) / lambda,   sum over the rows of A = 0
+
+This is a system of N * way + way equations, whatever the number of features.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cxgrad_jax.learners._base import MetaLearner
+from cxgrad_jax.learners._meta_baseline import unit
+from cxgrad_jax.learners._metric import members, metric_based
+from cxgrad_jax.learners._mlp import linear
+from cxgrad_jax.learners._spec import described
+
+NEWTON_STEPS = 10  # five suffice for lambda = 1, ten for 0.0001
+STEP_LENGTHS = [2.0**-k for k in range(8)]  # of which each step takes the best
+
+
+@described
+def rfs(model: nn.Module, *, regularisation: float = 1.0, query_statistics: str = "query") -> MetaLearner:
+    """RFS; ``loss`` is the mean query cross-entropy, for those who train the encoder in episodes.
+
+    Args:
+      model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
+      regularisation: lambda, the inverse of scikit-learn's C.
+      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+        (transductive), or ``"support"``, those of the support set (inductive).
+
+    Meta-parameters: ``{"model": ...}`` without a head. ``adapt`` describes the episode by the regression's
+    ``{"kernel": [D, way], "bias": [way]}``.
+    """
+
+    def describe(params, features, labels):
+        targets = members(labels, model.num_classes, features.dtype)
+        return logistic_regression(unit(features), targets, regularisation)
+
+    def compare(params, regression, features):
+        return linear(regression, unit(features))
+
+    return metric_based(model, "embed", describe, compare, query_statistics=query_statistics)
+
+
+def logistic_regression(features: jax.Array, targets: jax.Array, regularisation: float) -> dict[str, jax.Array]:
+    """The multinomial logistic regression that the equations above define.
+
+    Args:
+      features: Z, ``[N, D]``.
+      targets: Y, one-hot ``[N, way]``.
+      regularisation: lambda, positive.
+
+    Returns:
+      ``{"kernel": W^T [D, way], "bias": b [way]}``; the biases sum to 0. First derivatives are those of the exact
+      solution: by the implicit function theorem, those of one Newton step from it.
+    """
+    products = jnp.matmul(features, features.T, precision="highest")
+    constants = jax.lax.stop_gradient((products, targets))
+    start = jnp.zeros_like(targets), jnp.zeros_like(targets[0])
+
+    def iterate(solution, _):
+        step = newton_step(solution, *constants, regularisation)
+        tried = jax.vmap(lambda length: jax.tree.map(lambda x, dx: x + length * dx, solution, step))(
+            jnp.asarray(STEP_LENGTHS, features.dtype)
+        )
+        losses = jax.vmap(lambda each: objective(each, *constants, regularisation))(tried)
+        return jax.tree.map(lambda x: x[jnp.argmin(losses)], tried), None
+
+    solution = jax.lax.stop_gradient(jax.lax.scan(iterate, start, length=NEWTON_STEPS)[0])
+    duals, bias = jax.tree.map(jnp.add, solution, newton_step(solution, products, targets, regularisation))
+    return {"kernel": jnp.matmul(features.T, duals, precision="highest"), "bias": bias}
+
+
+Solution = tuple[jax.Array, jax.Array]  # A [N, way] and b [way]
+
+
+def objective(solution: Solution, products: jax.Array, targets: jax.Array, regularisation: float) -> jax.Array:
+    """What is minimised, in terms of K ``[N, N]``, Y ``[N, way]`` and lambda."""
+    duals, bias = solution
+    fit = jnp.matmul(products, duals, precision="highest")
+    return regularisation / 2 * jnp.sum(duals * fit) - jnp.sum(targets * jax.nn.log_softmax(fit + bias))
+
+
+def newton_step(solution: Solution, products: jax.Array, targets: jax.Array, regularisation: float) -> Solution:
+    """The step from A and b to the solution of the equations, linearised there. Their matrix is a constant.
+
+    The sum of b is free, since a softmax does not depend on it; a further term makes it 0.
+    """
+    duals, bias = solution
+    shares = jax.nn.softmax(jnp.matmul(products, duals, precision="highest") + bias)
+    rest = duals - (targets - shares) / regularisation, jnp.sum(duals, axis=0) + jnp.sum(bias)
+
+    (number, way), one = targets.shape, jnp.eye(targets.shape[1], dtype=shares.dtype)
+    slopes = (one * shares[:, :, None] - shares[:, :, None] * shares[:, None]) / regularisation
+    of_duals = jnp.einsum("icd,ij->icjd", slopes, products).reshape(number * way, number * way)
+    matrix = jnp.block(
+        [
+            [jnp.eye(number * way, dtype=shares.dtype) + of_duals, slopes.reshape(number * way, way)],
+            [jnp.tile(one, number), jnp.ones_like(one)],
+        ]
+    )
+    step = jnp.linalg.solve(jax.lax.stop_gradient(matrix), -jnp.concatenate([rest[0].ravel(), rest[1]]))
+    return step[: number * way].reshape(number, way), step[number * way :]

@@ -1,0 +1,75 @@
+"""UNICORN-MAML: MAML whose head starts from one vector for every class (Ye and Chao, ICLR 2022).
+
+    W_0 = w in each of the N rows,   c_0 = b in each of the N entries
+    (phi, W, c)_{k+1} = (phi, W, c)_k - alpha * dL((phi, W, c)_k; S)/d(phi, W, c)          constants for the outer loop
+    query logits = (W_K f(x; phi_K) + c_K) / tau
+
+The outer loop learns the encoder's phi, the vector w and the number b. The paper: https://arxiv.org/abs/2106.16245.
+A permutation of the classes permutes the logits and changes nothing else. With equal rows the gradient with respect to
+the features is zero. The first step therefore moves the head alone, to a classifier by class means. Facts from the
+authors' code (Han-Jia/UNICORN-MAML): it is of first order, scale and shift of normalisations adapt too, and tau is 0.5
+for query images only. It starts from a pre-trained encoder, without which it hardly learns. In the outer loop w and b
+learn ten times as fast as the encoder. At evaluation the code normalises query images by running averages that the
+inner steps have moved towards the support set's statistics; ``query_statistics="support"`` comes closest. Its dropout
+and DropBlock are not offered.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners._base import MetaLearner, gradient_based
+from cxgrad_jax.learners._labels import ParamLabels
+from cxgrad_jax.learners._maml import gradient_steps
+from cxgrad_jax.learners._meta_sgd import every_parameter
+from cxgrad_jax.learners._mlp import init_linear
+from cxgrad_jax.learners._spec import described
+
+
+@described
+def unicorn_maml(
+    model: nn.Module,
+    *,
+    inner_lr: float = 0.1,
+    num_steps: int = 5,
+    temperature: float = 0.5,
+    param_labels: ParamLabels = every_parameter,
+    query_statistics: str = "query",
+) -> MetaLearner:
+    """UNICORN-MAML with the mean support cross-entropy, of first order.
+
+    Args:
+      model: a backbone with ``num_classes`` (the way) and a linear layer ``head``.
+      inner_lr: alpha.
+      num_steps: inner steps.
+      temperature: tau, by which the query logits are divided.
+      param_labels: which parameters adapt, ``(path, value) -> "adapted" | "meta"``.
+      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+        (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
+
+    Meta-parameters: ``{"model": ...}``, whose head has one output: kernel w ``[D, 1]`` and bias b ``[1]``. Trace: as
+    ``maml``.
+
+    Raises:
+      UserError: the model has no ``num_classes``; or in ``init``, it has no linear layer ``head``.
+    """
+    way = getattr(model, "num_classes", None)
+    if not isinstance(way, int):
+        raise UserError(f"{type(model).__name__} has no num_classes; unicorn_maml copies its head so many times")
+    inner_loop = gradient_steps(model, inner_lr, num_steps, True, False, param_labels)
+
+    def adapt(params, support_images, support_labels):
+        head = {name: jnp.repeat(value, way, axis=-1) for name, value in params["model"]["head"].items()}
+        return inner_loop({"model": {**params["model"], "head": head}}, support_images, support_labels)
+
+    def init_one_output(key, model_params, images):
+        if "head" not in model_params:
+            raise UserError(f"{type(model).__name__} has no layer head; unicorn_maml copies its one output")
+        kernel = model_params["head"]["kernel"]
+        head = init_linear(key, len(kernel), 1, len(kernel) ** -0.5, kernel.dtype)
+        return {"model": {**model_params, "head": head}}
+
+    return gradient_based(
+        model, adapt, init_one_output,
+        param_labels=param_labels, query_statistics=query_statistics, temperature=temperature,
+    )  # fmt: skip

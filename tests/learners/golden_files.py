@@ -1,0 +1,139 @@
+"""What the golden tests of the successor methods share: names, layouts and comparisons.
+
+The official networks name their modules as they like. ``NAMES`` turns each name into this package's path, one pattern
+after the other. Every size, step count and rate is read from the file.
+"""
+
+import json
+import re
+
+import jax
+import numpy as np
+import optax
+from test_golden import FLOAT64, GOLDEN, recorder
+
+from cxgrad_jax.learners._labels import merge
+
+# Of the largest gradient: the rounding of gradients that are zero by construction.
+ZERO = 1e-12
+
+RESNET12 = [
+    (r"^(?:encoder\.)?layer(\d)(\.0)?\.", lambda match: f"model/block_{int(match[1]) - 1}/"),
+    (r"/conv(\d)\.", lambda match: f"/conv_{int(match[1]) - 1}/"),
+    (r"/bn(\d)\.", lambda match: f"/norm_{int(match[1]) - 1}/"),
+    (r"/downsample\.0\.", "/shortcut_conv/"),
+    (r"/downsample\.1\.", "/shortcut_norm/"),
+]
+NAMES = {
+    "r2d2": [
+        (r"encoder\.features(\d)\.", lambda match: f"model/block_{int(match[1]) - 1}/"),
+        (r"/0\.", "/conv/"),
+        (r"/1\.", "/norm/"),
+        (r"^adjust\.scale$", "scale"),
+        (r"^adjust\.bias$", "shift"),
+        (r"^lambda\w*\.l$", "regularisation"),
+    ],
+    "metaoptnet": [
+        (r"embedding\.encoder\.(\d)\.block\.", r"model/block_\1/"),
+        (r"/0\.", "/conv/"),
+        (r"/1\.", "/norm/"),
+        (r"^head\.scale$", "scale"),
+    ],
+    "baseline": [*RESNET12, (r"^classifier\.linear\.", "model/head/"), (r"^temp$", "scale")],
+    "unicorn": [*RESNET12, (r"^fcone\.", "model/head/"), (r"^fc\.", "model/head/")],
+}  # fmt: skip
+SCALARS = ("scale", "shift", "regularisation")
+
+
+def load(name: str) -> tuple[dict[str, np.ndarray], dict]:
+    """The arrays of a file, and its settings."""
+    golden = dict(np.load(GOLDEN / f"{name}.npz"))
+    return golden, json.loads(str(golden["meta"]))
+
+
+def tensors(golden: dict, prefix: str, names: str) -> dict[str, np.ndarray]:
+    """The parameters under ``prefix/`` in this package's layout, by path."""
+    found = {}
+    for name, array in golden.items():
+        if not name.startswith(f"{prefix}/"):
+            continue
+        path = renamed(name.removeprefix(f"{prefix}/"), names)
+        path = re.sub("weight$", "scale" if "norm" in path else "kernel", path)
+        array = array.reshape(()) if path in SCALARS else array
+        found[path] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+    return found
+
+
+def averages(golden: dict, prefix: str, names: str) -> dict:
+    """The running averages under ``prefix/`` as flax's collection ``"batch_stats"`` of the model."""
+    found = {}
+    for name, array in golden.items():
+        if match := re.fullmatch(rf"{prefix}/(.*\.)running_(mean|var)", name):
+            found[renamed(match[1], names).removeprefix("model/") + match[2]] = array
+    return merge(found)
+
+
+def renamed(name: str, names: str) -> str:
+    for pattern, replacement in NAMES[names]:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def moved(old: dict, batch: dict, images: int, size: int, momentum: float = 0.1) -> dict:
+    """Running averages after a pass over ``images`` of ``size`` pixels a side whose statistics are ``batch``.
+
+    The running variance is the unbiased one. Block i of the networks here sees maps of ``size // 2**i``.
+    """
+
+    def move(path, mean, found):
+        block, name = int(path[0].key.removeprefix("block_")), path[-1].key
+        count = images * (size // 2**block) ** 2
+        return (1 - momentum) * mean + momentum * found * (count / (count - 1) if name == "var" else 1)
+
+    return jax.tree_util.tree_map_with_path(move, old, batch)
+
+
+def outer_optimiser(settings: dict) -> optax.GradientTransformation:
+    """The optimiser of the file: Adam, or SGD with momentum and weight decay as PyTorch has it."""
+    outer = settings["outer"]
+    if outer["optimiser"] == "Adam":
+        return optax.adam(outer["lr"])
+    momentum = optax.trace(outer["momentum"], nesterov=outer["nesterov"])
+    return optax.chain(optax.add_decayed_weights(outer["weight_decay"]), momentum, optax.scale(-outer["lr"]))
+
+
+class Comparison:
+    """Keeps the largest deviation of each quantity, relative to each tensor's maximum."""
+
+    def __init__(self):
+        self.found, self.zeros, self.rounding = {}, set(), 0.0
+        self.record = recorder(self.found)
+
+    def gradients(self, ours: dict, theirs: dict) -> None:
+        """Compares gradients by path. Where theirs are rounding, ours must be too."""
+        assert ours.keys() == theirs.keys()
+        self.rounding = ZERO * max(np.max(np.abs(array)) for array in theirs.values())
+        for path, array in theirs.items():
+            if np.max(np.abs(array)) < self.rounding:
+                self.zeros.add(path)
+                assert np.max(np.abs(ours[path])) < self.rounding, path
+            else:
+                self.record("gradient", ours[path], array)
+
+    def parameters(self, ours: dict, theirs: dict, rate: float) -> dict:
+        """Compares parameters after a step, and returns ours to go on with.
+
+        Where a gradient is rounding, Adam follows it, dividing by its size + 1e-8. There theirs are returned.
+        """
+        assert ours.keys() == theirs.keys()
+        for path, array in theirs.items():
+            if path in self.zeros:
+                assert np.max(np.abs(ours[path] - array)) < 2 * rate * self.rounding / 1e-8, path
+            else:
+                self.record("parameter", ours[path], array)
+        return merge({path: theirs[path] if path in self.zeros else array for path, array in ours.items()})
+
+    def verdict(self, name: str, tolerance: float = FLOAT64, **others: float) -> None:
+        """All quantities agree, those of ``others`` within a tolerance of their own."""
+        print(name, self.found)
+        assert all(error < others.get(quantity, tolerance) for quantity, error in self.found.items()), self.found

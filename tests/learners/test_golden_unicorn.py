@@ -1,0 +1,91 @@
+"""The trajectory of UNICORN-MAML's official code, in ``tests/golden`` (float64 figures, no code)."""
+
+import re
+
+import jax
+import numpy as np
+import optax
+from golden_files import Comparison, averages, load, moved, outer_optimiser, tensors
+from test_golden import double_precision  # noqa: F401
+from test_golden_ridge import one_episode
+
+import cxgrad_jax as cx
+from cxgrad_jax.learners import apply_model, batch_statistics
+from cxgrad_jax.learners._labels import by_path, merge
+
+
+def parameters(golden, prefix):
+    """Those under ``prefix/``; ``encoder.fc`` is there to be overwritten, and no parameter of the method."""
+    found = tensors(golden, prefix, "unicorn")
+    return {path: array for path, array in found.items() if not path.startswith("encoder.fc")}
+
+
+def test_unicorn_agrees_with_the_official_code_in_float64():
+    golden, settings = load("unicorn")
+    comparison, temperature = Comparison(), settings["temperature"]
+    model = cx.models.ResNet12(
+        settings["way"], tuple(settings["channels"]), "every_block", negative_slope=0.1, relu_output=True
+    )
+    learner = cx.learners.unicorn_maml(
+        model, inner_lr=settings["inner_lr"], num_steps=settings["inner_steps"], temperature=temperature
+    )
+    params, optimiser = merge(parameters(golden, "param")), outer_optimiser(settings)
+    opt_state, statistics = optimiser.init(params), averages(golden, "buffer", "unicorn")
+    steps, faster = range(settings["inner_steps"]), settings["outer"]["lr_fcone"] / settings["outer"]["lr"]
+
+    def loss(params, episode):
+        adapted = learner.adapt(params, episode.support_images, episode.support_labels)
+        logits = learner.predict(params, adapted, episode.query_images)
+        return learner.loss(params, episode)[0], (adapted, logits)
+
+    evaluate = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    logits_of = jax.jit(lambda params, images: apply_model(model, params, images))
+    statistics_of = jax.jit(lambda params, images: batch_statistics(model, params, images))
+
+    def record_inner_loop(prefix, adapted, episode):
+        expected = {key.removeprefix(f"{prefix}/"): x for key, x in golden.items() if key.startswith(f"{prefix}/")}
+        comparison.record("support loss", adapted.trace["support_loss"], expected["support_losses"])
+        at_step = [jax.tree.map(lambda x, k=k: x[k], adapted.trace["fast"]) for k in steps]
+        for k in steps:
+            logits = logits_of(merge(at_step[k]), episode.support_images)
+            comparison.record("support logits", logits, expected["support_logits"][k])
+        names = [str(name) for name in golden["fast_names"]]
+        paths = [next(iter(tensors({f"_/{name}": np.zeros(1)}, "_", "unicorn"))) for name in names]
+        for k, fast in enumerate([*at_step[1:], by_path(adapted.model)]):
+            norms = [np.linalg.norm(fast[path.removeprefix("model/")]) for path in paths]
+            comparison.record("norms", norms, expected["fast_norms"][k])
+        return at_step
+
+    def moved_by(statistics, params, images):
+        found = statistics_of(params, images)
+        return moved(statistics, found, len(images), settings["image_size"])
+
+    for prefix in (f"iter{i}" for i in range(settings["iterations"])):
+        episode = one_episode(golden, prefix)
+        (value, (adapted, logits)), gradient = evaluate(params, episode)
+        comparison.record("loss", value, golden[f"{prefix}/loss"])
+        comparison.record("logits", logits, golden[f"{prefix}/query_logits"])
+        at_step = record_inner_loop(prefix, adapted, episode)
+        for fast in at_step:
+            statistics = moved_by(statistics, merge(fast), episode.support_images)
+        statistics = moved_by(statistics, adapted.model, episode.query_images)
+        expected = averages(golden, f"{prefix}/buffer_after", "unicorn")
+        jax.tree.map(lambda ours, theirs: comparison.record("averages", ours, theirs), statistics, expected)
+        for path, theirs in parameters(golden, f"{prefix}/fast_last").items():
+            comparison.record("adapted", by_path(adapted.model)[path.removeprefix("model/")], theirs)
+        comparison.gradients(by_path(gradient), parameters(golden, f"{prefix}/grad"))
+        updates, opt_state = optimiser.update(gradient, opt_state, params)
+        updates["model"]["head"] = optax.tree.scale(faster, updates["model"]["head"])
+        params = optax.apply_updates(params, updates)
+        expected = parameters(golden, f"{prefix}/param_after")
+        params = comparison.parameters(by_path(params), expected, settings["outer"]["lr"])
+
+    # At evaluation the inner steps move running averages, by which the query images are then normalised.
+    for prefix in sorted({key.split("/")[0] for key in golden if re.match(r"eval\d", key)}):
+        episode, statistics = one_episode(golden, prefix), averages(golden, f"{prefix}/buffer_before", "unicorn")
+        adapted = evaluate(params, episode)[0][1][0]
+        for fast in record_inner_loop(prefix, adapted, episode):
+            statistics = moved_by(statistics, merge(fast), episode.support_images)
+        logits = learner.predict(params, adapted._replace(statistics=statistics), episode.query_images)
+        comparison.record("logits", logits, golden[f"{prefix}/query_logits"])
+    comparison.verdict("unicorn")
