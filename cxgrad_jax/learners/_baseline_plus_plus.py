@@ -80,7 +80,7 @@ def cosine_logits(scale: float) -> Callable[[Head, jax.Array], jax.Array]:
     def logits_of(head, features):
         squares = jnp.sum(features**2, axis=-1, keepdims=True)
         length = jnp.sqrt(squares + jnp.finfo(features.dtype).tiny) + LENGTH_FLOOR
-        weights = head["kernel"] * (head["length"] / jnp.linalg.norm(head["kernel"], axis=0))
+        weights = head["kernel"] * (head["length"] / jnp.linalg.norm(head["kernel"], axis=0))[None]
         return scale * jnp.matmul(features / length, weights, precision="highest")
 
     return logits_of
@@ -125,7 +125,7 @@ def fine_tune(
         logits, classes = logits_of(head, features[batch]), labels[batch]
         each = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
         each = nan_where_wrong(each, classes, logits.shape[-1])
-        return jnp.sum(jnp.where(batch < 0, 0, each)) / jnp.sum(batch >= 0)
+        return jnp.sum(jnp.where(batch < 0, 0, each)) / jnp.sum((batch >= 0).astype(each.dtype))
 
     def step(state, batch):
         head, velocity, dampening = state

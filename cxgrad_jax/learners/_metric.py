@@ -144,7 +144,7 @@ def metric_based(
         features = jnp.split(features_of(params, joined(params, support.inputs, query_images)), [len(support.labels)])
         return logits_of(params, describe(params, features[0], support.labels), features[1], {})
 
-    def logits_of(params, episode, features):
+    def logits_of(params, episode, features, statistics):
         compared = compare(params, episode, features)
         if network is None:
             return compared

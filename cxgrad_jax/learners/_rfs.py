@@ -92,7 +92,7 @@ def objective(solution: Solution, products: jax.Array, targets: jax.Array, regul
     """What is minimised, in terms of K ``[N, N]``, Y ``[N, way]`` and lambda."""
     duals, bias = solution
     fit = jnp.matmul(products, duals, precision="highest")
-    return regularisation / 2 * jnp.sum(duals * fit) - jnp.sum(targets * jax.nn.log_softmax(fit + bias))
+    return regularisation / 2 * jnp.sum(duals * fit) - jnp.sum(targets * jax.nn.log_softmax(fit + bias[None]))
 
 
 def newton_step(solution: Solution, products: jax.Array, targets: jax.Array, regularisation: float) -> Solution:
@@ -101,11 +101,11 @@ def newton_step(solution: Solution, products: jax.Array, targets: jax.Array, reg
     The sum of b is free, since a softmax does not depend on it; a further term makes it 0.
     """
     duals, bias = solution
-    shares = jax.nn.softmax(jnp.matmul(products, duals, precision="highest") + bias)
+    shares = jax.nn.softmax(jnp.matmul(products, duals, precision="highest") + bias[None])
     rest = duals - (targets - shares) / regularisation, jnp.sum(duals, axis=0) + jnp.sum(bias)
 
     (number, way), one = targets.shape, jnp.eye(targets.shape[1], dtype=shares.dtype)
-    slopes = (one * shares[:, :, None] - shares[:, :, None] * shares[:, None]) / regularisation
+    slopes = (one[None] * shares[:, :, None] - shares[:, :, None] * shares[:, None]) / regularisation
     of_duals = jnp.einsum("icd,ij->icjd", slopes, products).reshape(number * way, number * way)
     matrix = jnp.block(
         [

@@ -26,7 +26,7 @@ def logits_of(learner, model, params, episodes, statistics):
     def of_one(episode):
         features = apply_model(model, params["model"], episode.support_images, "embed", statistics=statistics)
         means = mean_by_class(features, episode.support_labels, model.num_classes)
-        return learner.predict(params, Described(means, statistics), episode.query_images)
+        return learner.predict(params, Described(means, {"model": statistics}), episode.query_images)
 
     return jax.vmap(of_one)(episodes)
 

@@ -83,7 +83,7 @@ def test_r2d2_agrees_with_the_official_code_in_float64():
     weights = ridge_weights(support, members(episode.support_labels, way, support.dtype), strength(params))
     compare_weights("eval", weights)
     inductive = cx.learners.r2d2(model, query_statistics="support", logarithmic=settings["adj_base"] != 1)
-    logits = inductive.predict(params, Described(weights, statistics), episode.query_images)
+    logits = inductive.predict(params, Described(weights, {"model": statistics}), episode.query_images)
     comparison.record("logits", logits, golden["eval/query_logits"])
     comparison.verdict("r2d2")
 
@@ -113,7 +113,7 @@ def test_metaoptnet_agrees_with_the_official_code_in_float64():
             targets = members(episode.support_labels, way, support.dtype)
             weights = ridge_weights_without_bias(support, targets, settings["ridge_lambda"])
             plain = query @ ridge(support, targets, settings["ridge_lambda"])
-            logits = learner.predict(params, Described(weights, of_query), episode.query_images)
+            logits = learner.predict(params, Described(weights, {"model": of_query}), episode.query_images)
             return logits, {"support": support, "query": query, "r2d2head_scores": plain}
 
         return jax.vmap(of_one)(episodes)
