@@ -1,5 +1,6 @@
 """The results of runs: read where they are at hand, else made by training, resuming or testing."""
 
+import contextlib
 import json
 import statistics
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 
 from cxgrad_jax import parallel
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.files import write_json
+from cxgrad_jax.files import check_writable, write_json
 from cxgrad_jax.fitting import init_state
 from cxgrad_jax.training import build, checks
 from cxgrad_jax.training.config import ConfigDict, to_json
@@ -65,7 +66,7 @@ def check_all(runs: Iterable[tuple[Planned, str]], given: Path) -> None:
       given: what ``--workdir`` said.
 
     Raises:
-      UserError: names the run, and the field or the data set.
+      UserError: names the run, and the field or the data set; or the folder, if it cannot be written.
     """
     seen = set()
     for run, other in runs:
@@ -82,6 +83,7 @@ def check_all(runs: Iterable[tuple[Planned, str]], given: Path) -> None:
             raise UserError(f"{run.name}: {error}") from None
         if (run.workdir / "config.json").exists():
             check_extends(run.config, run.workdir, given)
+    check_writable(given)
 
 
 def read_or_make(
@@ -151,7 +153,8 @@ def costs_of(run: Planned) -> dict[str, Any]:
 
     def make():
         costs = {"device": device, **measure(run.config)}
-        write_json(path, costs)
+        with contextlib.suppress(UserError):  # measured again the next time
+            write_json(path, costs)
         return costs
 
     return read_or_make(path, lambda found: found["device"] == device and found.keys() >= needed, make)

@@ -1,5 +1,6 @@
 """The test of a run: an ensemble of its best checkpoints on fixed episodes."""
 
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,8 @@ from tqdm.auto import tqdm
 import cxgrad_jax
 from cxgrad_jax import evaluation, parallel
 from cxgrad_jax.data import ImageStore
-from cxgrad_jax.errors import UserError
-from cxgrad_jax.files import write_json
+from cxgrad_jax.errors import AlreadyTold, UserError
+from cxgrad_jax.files import check_writable, write_json
 from cxgrad_jax.fitting import TrainState
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.saving import params_sha256
@@ -25,6 +26,7 @@ from cxgrad_jax.training.workdir import check_same_run, read_config
 
 # What an evaluation may change: the meta-parameters do not depend on it, or their shapes tell.
 MAY_CHANGE = ("evaluation.", "parallel.", "episode.", "learner.")
+MAY_CHANGE_IN_WORDS = f"fields of {', '.join(section[:-1] for section in MAY_CHANGE)}, and where the data lie"
 SIZES = ("evaluation.episodes", "evaluation.val_episodes", "evaluation.ensemble")
 
 
@@ -124,11 +126,11 @@ def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
     Raises:
       UserError: no run there or one of another configuration, data that cannot be used, no validated checkpoint, a
-      change
-        that other parameters would need, or a file that cannot be written.
+        change that other parameters would need, or a file that cannot be written. A folder that cannot be written is
+        told on stderr before the work; the result is then printed, and the exception is ``AlreadyTold``.
     """
     workdir = Path(workdir)
-    check_same_run(config, workdir, *MAY_CHANGE, "train.iterations")
+    check_same_run(config, workdir, *MAY_CHANGE, "train.iterations", advice=f"a test may change {MAY_CHANGE_IN_WORDS}")
     own = fields(read_config(workdir, named=(config.learner.name, config.model.name)))
     if config.learner.name != own["learner.name"]:
         raise UserError(f"learner.name is {config.learner.name}, but {workdir} was trained with {own['learner.name']}")
@@ -137,6 +139,8 @@ def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         for field, value in fields(config).items()
         if value != own[field] and field.startswith(MAY_CHANGE) and not field.startswith("parallel.")
     }
+    path = workdir / results_name(config, changed)
+    only_printed = jax.process_index() == 0 and _tell_what_cannot_be_written(path)
     store = build.load_stores(config, ("test",), config.evaluation.data or config.data.name)["test"]
     mesh, learner = build.build_mesh(config), build.build_learner(config)
     checkpoints = open_checkpoints(config, workdir)
@@ -148,8 +152,21 @@ def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     checkpoints.close()
     if jax.process_index() == 0:
         announce(results)
-        write_json(workdir / results_name(config, changed), results)
+        if only_printed:
+            raise AlreadyTold(only_printed)
+        write_json(path, results)
     return results
+
+
+def _tell_what_cannot_be_written(path: Path) -> str:
+    """Tells on stderr why the results cannot be written, before the work; the line, or an empty one if they can."""
+    try:
+        check_writable(path.parent)
+    except UserError as error:
+        line = f"{path} cannot be written ({error}); the result is printed only"
+        print(f"cxgrad_jax: {line}", file=sys.stderr)
+        return line
+    return ""
 
 
 def results_name(config: ConfigDict, changed: dict[str, Any]) -> str:
@@ -189,8 +206,7 @@ def load_run(workdir: str | Path, *, named: tuple[str, ...] = ()) -> Run:
 
     Raises:
       UserError: no run is there, no checkpoint was validated, a file is damaged, or the run needs a module that is not
-      in
-        ``named``.
+        in ``named``.
     """
     workdir = Path(workdir)
     config = read_config(workdir, named)
