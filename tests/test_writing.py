@@ -266,7 +266,7 @@ def test_a_change_that_threads_share_is_made_once_and_taken_back_last():
     assert log == ["made", "taken back"] * 2
 
 
-# Programs, each with what its standard output would begin with.
+# Command lines that only print.
 PROGRAMS = (
     ["-m", "data_prep", "--list"], ["-m", "cxgrad_jax", "--help"], ["-m", "cxgrad_jax.main", "--help"],
     ["-m", "cxgrad_jax.compare", "--help"], ["-m", "cxgrad_jax.tables", "--help"],

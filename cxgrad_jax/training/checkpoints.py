@@ -28,7 +28,7 @@ NOT_VALIDATED = -1.0
 _DROPPED = "dropped"
 
 # Seconds that Orbax's other threads are given after an exception, to fail in silence as well.
-_OTHER_THREADS = 0.5
+OTHER_THREADS = 0.5
 
 
 class Checkpoints:
@@ -95,7 +95,7 @@ class Checkpoints:
                 self._manager.save(iteration, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
                 self._manager.wait_until_finished()
             except Exception as error:  # Orbax raises many kinds where a disk is full or read-only
-                time.sleep(_OTHER_THREADS)
+                time.sleep(OTHER_THREADS)
                 latest = self.latest()
                 saved = f"the last good one is of iteration {latest}" if latest else "none was saved before"
                 raise UserError(
@@ -150,7 +150,7 @@ class Checkpoints:
             try:
                 state = self._manager.restore(iteration, args=ocp.args.StandardRestore(like))
             except Exception as error:  # Orbax raises many kinds for a damaged file
-                time.sleep(_OTHER_THREADS)
+                time.sleep(OTHER_THREADS)
                 self._record(iteration)  # it may be gone
                 raise _damaged(folder, error) from None
         if params_sha256(jax.device_get(state)) != record["sha256"]:

@@ -55,7 +55,7 @@ class Board:
 
 
 def _event(iteration: int, tag: str, value: float) -> Any:
-    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
     from tensorboardX.summary import scalar
 
     return Event(wall_time=time.time(), step=iteration, summary=scalar(tag, value))
@@ -72,7 +72,7 @@ def _drop_after(path: Path, iteration: int) -> None:
 def _records(content: bytes) -> Iterator[tuple[bytes, int]]:
     """The readable records of a file of events, each with its step. A record: length, checksum, event, checksum."""
     from google.protobuf.message import DecodeError
-    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
     start = 0
     while start + 16 <= len(content):
