@@ -7,6 +7,8 @@ import difflib
 import runpy
 import sys
 
+from cxgrad_jax.streams import make_lasting, status_of_streams
+
 # By word: the module, the flags that the word stands for, and what it does.
 PROGRAMS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "train": ("cxgrad_jax.main", ("--mode=train",), "train or resume a run, and test it"),
@@ -21,13 +23,14 @@ USAGE = "usage: cxgrad WORD [FLAG ...]"
 
 def main() -> int:
     """Runs the program that the command line names; returns the exit status, or ends the process with it."""
+    make_lasting()
     word, flags = (sys.argv[1] if sys.argv[1:] else ""), sys.argv[2:]
     if word in ("-h", "--help"):
         print(f"{USAGE}\n")
         for name, (_, _, what) in PROGRAMS.items():
             print(f"  {name:<10}{what}")
         print("\ncxgrad WORD --help lists the flags of a word.")
-        return 0
+        return status_of_streams(0)
     if word not in PROGRAMS:
         close = difflib.get_close_matches(word, PROGRAMS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(PROGRAMS)}"

@@ -6,15 +6,15 @@ import difflib
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from logging import ERROR, LogRecord
-from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import flags, logging
 
 from cxgrad_jax import runtime
-from cxgrad_jax.errors import Interrupted, UserError
+from cxgrad_jax.errors import AlreadyTold, Interrupted, UserError
+from cxgrad_jax.streams import make_lasting, status_of_streams
 from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training.checkpoints import is_worth_reading
 from cxgrad_jax.training.config import ConfigDict
 
 VERBOSITIES = ("debug", "info", "warning", "error")
@@ -129,9 +129,11 @@ def exit_status(action: Callable[[], None]) -> int:
     flags.FLAGS.mark_as_parsed()  # absl would warn of logging before its own flags are parsed; there are none
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)
-    logging.get_absl_logger().addFilter(_is_worth_reading)
+    logging.get_absl_logger().addFilter(is_worth_reading)
     try:
         action()
+    except AlreadyTold:
+        return 2
     except UserError as error:
         print(f"cxgrad_jax: {error}", file=sys.stderr)
         return 2
@@ -141,12 +143,6 @@ def exit_status(action: Callable[[], None]) -> int:
     return 0
 
 
-def _is_worth_reading(record: LogRecord) -> bool:
-    """Whether a line of the log is shown. Orbax also warns of what is done on purpose; ``--verbosity=info`` has it."""
-    ours = "orbax" not in Path(record.pathname).parts
-    return ours or record.levelno >= ERROR or logging.get_verbosity() > logging.WARNING
-
-
 def start(run: Callable[[list[str]], int]) -> NoReturn:
     """Sets the process up, runs a program with the arguments of the command line, and ends with its exit status.
 
@@ -154,9 +150,10 @@ def start(run: Callable[[list[str]], int]) -> NoReturn:
       run: the program; takes the arguments and returns the exit status.
     """
     runtime.restart_with_allocator()
+    make_lasting()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = sys.argv[1:]
-    sys.exit(exit_status(lambda: _keep_compiled_programs(arguments)) or run(arguments))
+    sys.exit(status_of_streams(exit_status(lambda: _keep_compiled_programs(arguments)) or run(arguments)))
 
 
 def _keep_compiled_programs(arguments: Sequence[str]) -> None:

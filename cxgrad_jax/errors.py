@@ -9,5 +9,9 @@ class UserError(ValueError):
     """
 
 
+class AlreadyTold(UserError):
+    """What could not be written was told before the work began, and its result was printed. Only the status is left."""
+
+
 class Interrupted(Exception):
     """The run was asked to stop; its state is saved."""

@@ -4,11 +4,15 @@ import csv
 import io
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from cxgrad_jax.errors import UserError
+
+# A folder is tried with so many bytes: most files that are written there are smaller.
+_PROBE = 64 << 10
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -17,16 +21,37 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Raises:
       UserError: the file cannot be written; the line names it and the cause. What was there stays.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.parent / f".{path.name}.tmp"
     try:
         with temporary.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: no file has such a name
+        _remove(temporary)
+        raise UserError(f"{path} cannot be written: {reason(error)}") from None
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder and tries whether files can be written there, before the work that they need.
+
+    Raises:
+      UserError: names the folder and the cause.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_PROBE))
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} cannot be written: {reason(error)}") from None
+
+
+def reason(error: Exception) -> str:
+    """What an exception of the file system says, in one line, without the path."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -46,3 +71,10 @@ def csv_text(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
     writer.writerow(head)
     writer.writerows(["" if cell is None else cell for cell in line] for line in lines)
     return text.getvalue()
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except (OSError, ValueError):
+        pass

@@ -25,6 +25,7 @@ from cxgrad_jax.command_line import add_verbosity
 from cxgrad_jax.data.datasets.catalogue import CATALOGUE
 from cxgrad_jax.data.datasets.facts import size_text
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.streams import make_lasting, status_of_streams
 
 
 class _Parser(argparse.ArgumentParser):
@@ -114,5 +115,6 @@ def interrupt_again(unraisable) -> None:
 
 
 if __name__ == "__main__":
+    make_lasting()
     sys.unraisablehook = interrupt_again
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(status_of_streams(main(sys.argv[1:])))

@@ -19,8 +19,8 @@ from runs import environment, told
 
 import cxgrad_jax
 from cxgrad_jax import cli, command_line, runtime
+from cxgrad_jax.accounts import accounts_without_names
 from cxgrad_jax.data import _layout
-from cxgrad_jax.data._tfds import accounts_without_names
 from cxgrad_jax.data.datasets import facts
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.training import config_files
@@ -157,6 +157,15 @@ def test_configurations_have_names(tmp_path, monkeypatch):
     assert config_files.config_name("configs/baselines/alfa.py") == "alfa"
     preset = config_files.load_config("mini_1shot:paper")
     assert preset == config_files.load_config(f"{ROOT}/configs/mini_1shot.py:paper")
+
+
+def test_a_folder_may_have_a_colon_in_its_name(tmp_path):
+    folder = tmp_path / "{a}:b"
+    folder.mkdir()
+    (folder / "own.py").write_text((ROOT / "configs" / "mini_1shot.py").read_text())
+    assert config_files.load_config(f"{folder}/own.py") == config_files.load_config("mini_1shot")
+    assert config_files.load_config(f"{folder}/own.py:paper") == config_files.load_config("mini_1shot:paper")
+    assert config_files.config_name(f"{folder}/own.py:paper") == "own-paper"
 
 
 def test_a_file_of_the_user_s_wins(tmp_path, monkeypatch):

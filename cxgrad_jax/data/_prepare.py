@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from absl import logging
 
+from cxgrad_jax.accounts import accounts_without_names
 from cxgrad_jax.data import _layout
 from cxgrad_jax.data._lock import locked
-from cxgrad_jax.data._tfds import accounts_without_names, require_tfds
+from cxgrad_jax.data._tfds import require_tfds
 from cxgrad_jax.data.datasets import catalogue, image_folder
 from cxgrad_jax.data.datasets.facts import Facts, size_text
 from cxgrad_jax.errors import UserError
@@ -70,13 +71,13 @@ def prepare(
     except UnicodeEncodeError as error:
         raise UserError(f"the path {directory} is not UTF-8, which tfds needs: choose another data_dir") from error
     try:
+        if _is_at_hand(name, own_name, directory, source):  # perhaps on a disk that cannot be written
+            return directory
         directory.parent.mkdir(parents=True, exist_ok=True)
         with locked(directory.parent / ".lock"):
+            if _is_at_hand(name, own_name, directory, source):  # another process has just done it
+                return directory
             if _is_complete(directory):
-                _check_same_source(own_name, directory, source)
-                if source is None or name != "image_folder" or not _has_changed(directory, _layout.expanded(source)):
-                    logging.info("%s is prepared already in %s", own_name, directory)
-                    return directory
                 logging.warning("%s has changed since it was prepared: preparing it again", source)
             require_tfds()
             paths = [] if download else _sources(name, facts, archives, source)
@@ -89,8 +90,22 @@ def prepare(
 
             _run(make_builder(name, own_name, directory, paths, download, fingerprint), facts)
     except OSError as error:
-        raise UserError(f"cannot prepare {own_name} in {directory}: {error}") from error
+        raise UserError(
+            f"cannot prepare {own_name} in {directory}: {error}; $CXGRAD_DATA_DIR, --data_dir or --config.data.dir "
+            "names another folder"
+        ) from error
     return directory
+
+
+def _is_at_hand(name: str, own_name: str, directory: Path, source: _PathLike | None) -> bool:
+    """Whether just this is prepared; raises UserError where the name stands for another folder."""
+    if not _is_complete(directory):
+        return False
+    _check_same_source(own_name, directory, source)
+    if source is not None and name == "image_folder" and _has_changed(directory, _layout.expanded(source)):
+        return False
+    logging.info("%s is prepared already in %s", own_name, directory)
+    return True
 
 
 def _run(builder: "FewShotBuilder", facts: Facts) -> None:
@@ -111,6 +126,11 @@ def _run(builder: "FewShotBuilder", facts: Facts) -> None:
     except (DownloadError, requests.RequestException) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{reason}; download it yourself from {facts.origin} and give it with --archive") from error
+    except RuntimeError as error:  # as ArrayRecord raises it for a file that it cannot write
+        cause, _, where = str(error).partition("; writing ")
+        if not where:
+            raise
+        raise OSError(f"{cause}; writing {where.partition(';')[0]}") from error
 
 
 def _check_arguments(name: str, image_size: int | None, as_name: str | None, download: bool) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from cxgrad_jax import parallel
 from cxgrad_jax.data import SPLITS, ImageStore
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.files import check_writable
 from cxgrad_jax.report.figures import FIGURES
 from cxgrad_jax.report.html import write_report
 from cxgrad_jax.report.runs import check_alike, open_run
@@ -41,16 +42,14 @@ def analyse(config: ConfigDict, options: ConfigDict, workdirs: Sequence[Path]) -
     """
     start = time.perf_counter()
     check(config, options)
-    check_same_run(config, workdirs[0], "evaluation.", "parallel.")
+    alike = "an analysis may change fields of analysis, evaluation, parallel, and where the data lie"
+    check_same_run(config, workdirs[0], "evaluation.", "parallel.", advice=alike)
     stores = load_stores(config, options)
     test_store = next(iter(stores.values()))
     runs = [open_run(workdir, config, test_store) for workdir in workdirs]
     check_alike(runs)
     folder = Path(options.dir) if options.dir else workdirs[0] / "analysis"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"analysis.dir {folder} cannot be made: {error.strerror}") from None
+    check_writable(folder)
     study = Study(runs, options, stores, parallel.task_mesh(), folder)
     sections = [section for figure in FIGURES for section in figure.sections(study)]
     path = folder / "report.html"

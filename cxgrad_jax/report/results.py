@@ -1,5 +1,6 @@
 """The results of runs: read where they are at hand, else made by training, resuming or testing."""
 
+import contextlib
 import json
 import statistics
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 
 from cxgrad_jax import parallel
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.files import write_json
+from cxgrad_jax.files import check_writable, write_json
 from cxgrad_jax.fitting import init_state
 from cxgrad_jax.training import build, checks
 from cxgrad_jax.training.config import ConfigDict, to_json
@@ -65,7 +66,7 @@ def check_all(runs: Iterable[tuple[Planned, str]], given: Path) -> None:
       given: what ``--workdir`` said.
 
     Raises:
-      UserError: names the run, and the field or the data set.
+      UserError: names the run, and the field or the data set; or the folder, if it cannot be written.
     """
     seen = set()
     for run, other in runs:
@@ -82,6 +83,7 @@ def check_all(runs: Iterable[tuple[Planned, str]], given: Path) -> None:
             raise UserError(f"{run.name}: {error}") from None
         if (run.workdir / "config.json").exists():
             check_extends(run.config, run.workdir, given)
+    check_writable(given)
 
 
 def read_or_make(
@@ -95,15 +97,31 @@ def read_or_make(
         content = json.loads(path.read_text(encoding="utf-8"))
         if is_wanted(content):
             return content
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     return make()
 
 
 def results_at_hand(workdir: Path) -> dict[str, Any] | None:
     """The ``results.json`` of a run, whole or half trained; None if there is none that can be read."""
-    needed = {"iterations", "test_accuracy", "test_ci95_tasks", "single_model_test_accuracy", "config"}
-    return read_or_make(workdir / "results.json", lambda found: found.keys() >= needed, dict) or None
+    return read_or_make(workdir / "results.json", _is_whole, dict) or None
+
+
+def _is_whole(found: dict[str, Any]) -> bool:
+    """Whether the content of a ``results.json`` has what tables and reports show, in the right types."""
+    shares = ("test_accuracy", "test_ci95_tasks", "test_ci95_pooled", "single_model_test_accuracy")
+    kinds = {"iterations": int, "num_tasks": int, "ensemble_size": int, "test_data": str, "config": dict}
+    of_episodes = found["episode_accuracies"]
+    return (
+        all(_is_number(found[name]) for name in shares)
+        and all(type(found[name]) is kind for name, kind in kinds.items())
+        and len(of_episodes) == found["num_tasks"]
+        and all(map(_is_number, of_episodes))
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def results_of(run: Planned) -> dict[str, Any]:
@@ -117,7 +135,7 @@ def results_of(run: Planned) -> dict[str, Any]:
     def is_wanted(found):
         # A run that was stopped may have been tested, too.
         done = found["iterations"] == run.config.train.iterations
-        return done and found["config"] == to_json(run.config) and "episode_accuracies" in found
+        return done and found["config"] == to_json(run.config) and _is_whole(found)
 
     def make():
         print(f"{run.name}: training in {run.workdir}", file=sys.stderr)
@@ -139,7 +157,9 @@ def results_elsewhere(run: Planned, data: str) -> dict[str, Any]:
     config.evaluation.data = data
     return read_or_make(
         run.workdir / results_name(config, {"evaluation.data": data}),
-        lambda found: found["params_sha256"] == own["params_sha256"] and found["config"] == to_json(config),
+        lambda found: (
+            found["params_sha256"] == own["params_sha256"] and found["config"] == to_json(config) and _is_whole(found)
+        ),
         lambda: evaluate_run(config, run.workdir),
     )
 
@@ -147,14 +167,18 @@ def results_elsewhere(run: Planned, data: str) -> dict[str, Any]:
 def costs_of(run: Planned) -> dict[str, Any]:
     """What ``measure`` finds, kept in ``comparison.json`` of the run for the next time on the same kind of device."""
     path, device = run.workdir / "comparison.json", jax.devices()[0].device_kind
-    needed = {"num_parameters", "seconds_per_iteration", "memory_bytes"}
 
     def make():
         costs = {"device": device, **measure(run.config)}
-        write_json(path, costs)
+        with contextlib.suppress(UserError):  # measured again the next time
+            write_json(path, costs)
         return costs
 
-    return read_or_make(path, lambda found: found["device"] == device and found.keys() >= needed, make)
+    def is_wanted(found):
+        numbers = [found[name] for name in ("num_parameters", "seconds_per_iteration", "memory_bytes")]
+        return found["device"] == device and all(value is None or _is_number(value) for value in numbers)
+
+    return read_or_make(path, is_wanted, make)
 
 
 def measure(config: ConfigDict) -> dict[str, Any]:

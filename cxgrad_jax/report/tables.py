@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluation import ci95_tasks
 from cxgrad_jax.files import write_whole
 
@@ -90,6 +91,10 @@ def _latex(text: str) -> str:
 
 
 def write_tables(folder: Path, name: str, *, md: str, csv: str, tex: str) -> None:
-    """Writes ``name.md``, ``name.csv`` and ``name.tex``."""
-    for kind, content in (("md", md), ("csv", csv), ("tex", tex)):
-        write_whole(folder / f"{name}.{kind}", content)
+    """Writes ``name.md``, ``name.csv`` and ``name.tex``. Where this fails, the first is printed instead of lost."""
+    try:
+        for kind, content in (("md", md), ("csv", csv), ("tex", tex)):
+            write_whole(folder / f"{name}.{kind}", content)
+    except UserError:
+        print(md, end="", flush=True)
+        raise

@@ -10,11 +10,10 @@ from cxgrad_jax import questions
 from cxgrad_jax.episodes import Sampler
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluation import Evaluation
-from cxgrad_jax.files import write_json
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.training import build
 from cxgrad_jax.training.config import ConfigDict
-from cxgrad_jax.training.testing import open_for_test, origin, results_name
+from cxgrad_jax.training.testing import open_for_test, origin, write_results
 
 
 def ask_run(config: ConfigDict, workdir: str | Path, question: str) -> dict[str, Any]:
@@ -34,7 +33,7 @@ def ask_run(config: ConfigDict, workdir: str | Path, question: str) -> dict[str,
       UserError: as ``open_for_test``, no validated checkpoint, a learner that has no answer, or a file that cannot be
         written.
     """
-    opened = open_for_test(config, workdir)
+    opened = open_for_test(config, workdir, question)
     if not opened.checkpoints.best():
         raise UserError(f"{opened.checkpoints.directory} has no validated checkpoint; train for at least one epoch")
     best = opened.checkpoints.best()[0]
@@ -55,7 +54,7 @@ def ask_run(config: ConfigDict, workdir: str | Path, question: str) -> dict[str,
         for name, answer in found.items():
             print(f"{name}: {100 * answer.accuracy:.2f} % ± {100 * answer.ci95:.2f}")
         print(f"checkpoint {best} alone, {results['num_tasks']} tasks of {results['test_data']}", flush=True)
-        write_json(opened.workdir / results_name(config, opened.changed, question), results)
+        write_results(opened, results)
     return results
 
 

@@ -13,9 +13,12 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 from orbax.checkpoint import checkpoint_managers as policies
 
+from cxgrad_jax.accounts import accounts_without_names, shared
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.files import reason
 from cxgrad_jax.saving import params_sha256
 
 # Metric of a checkpoint written between two validations (an interrupted run): it ranks below every validated one.
@@ -23,6 +26,9 @@ NOT_VALIDATED = -1.0
 
 # Where a checkpoint is moved before it is removed: a kill in the removal leaves no half of one under its name.
 _DROPPED = "dropped"
+
+# Seconds that Orbax's other threads are given after an exception, to fail in silence as well.
+OTHER_THREADS = 0.5
 
 
 class Checkpoints:
@@ -38,7 +44,7 @@ class Checkpoints:
       keep_every: iterations between those that are kept whatever their accuracy; 0: none.
 
     Raises:
-      UserError: a checkpoint's record of its accuracy and digest is damaged.
+      UserError: a checkpoint's record of its accuracy and digest is damaged, or the folder cannot be read or made.
     """
 
     def __init__(self, workdir: Path, num_best: int, read_only: bool = False, keep_every: int = 0):
@@ -56,17 +62,20 @@ class Checkpoints:
         keep = [policies.LatestN(1), policies.BestN(get_metric_fn=accuracy, reverse=False, n=num_best)]
         if keep_every:
             keep.append(policies.EveryNSteps(keep_every))
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(keep),
-                best_fn=accuracy,
-                enable_async_checkpointing=False,
-                todelete_subdir=_DROPPED,
-                create=not read_only,
-                read_only=read_only,
-            ),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy(keep),
+            best_fn=accuracy,
+            enable_async_checkpointing=False,
+            todelete_subdir=_DROPPED,
+            create=not read_only,
+            read_only=read_only,
         )
+        try:
+            with _orbax_at_work():
+                self._manager = ocp.CheckpointManager(self.directory, options=options)
+        except OSError as error:
+            done = "read" if read_only else "written"
+            raise UserError(f"{self.directory} cannot be {done}: {reason(error)}") from None
 
     def save(self, iteration: int, state: Any, val_accuracy: float = NOT_VALIDATED) -> None:
         """Saves ``state`` after ``iteration`` and drops what need not be kept. The first one of a run is read back.
@@ -81,15 +90,18 @@ class Checkpoints:
             "sha256": sha256,
             "machine": machine(),
         }
-        try:
-            with _quiet():
+        with _orbax_at_work():
+            try:
                 self._manager.save(iteration, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
                 self._manager.wait_until_finished()
-        except Exception as error:  # Orbax raises many kinds where a disk is full or read-only
-            latest = self.latest()
-            saved = f"the last good one is of iteration {latest}" if latest else "none was saved before"
-            folder = self.directory / str(iteration)
-            raise UserError(f"checkpoint {folder} cannot be written ({_line(error)}); {saved}") from None
+            except Exception as error:  # Orbax raises many kinds where a disk is full or read-only
+                time.sleep(OTHER_THREADS)
+                latest = self.latest()
+                saved = f"the last good one is of iteration {latest}" if latest else "none was saved before"
+                raise UserError(
+                    f"checkpoint {self.directory / str(iteration)} cannot be written ({_line(error)}); {saved}: make "
+                    "room and run the same command again"
+                ) from None
         self._remove_remains()
         if first:
             like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
@@ -134,10 +146,11 @@ class Checkpoints:
                 raise UserError(
                     f"{folder} has {name} {theirs}, not {ours}; are the images of the size and channels trained on?"
                 )
-        with _quiet():
+        with _orbax_at_work():
             try:
                 state = self._manager.restore(iteration, args=ocp.args.StandardRestore(like))
             except Exception as error:  # Orbax raises many kinds for a damaged file
+                time.sleep(OTHER_THREADS)
                 self._record(iteration)  # it may be gone
                 raise _damaged(folder, error) from None
         if params_sha256(jax.device_get(state)) != record["sha256"]:
@@ -167,9 +180,10 @@ class Checkpoints:
     def _check_record(folder: Path) -> None:
         try:
             record = json.loads((folder / "metrics" / "metrics").read_text())
-            if not (isinstance(record["val_accuracy"], float) and record["shapes"] and record["sha256"]):
+            kinds = {"val_accuracy": float, "shapes": dict, "sha256": str}
+            if not all(isinstance(record[name], kind) for name, kind in kinds.items()) or not record["sha256"]:
                 raise ValueError("its metrics are not those that were saved")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             if folder.exists():  # the training that still goes on may just have dropped it
                 raise _damaged(folder, error) from None
 
@@ -195,18 +209,30 @@ def _damaged(folder: Path, reason: Exception | str) -> UserError:
     )
 
 
+def is_worth_reading(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is shown. Orbax warns of what is done on purpose, and tells with a traceback what it
+    raises as well; ``--verbosity=info`` shows its lines.
+    """
+    return "orbax" not in Path(record.pathname).parts or absl_logging.get_verbosity() > absl_logging.WARNING
+
+
+@shared
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps off stderr what Orbax's threads say of the other reads, after the exception for the one that failed."""
+def _orbax_at_work() -> Iterator[None]:
+    """Lets Orbax work for an owner without an account, and keeps off stderr what it says beside the exception."""
     hooks = sys.excepthook, sys.unraisablehook
+    asyncio_logger, absl_logger = logging.getLogger("asyncio"), absl_logging.get_absl_logger()
+
+    def shown(record):
+        return is_worth_reading(record)  # a filter of our own, so that removing it removes no other
+
     sys.excepthook = sys.unraisablehook = lambda *_: None
-    logger = logging.getLogger("asyncio")
-    logger.disabled = True
+    asyncio_logger.disabled = True
+    absl_logger.addFilter(shown)
     try:
-        yield
-    except Exception:
-        time.sleep(0.5)  # for the reads under way
-        raise
+        with accounts_without_names():
+            yield
     finally:
         sys.excepthook, sys.unraisablehook = hooks
-        logger.disabled = False
+        asyncio_logger.disabled = False
+        absl_logger.removeFilter(shown)

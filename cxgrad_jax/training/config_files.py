@@ -46,8 +46,14 @@ def find(file: str) -> Path:
 
 def config_name(spec: str) -> str:
     """How the run of ``NAME`` or ``NAME:PRESET`` is called: ``"mini_1shot"`` or ``"mini_1shot-paper"``."""
-    file, _, preset = spec.partition(":")
+    file, preset = _parts(spec)
     return Path(file).name.removesuffix(".py") + (f"-{preset}" if preset else "")
+
+
+def _parts(spec: str) -> tuple[str, str]:
+    """File and preset. A folder may have a colon in its name, a preset has no slash."""
+    file, _, preset = spec.rpartition(":")
+    return (file, preset) if file and "/" not in preset else (spec, "")
 
 
 def load_config(spec: str) -> ConfigDict:
@@ -59,7 +65,7 @@ def load_config(spec: str) -> ConfigDict:
     Raises:
       UserError: no such file, or it fails; the line names the file and the line in it.
     """
-    file, _, preset = spec.partition(":")
+    file, preset = _parts(spec)
     path = str(find(file))
     try:
         get_config = runpy.run_path(path).get("get_config")

@@ -1,9 +1,7 @@
 """The outer loop: dispatches of several iterations, a validation and a checkpoint after every epoch."""
 
 import functools
-import math
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,6 +14,7 @@ from cxgrad_jax.training.build import Setup
 from cxgrad_jax.training.checkpoints import Checkpoints
 from cxgrad_jax.training.interruption import stop_signals
 from cxgrad_jax.training.metrics_file import MetricsFile
+from cxgrad_jax.training.tensorboard import Board
 
 
 def dispatches(first: int, last: int, epoch: int, most: int) -> Iterator[tuple[int, int]]:
@@ -32,7 +31,11 @@ def dispatches(first: int, last: int, epoch: int, most: int) -> Iterator[tuple[i
 
 
 def run_loop(
-    setup: Setup, state: TrainState, checkpoints: Checkpoints, metrics_file: MetricsFile | None, board: Any = None
+    setup: Setup,
+    state: TrainState,
+    checkpoints: Checkpoints,
+    metrics_file: MetricsFile | None,
+    board: Board | None = None,
 ) -> TrainState:
     """Trains from ``state`` to the last iteration.
 
@@ -41,7 +44,7 @@ def run_loop(
       state: where to go on.
       checkpoints: receives a checkpoint after each validation.
       metrics_file: receives a record for each dispatch and each validation; None in all processes but one.
-      board: a TensorBoard writer, or None.
+      board: receives the same as events of TensorBoard; or None.
 
     Raises:
       UserError: the loss became not finite, or a file cannot be written.
@@ -55,9 +58,7 @@ def run_loop(
         if metrics_file:
             metrics_file.write(iteration=iteration, **{f"{split}_{name}": value for name, value in numbers.items()})
         if board:
-            for name, value in numbers.items():
-                if math.isfinite(value):
-                    board.add_scalar(f"{split}/{name}", value, iteration)
+            board.write(iteration, split, numbers)
 
     bar = tqdm(
         total=setup.iterations, initial=iteration, unit="it", disable=not writer, dynamic_ncols=True, desc="compiling"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a ``metrics.jsonl``; none if there is no such file.
+    """The records of a ``metrics.jsonl``, whose values are numbers or None; no records if there is no such file.
 
     A line that is no record is left out: a kill cuts the last one short, and a disk may lose one in the middle.
     """
@@ -46,7 +47,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
-            if not isinstance(record["iteration"], int):
+            if type(record["iteration"]) is not int or not all(map(_is_number, record.values())):
                 raise ValueError
             records.append(record)
         except (ValueError, TypeError, KeyError, RecursionError):
@@ -54,6 +55,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if lost > 1:
         logging.warning("%s has %d lines that are no records; they are left out", path, lost)
     return records
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that a float can be, or null for one that was not finite."""
+    return value is None or type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The test of a run: an ensemble of its best checkpoints on fixed episodes."""
 
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,8 @@ import cxgrad_jax
 from cxgrad_jax import evaluation
 from cxgrad_jax.analysis import calibration
 from cxgrad_jax.data import ImageStore
-from cxgrad_jax.errors import UserError
-from cxgrad_jax.files import write_json
+from cxgrad_jax.errors import AlreadyTold, UserError
+from cxgrad_jax.files import check_writable, write_json
 from cxgrad_jax.fitting import TrainState
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.saving import params_sha256
@@ -26,6 +27,7 @@ from cxgrad_jax.training.workdir import check_same_run, read_config
 
 # What an evaluation may change: the meta-parameters do not depend on it, or their shapes tell.
 MAY_CHANGE = ("evaluation.", "parallel.", "episode.", "learner.")
+MAY_CHANGE_IN_WORDS = f"fields of {', '.join(section[:-1] for section in MAY_CHANGE)}, and where the data lie"
 SIZES = ("evaluation.episodes", "evaluation.val_episodes", "evaluation.ensemble")
 
 
@@ -134,7 +136,8 @@ class Opened(NamedTuple):
     """A trained run, opened to be tested.
 
     Attributes:
-      workdir: of the run.
+      path: of the file that receives the results.
+      only_printed: why that file cannot be written, or an empty string.
       config: of the run, with the changes of this test.
       changed: these changes, by field.
       learner: of ``config``.
@@ -144,7 +147,8 @@ class Opened(NamedTuple):
       state: the newest; it tells shapes and the iterations done.
     """
 
-    workdir: Path
+    path: Path
+    only_printed: str
     config: ConfigDict
     changed: dict[str, Any]
     learner: MetaLearner
@@ -154,19 +158,20 @@ class Opened(NamedTuple):
     state: TrainState
 
 
-def open_for_test(config: ConfigDict, workdir: str | Path) -> Opened:
+def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -> Opened:
     """Opens a run to be tested.
 
     Args:
       config: the run's own. Other values of ``MAY_CHANGE`` and of where the data lie ask another question.
-      workdir: of the run.
+      workdir: of the run. That its results cannot be written there is told on stderr, before the work.
+      question: further than its accuracy, for the file's name.
 
     Raises:
       UserError: no run there or one of another configuration, data that cannot be used, no checkpoint, or a change that
         other parameters would need.
     """
     workdir = Path(workdir)
-    check_same_run(config, workdir, *MAY_CHANGE, "train.iterations")
+    check_same_run(config, workdir, *MAY_CHANGE, "train.iterations", advice=f"a test may change {MAY_CHANGE_IN_WORDS}")
     trained = read_config(workdir, named=(config.learner.name, config.model.name))
     own = fields(trained)
     if config.learner.name != own["learner.name"]:
@@ -176,13 +181,17 @@ def open_for_test(config: ConfigDict, workdir: str | Path) -> Opened:
         for field, value in fields(config).items()
         if value != own[field] and field.startswith(MAY_CHANGE) and not field.startswith("parallel.")
     }
+    path = workdir / results_name(config, changed)
+    only_printed = jax.process_index() == 0 and _tell_what_cannot_be_written(path)
+    path = workdir / results_name(config, changed, question)
+    only_printed = _tell_what_cannot_be_written(path) if jax.process_index() == 0 else ""
     store = build.load_stores(config, ("test",), config.evaluation.data or config.data.name)["test"]
     mesh, learner = build.build_mesh(config), build.build_learner(config)
     checkpoints = open_checkpoints(config, workdir)
     images, optimiser = np.asarray(store.images[:2]), build.build_optimiser(config)
     like = build.abstract_state(initialiser(config, trained), optimiser, images, mesh)
     state = checkpoints.restore(checkpoints.all()[-1], like)
-    return Opened(workdir, config, changed, learner, store, mesh, checkpoints, state)
+    return Opened(path, only_printed, config, changed, learner, store, mesh, checkpoints, state)
 
 
 def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -210,7 +219,7 @@ def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             accuracy, interval = (100 * numbers[key] for key in ("test_accuracy", "test_ci95_tasks"))
             print(f'query_statistics="{name}": {accuracy:.2f} % ± {interval:.2f}')
         announce(results)
-        write_json(opened.workdir / results_name(config, opened.changed), results)
+        write_results(opened, results)
     return results
 
 
@@ -241,6 +250,29 @@ def initialiser(config: ConfigDict, trained: ConfigDict) -> MetaLearner:
     if "query_statistics" in config.learner:
         config.learner.query_statistics = trained.learner.query_statistics
     return build.build_learner(config)
+
+
+def write_results(opened: Opened, results: dict[str, Any]) -> None:
+    """Writes the results of a test where its file can be written.
+
+    Raises:
+      AlreadyTold: it cannot, which ``open_for_test`` told before the work.
+      UserError: it no longer can.
+    """
+    if opened.only_printed:
+        raise AlreadyTold(opened.only_printed)
+    write_json(opened.path, results)
+
+
+def _tell_what_cannot_be_written(path: Path) -> str:
+    """Tells on stderr why the results cannot be written, before the work; the line, or an empty one if they can."""
+    try:
+        check_writable(path.parent)
+    except UserError as error:
+        line = f"{path} cannot be written ({error}); the result is printed only"
+        print(f"cxgrad_jax: {line}", file=sys.stderr)
+        return line
+    return ""
 
 
 def results_name(config: ConfigDict, changed: dict[str, Any], question: str = "") -> str:

@@ -9,6 +9,7 @@ import jax
 
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import write_json
+from cxgrad_jax.fitting import TrainState
 from cxgrad_jax.training import workdir as folder
 from cxgrad_jax.training.build import abstract_state, build, first_state, keep_every, load_stores
 from cxgrad_jax.training.checkpoints import Checkpoints, machine
@@ -16,7 +17,11 @@ from cxgrad_jax.training.checks import check_parallel
 from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.loop import run_loop
 from cxgrad_jax.training.metrics_file import MetricsFile
+from cxgrad_jax.training.tensorboard import Board
 from cxgrad_jax.training.testing import announce, test_run
+
+# What describes the arrays of a checkpoint takes about this many bytes of a disk.
+DESCRIPTION_BYTES = 100_000
 
 
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -30,8 +35,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
       The content of ``results.json``.
 
     Raises:
-      UserError: data that cannot be used, a folder of another configuration, in use or not writable, or a loss that is
-        not finite.
+      UserError: data that cannot be used, a folder of another configuration, in use, not writable or too small, or a
+        loss that is not finite.
       Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     workdir = Path(workdir)
@@ -54,6 +59,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             like = abstract_state(setup.learner, setup.optimiser, setup.images, setup.mesh)
             state = checkpoints.restore(resumed, like)
         writer = jax.process_index() == 0
+        if writer:
+            folder.check_space(workdir, _bytes_to_come(config, state, checkpoints))
         if writer and resumed and checkpoints.machine(resumed) not in ("", machine()):
             print(
                 f"{workdir}: the run goes on with {machine()} after {checkpoints.machine(resumed)}; the numbers will "
@@ -64,7 +71,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         if writer:
             begin = f"resuming after iteration {resumed}" if resumed else "starting"
             print(f"{workdir}: {begin}, {setup.mesh.size} device(s)", flush=True)
-        board = _tensorboard(workdir, resumed or 0) if writer and config.train.tensorboard else None
+        board = Board(workdir / "tensorboard", resumed or 0) if writer and config.train.tensorboard else None
         try:
             state = run_loop(setup, state, checkpoints, metrics_file, board)
         finally:
@@ -78,8 +85,11 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     return results
 
 
-def _tensorboard(workdir: Path, iteration: int) -> Any:
-    """A writer whose events after ``iteration``, which will be written again, no longer count."""
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(str(workdir / "tensorboard"), purge_step=iteration + 1 if iteration else None)
+def _bytes_to_come(config: ConfigDict, state: TrainState, checkpoints: Checkpoints) -> int:
+    """Bytes of the checkpoints still to be written, at most: those to keep, the newest, and one in the making."""
+    if int(state.iteration) >= config.train.iterations:
+        return 0
+    epochs = -(-config.train.iterations // config.train.epoch_iterations)
+    kept = min(epochs, config.evaluation.ensemble + config.train.iterations // keep_every(config)) + 2
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + DESCRIPTION_BYTES
+    return max(1, kept - len(checkpoints.all())) * size

@@ -1,6 +1,7 @@
 """The folder of a run: whose it is, its ``config.json``, and the lock that keeps other runs out."""
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import jax
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.files import write_json
+from cxgrad_jax.files import reason, write_json
 from cxgrad_jax.training.checks import check_fields, expected_fields
 from cxgrad_jax.training.config import ConfigDict, fields, to_json
 
@@ -82,17 +83,17 @@ def check_format(path: Path, number: Any) -> None:
         raise UserError(f"{path} has format {number!r}; this version reads {FORMAT}: use the version that made it")
 
 
-def check_same_run(config: ConfigDict, workdir: Path, *may_differ: str, given: Path | None = None) -> None:
+def check_same_run(config: ConfigDict, workdir: Path, *may_differ: str, advice: str) -> None:
     """Refuses a configuration that is not that of the run in ``workdir``.
 
     Args:
       config: the configuration asked for.
       workdir: of the run.
       may_differ: fields and sections that do not matter, beside ``NEVER_MATTER``.
-      given: what ``--workdir`` said, where it is a folder of several runs.
+      advice: what to do instead, for the message.
 
     Raises:
-      UserError: names the fields that differ, and ends with a folder that is free.
+      UserError: names the fields that differ, and ends with the advice.
     """
     theirs = fields(read_config(workdir, named=(config.learner.name, config.model.name)))
     ours = fields(config)
@@ -104,10 +105,7 @@ def check_same_run(config: ConfigDict, workdir: Path, *may_differ: str, given: P
     ]
     if different:
         shown = "; ".join(different[:4]) + (f"; and {len(different) - 4} more" if different[4:] else "")
-        raise UserError(
-            f"{workdir} holds a run of another configuration ({shown}); choose another folder: "
-            f"--workdir={free(given or workdir)}"
-        )
+        raise UserError(f"{workdir} holds a run of another configuration ({shown}); {advice}")
 
 
 def free(workdir: Path) -> Path:
@@ -125,12 +123,13 @@ def check_extends(config: ConfigDict, workdir: Path, given: Path | None = None) 
     Args:
       config: the configuration asked for.
       workdir: of the run.
-      given: as of ``check_same_run``.
+      given: what ``--workdir`` said, where it is a folder of several runs.
 
     Raises:
-      UserError: as ``check_same_run``, or names both numbers of iterations.
+      UserError: as ``check_same_run``, or names both numbers of iterations; ends with a folder that is free.
     """
-    check_same_run(config, workdir, "train.iterations", given=given)
+    another = f"choose another folder: --workdir={free(given or workdir)}"
+    check_same_run(config, workdir, "train.iterations", advice=another)
     started = read_config(workdir, named=(config.learner.name, config.model.name)).train.iterations
     if config.train.iterations < started:
         raise UserError(
@@ -154,6 +153,20 @@ def claim(config: ConfigDict, workdir: Path) -> None:
     write_json(workdir / "config.json", {"format": FORMAT, **to_json(config)})
 
 
+def check_space(workdir: Path, needed: int) -> None:
+    """Refuses a disk that is too small for ``needed`` bytes of checkpoints.
+
+    Raises:
+      UserError: names both numbers.
+    """
+    disk = shutil.disk_usage(workdir)
+    if disk.total and disk.free < needed:  # some file systems tell nothing but zeros
+        raise UserError(
+            f"{workdir} needs {needed / 1e6:.1f} MB for checkpoints, and {disk.free / 1e6:.1f} MB are free; make room, "
+            "or choose another folder with --workdir"
+        )
+
+
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
     """Makes the folder and keeps other runs out of it.
@@ -161,7 +174,11 @@ def locked(workdir: Path) -> Iterator[None]:
     Raises:
       UserError: the folder cannot be made or written, its path cannot hold checkpoints, or another run is in it.
     """
-    if bad := [character for character in "[]*?\\" if character in str(workdir.absolute())]:
+    try:
+        place = str(workdir.absolute())
+    except FileNotFoundError:
+        raise UserError(f"--workdir {workdir} lies in a folder that was removed; go to another one") from None
+    if bad := [character for character in "[]*?\\" if character in place]:
         raise UserError(
             f"--workdir {workdir} has a {bad[0]!r} in its path, and checkpoints there could not be read again; choose "
             "another folder"
@@ -172,8 +189,8 @@ def locked(workdir: Path) -> Iterator[None]:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"--workdir {workdir} cannot be written: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: no file has such a name
+        raise UserError(f"--workdir {workdir} cannot be written: {reason(error)}") from None
     with lock:
         if fcntl:
             try:

@@ -1,6 +1,7 @@
 """Results are read where they are those of the whole run, else made."""
 
 import contextlib
+import json
 
 import pytest
 from runs import flags, results
@@ -48,6 +49,21 @@ def test_another_file_is_made_again(tmp_path):
         assert read_or_make(path, lambda found: found["wanted"], lambda: {"made": 1}) == {"made": 1}
     path.write_text('{"wanted": true}')
     assert read_or_make(path, lambda found: found["wanted"], lambda: {"made": 1}) == {"wanted": True}
+    assert results_at_hand(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("test_accuracy", "high"), ("test_ci95_pooled", None), ("ensemble_size", 2.5), ("test_data", 1), ("config", []),
+        ("episode_accuracies", "0.5"), ("episode_accuracies", [0.5]), ("episode_accuracies", {}), ("num_tasks", True),
+    ],
+)  # fmt: skip
+def test_results_of_other_types_do_not_count(field, value, finished, tmp_path):
+    content = results(finished)
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    assert results_at_hand(tmp_path) == content
+    (tmp_path / "results.json").write_text(json.dumps({**content, field: value}))
     assert results_at_hand(tmp_path) is None
 
 

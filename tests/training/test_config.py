@@ -178,7 +178,7 @@ def test_json_and_back(tmp_path):
             json.dumps({"format": workdir_of.FORMAT, **configuration.to_json(config)})
         )
         assert workdir_of.read_config(tmp_path) == config
-        workdir_of.check_same_run(config, tmp_path)
+        workdir_of.check_same_run(config, tmp_path, advice="")
 
 
 def test_base_is_the_published_protocol():

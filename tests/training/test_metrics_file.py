@@ -22,3 +22,11 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
     path = tmp_path / "metrics.jsonl"
     metrics_file.MetricsFile(path, 0).write(iteration=1, val_loss=float("nan"), val_accuracy=0.5)
     assert json.loads(path.read_text()) == {"iteration": 1, "val_loss": None, "val_accuracy": 0.5}
+
+
+def test_a_record_holds_numbers_alone(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    bad = ('"high"', "[0.5]", "{}", "true", "1e999", "1" + "0" * 400)
+    lines = [f'{{"iteration": 1, "val_accuracy": {value}}}' for value in bad]
+    path.write_text("\n".join(['{"iteration": 1, "val_accuracy": null}', '{"iteration": true}', *lines]))
+    assert metrics_file.read_metrics(path) == [{"iteration": 1, "val_accuracy": None}]

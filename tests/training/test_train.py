@@ -15,6 +15,7 @@ from runs import command, environment, flags, outcome, results, run, told
 
 from cxgrad_jax import parallel
 from cxgrad_jax.episodes import Sampler
+from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluation import episode_accuracies, over_episodes, query_logits
 from cxgrad_jax.fitting import outer_adam
 from cxgrad_jax.training import build
@@ -22,6 +23,7 @@ from cxgrad_jax.training import workdir as workdir_of
 from cxgrad_jax.training.build import abstract_state
 from cxgrad_jax.training.checkpoints import Checkpoints
 from cxgrad_jax.training.metrics_file import read_metrics
+from cxgrad_jax.training.tensorboard import Board
 
 # Code that runs before the command line. The first dies in what makes a checkpoint appear, or in what removes an old
 # one; the second sends signals to its own process after iteration 5; the third in the middle of the test at the end.
@@ -49,6 +51,15 @@ def interrupting(self, **record):
     write(self, **record)
     for number in (NUMBERS) if record["iteration"] == 5 else (): os.kill(os.getpid(), number)
 MetricsFile.write = interrupting
+"""
+KILL_AFTER_EVENTS_OF_5 = """
+import os, signal
+from cxgrad_jax.training.tensorboard import Board
+write = Board.write
+def killing(self, iteration, split, numbers):
+    write(self, iteration, split, numbers)
+    if iteration == 5: os.kill(os.getpid(), signal.SIGKILL)
+Board.write = killing
 """
 SIGNAL_IN_TEST = """
 import os
@@ -224,21 +235,59 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tiny_data, tm
     assert not list((tmp_path / "checkpoints").iterdir()) and not (tmp_path / "results.json").exists()
 
 
-def test_tensorboard_events(tiny_data, tmp_path):
+def events(workdir) -> list[tuple[int, str, float]]:
+    """Step, tag and value of all of TensorBoard's events."""
     event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
-    assert run(*flags(tiny_data, tmp_path, train__tensorboard=True)).returncode == 0
-    (path,) = (tmp_path / "tensorboard").iterdir()
-    content, written = path.read_bytes(), []
-    while content:  # length, its checksum, the event, its checksum
-        size = int.from_bytes(content[:8], "little")
-        event = event_pb2.Event.FromString(content[12 : 12 + size])
-        written += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
-        content = content[16 + size :]
-    for record in read_metrics(tmp_path / "metrics.jsonl"):
-        for name in ("train_loss", "val_accuracy"):
-            if name in record:
-                expected = (record["iteration"], name.replace("_", "/"), np.float32(record[name]))
-                assert expected in written
+    found = []
+    for path in (workdir / "tensorboard").iterdir():
+        content = path.read_bytes()
+        while content:  # length, its checksum, the event, its checksum
+            size = int.from_bytes(content[:8], "little")
+            event = event_pb2.Event.FromString(content[12 : 12 + size])
+            found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+            content = content[16 + size :]
+    return sorted(found)
+
+
+def test_tensorboard_events_are_those_of_the_metrics_each_once(tiny_data, tmp_path):
+    """Killed after iteration 5, whose events are written, the run goes on from the checkpoint of iteration 4."""
+    pytest.importorskip("tensorboardX")
+    arguments = flags(tiny_data, tmp_path, train__tensorboard=True)
+    killed = run(*arguments, before=KILL_AFTER_EVENTS_OF_5)
+    assert killed.returncode == -signal.SIGKILL and events(tmp_path)[-1][0] == 5
+    assert run(*arguments).returncode == 0
+    expected = [
+        (record["iteration"], name.replace("_", "/", 1), np.float32(value))
+        for record in read_metrics(tmp_path / "metrics.jsonl")
+        for name, value in record.items()
+        if name != "iteration"
+    ]
+    assert events(tmp_path) == sorted(expected)
+
+
+def test_tensorboard_events_after_the_resume_point_are_dropped(tmp_path):
+    pytest.importorskip("tensorboardX")
+    for iteration, last in ((0, 4), (2, 3)):
+        board = Board(tmp_path / "tensorboard", iteration)
+        for i in range(iteration + 1, last + 1):
+            board.write(i, "train", {"loss": float(i + 10 * iteration), "not_finite": float("nan")})
+        board.close()
+    (first, second) = sorted((tmp_path / "tensorboard").iterdir())
+    second.write_bytes(second.read_bytes()[:-3])  # cut short by a kill
+    Board(tmp_path / "tensorboard", 3).close()
+    assert events(tmp_path) == [(1, "train/loss", 1.0), (2, "train/loss", 2.0)]
+
+
+def test_tensorboard_events_that_cannot_be_written_are_told(tmp_path):
+    pytest.importorskip("tensorboardX")
+    (tmp_path / "tensorboard").write_text("")
+    with pytest.raises(UserError, match="tensorboard cannot be written: File exists"):
+        Board(tmp_path / "tensorboard", 0)
+    board = Board(tmp_path / "other", 0)
+    board._writer._py_recordio_writer._writer = open("/dev/full", "wb")
+    with pytest.raises(UserError, match="other cannot be written: No space left on device"):
+        board.write(1, "train", {"loss": 1.0})
+    board.close()
 
 
 def _start(data_dir, workdir) -> subprocess.Popen[str]:

@@ -1,8 +1,10 @@
 """The one tfds builder of all data sets: tfds without TensorFlow, and the memory maps that training reads."""
 
 import contextlib
+import errno
 import functools
 import itertools
+import os
 import shutil
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -128,6 +130,7 @@ class FewShotBuilder(tfds.core.ShardBasedBuilder, tfds.core.GeneratorBasedBuilde
         shape = (self._sizes[split], self.image_size, self.image_size, self.facts.channels)
         path = _layout.array_path(Path(self.data_dir), split)
         array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        _reserve(path)
         progress = tqdm(_images(self._index[split]), f"{self.name} {split}", len(array), unit=" images", disable=None)
         for position, (name, key, reader) in enumerate(progress):
             try:
@@ -174,6 +177,17 @@ class FewShotBuilder(tfds.core.ShardBasedBuilder, tfds.core.GeneratorBasedBuilde
             split: [functools.partial(itertools.islice, examples, per_shard)] * -(-self._sizes[split] // per_shard)
             for split, examples in self._split_generators(dl_manager).items()
         }
+
+
+def _reserve(path: Path) -> None:
+    """Takes the room that a file needs. Where a disk is full later, writing to its memory map would end the process."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:  # others come from file systems that cannot reserve
+                raise
 
 
 def make_builder(

@@ -1,0 +1,283 @@
+"""Damaged and hostile inputs at every door that reads a file or a flag.
+
+    python -m benchmarks.fuzz --inputs 2100 --processes 40 --seed 0 --out FILE.json
+
+Every input ends in success or in one line (a ``UserError``; a program's exit status 0 or 2). Anything else is a fault:
+another exception, a message of several lines, another exit status, a traceback of a process, more than ten seconds. It
+is printed with its number, by which ``--door NAME --only NUMBER`` repeats it. The exit status is 1 where there is one.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from benchmarks import doors
+from benchmarks.doors import Call, Place
+from benchmarks.interleaved import machine
+from benchmarks.mutations import of_json_file
+from cxgrad_jax import UserError
+from cxgrad_jax.training import checkpoints
+
+SECONDS = 10  # more is a hang
+LONGEST_LINE = 2000
+
+# By name: the door, and its share of the inputs.
+DOORS: Mapping[str, tuple[Callable[[np.random.Generator, Place], Call], float]] = {
+    "images": (doors.images, 0.24),
+    "archives": (doors.archives, 0.16),
+    "data_prep": (doors.archives_prepared, 0.05),
+    "prepared data": (doors.prepared_data, 0.06),
+    "config.json": (doors.config_json, 0.10),
+    "metrics.jsonl": (doors.metrics_jsonl, 0.06),
+    "results.json": (doors.results_json, 0.05),
+    "checkpoints": (doors.checkpoints, 0.06),
+    "safetensors": (doors.safetensors, 0.07),
+    "official weights": (doors.official_weights, 0.05),
+    "configuration files": (doors.configuration_files, 0.04),
+    "command line": (doors.command_lines, 0.06),
+}
+
+
+class Hang(BaseException):
+    """An input took longer than ``SECONDS``."""
+
+
+class Fault(NamedTuple):
+    """What should not have come out.
+
+    Attributes:
+      door: of the input.
+      number: of the input at this door.
+      what: came out.
+    """
+
+    door: str
+    number: int
+    what: str
+
+
+def knock(name: str, number: int, seed: int, place: Place) -> str:
+    """Gives one input to a door; returns "success" or "refusal", or what came out instead."""
+    door = DOORS[name][0]
+    call = door(np.random.default_rng((seed, list(DOORS).index(name), number)), place)
+    start, errors = time.perf_counter(), io.StringIO()
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
+            status = call()
+        outcome = _of_status(status, errors.getvalue()) if isinstance(status, int) else "success"
+    except UserError as error:
+        outcome = _of_line(str(error))
+    except Hang:
+        outcome = f"a hang: {''.join(traceback.format_exc()).strip()[-600:]}"
+    except SystemExit as end:  # a program's --help
+        outcome = "success" if not end.code else f"exit {end.code}"
+    except Exception:
+        outcome = traceback.format_exc()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    seconds = time.perf_counter() - start
+    return outcome if seconds < SECONDS or "hang" in outcome else f"a hang of {seconds:.0f} s, then {outcome}"
+
+
+def _of_status(status: int, errors: str) -> str:
+    lines = [line for line in errors.splitlines() if line.startswith(("cxgrad", "error: "))]
+    if status == 0:
+        return "success"
+    return _of_line(lines[-1]) if status == 2 and lines else f"status {status}, {errors[-600:]!r}"
+
+
+def _of_line(line: str) -> str:
+    one = line.strip() and len(line.splitlines()) == 1 and len(line) <= LONGEST_LINE and "Traceback" not in line
+    return "refusal" if one else f"not one line: {line!r}"
+
+
+def put_back(place: Place) -> None:
+    """Makes what a call was given sound again."""
+    shutil.rmtree(place.folder)
+    place.folder.mkdir()
+    for path in place.copy.rglob("*"):
+        if path.is_file() and not (place.run / path.relative_to(place.copy)).exists():
+            path.unlink()
+    for path in place.run.rglob("*"):
+        there = place.copy / path.relative_to(place.run)
+        if path.is_file() and (not there.exists() or there.read_bytes() != path.read_bytes()):
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, there)
+
+
+def fuzz(place: Place, inputs: int, seed: int, only: Mapping[str, list[int]] | None = None) -> Iterator[Any]:
+    """Gives ``inputs`` to all doors in this process; yields the name of a door and the ``Counter`` of its outcomes, then
+    its ``Fault``s, door by door.
+
+    Args:
+      place: what is damaged.
+      inputs: over all doors, by their shares, and at least one each.
+      seed: other inputs.
+      only: the numbers of the inputs by door, instead of all.
+    """
+    numbers = only or {name: range(max(1, round(inputs * share))) for name, (_, share) in DOORS.items()}
+    with quiet(), patience():
+        for name, of_door in numbers.items():
+            counts, faults, start = Counter(), [], time.perf_counter()
+            for number in of_door:
+                outcome = knock(name, number, seed, place)
+                put_back(place)
+                kind = outcome if outcome in ("success", "refusal") else "fault"
+                counts[kind] += 1
+                if kind == "fault":
+                    faults.append(Fault(name, number, outcome))
+            yield name, counts, faults, time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def patience() -> Iterator[None]:
+    """Ends a call in this thread after ``SECONDS``, and waits less for what Orbax's threads say after a failure."""
+
+    def handle(*_):
+        raise Hang
+
+    previous, checkpoints.OTHER_THREADS, waited = signal.signal(signal.SIGALRM, handle), 0.02, checkpoints.OTHER_THREADS
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+        checkpoints.OTHER_THREADS = waited
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps warnings, the log and progress bars off this program's own output."""
+    handler = logging.get_absl_handler().python_handler
+    stream = handler.stream
+    with open(os.devnull, "w") as nowhere, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        handler.stream = nowhere
+        try:
+            yield
+        finally:
+            handler.stream = stream
+
+
+def processes(place: Place, count: int, seed: int) -> tuple[Counter, list[Fault]]:
+    """Runs ``count`` changed command lines, damaged configurations among them, in processes of their own, two at once."""
+    commands = []
+    for number in range(count):
+        rng = np.random.default_rng((seed, len(DOORS), number))
+        folder = place.folder.parent / "processes" / str(number)
+        (folder / "folder").mkdir(parents=True)
+        mine = Place(place.data, place.run, folder / "copy", folder / "folder")
+        shutil.copytree(place.run, mine.copy)
+        if number % 3 == 0:  # tests a run, with its data, though its files are damaged
+            names = ("config.json", "metrics.jsonl", "results.json", "checkpoints/2/metrics/metrics", ".lock")
+            path = mine.copy / names[rng.integers(0, len(names))]
+            if path.is_file() and path.name != ".lock" and path.name != "metrics.jsonl":
+                path.write_bytes(of_json_file(rng, path.read_bytes()))
+            words = ["cxgrad_jax.main", f"--workdir={mine.copy}", "--mode=evaluate"]
+        else:
+            program, arguments = doors.command_line(rng, mine)
+            module = "data_prep" if program is doors.prepare else program.__module__
+            words = [module, *(argument for argument in arguments if argument != "--download")]
+        commands.append((number, words, folder))
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(_process, commands))
+    faults = [
+        Fault("processes", number, f"{words}: {outcome}")
+        for (number, words, _), outcome in zip(commands, outcomes, strict=True)
+        if outcome not in ("success", "refusal")
+    ]
+    counts = Counter(outcome if outcome in ("success", "refusal") else "fault" for outcome in outcomes)
+    return counts, faults
+
+
+def _process(command: tuple[int, list[str], Path]) -> str:
+    _, words, folder = command
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root), "CXGRAD_DATA_DIR": str(folder / "folder" / "file")}
+    try:
+        # A start alone takes seconds; a hang is what takes a minute.
+        done = subprocess.run(
+            [sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, timeout=6 * SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return "a hang"
+    errors = done.stderr.decode(errors="replace").replace("\r", "\n")
+    if done.returncode == 0 and "Traceback" not in errors:
+        return "success"
+    return _of_status(done.returncode, errors) if "Traceback" not in errors else f"a traceback: {errors[-600:]}"
+
+
+def main(flags: list[str]) -> int:
+    """Fuzzes, prints the table and the faults, and writes."""
+    parser = argparse.ArgumentParser(prog="fuzz", description="Damaged and hostile inputs at every door.")
+    parser.add_argument("--inputs", type=int, default=2100, help="in this process")
+    parser.add_argument("--processes", type=int, default=40, help="command lines in processes of their own")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--door", choices=list(DOORS), help="this one alone")
+    parser.add_argument("--only", type=int, nargs="+", help="with --door: these inputs alone")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    arguments = parser.parse_args(flags)
+    out = arguments.out and arguments.out.absolute()
+    start, rows, faults, only = time.perf_counter(), {}, [], None
+    if arguments.door:
+        share = DOORS[arguments.door][1]
+        only = {arguments.door: arguments.only or list(range(max(1, round(arguments.inputs * share))))}
+    with tempfile.TemporaryDirectory() as root:
+        here = Path(root, "here", "here")  # where a flag that became a path of its own may write
+        here.mkdir(parents=True)
+        os.chdir(here)
+        os.environ["CXGRAD_DATA_DIR"] = str(here / "none")
+        with quiet(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            place = doors.make_place(Path(root))
+        prepared = time.perf_counter() - start
+        with ThreadPoolExecutor(1) as pool:
+            alive = pool.submit(processes, place, 0 if only else arguments.processes, arguments.seed)
+            print(f"{'door':<22}{'inputs':>8}{'success':>9}{'refusal':>9}{'fault':>7}{'s':>7}", flush=True)
+            for name, counts, of_door, seconds in fuzz(place, arguments.inputs, arguments.seed, only):
+                faults += of_door
+                rows[name] = counts
+                _row(name, counts, seconds)
+            counts, of_door = alive.result()
+        faults += of_door
+        rows["processes"] = counts
+        _row("processes", counts)
+    _row("all", sum(rows.values(), Counter()))
+    seconds = time.perf_counter() - start
+    print(f"{seconds:.0f} s, of which {prepared:.0f} s for the run that is damaged; seed {arguments.seed}")
+    for fault in faults:
+        print(f"\n{fault.door}, input {fault.number}: {fault.what}")
+    if out:
+        content = {
+            "machine": machine(), "command": f"python -m benchmarks.fuzz {' '.join(flags)}", "seed": arguments.seed,
+            "seconds": round(seconds), "doors": rows, "faults": [fault._asdict() for fault in faults],
+        }  # fmt: skip
+        out.write_text(json.dumps(content, indent=2) + "\n")
+    return 1 if faults else 0
+
+
+def _row(name: str, counts: Counter, seconds: float | None = None) -> None:
+    numbers = (sum(counts.values()), counts["success"], counts["refusal"], counts["fault"])
+    took = "" if seconds is None else f"{seconds:>7.0f}"
+    print("{:<22}{:>8}{:>9}{:>9}{:>7}".format(name, *numbers) + took, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

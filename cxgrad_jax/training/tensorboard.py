@@ -1,0 +1,86 @@
+"""TensorBoard's events of a run, each written once and at once (needs tensorboardX)."""
+
+import math
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.files import reason, write_whole
+
+
+class Board:
+    """Writes the numbers of a run as events, in this thread: what cannot be written is told like any other file.
+
+    Opening drops the events beyond ``iteration``, from which the run goes on and which it will write again.
+
+    Raises:
+      UserError: a file cannot be read or written.
+    """
+
+    def __init__(self, folder: Path, iteration: int):
+        from tensorboardX.event_file_writer import EventsWriter
+
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.glob("events.out.tfevents.*"):
+                _drop_after(path, iteration)
+            # The name holds the second, and a file of the same name would be overwritten.
+            self._writer = EventsWriter(str(folder / "events"), f".{iteration}")
+            self._writer.flush()
+        except OSError as error:
+            raise self._refused(error) from None
+
+    def write(self, iteration: int, split: str, numbers: dict[str, float]) -> None:
+        """Writes the finite ones of ``numbers`` as ``split/name`` after ``iteration``."""
+        try:
+            for name, value in numbers.items():
+                if math.isfinite(value):
+                    self._writer.write_event(_event(iteration, f"{split}/{name}", value))
+            self._writer.flush()
+        except OSError as error:
+            raise self._refused(error) from None
+
+    def close(self) -> None:
+        try:
+            self._writer.close()
+        except OSError:  # ``write`` has told
+            pass
+
+    def _refused(self, error: OSError) -> UserError:
+        return UserError(f"events in {self._folder} cannot be written: {reason(error)}")
+
+
+def _event(iteration: int, tag: str, value: float) -> Any:
+    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+    from tensorboardX.summary import scalar
+
+    return Event(wall_time=time.time(), step=iteration, summary=scalar(tag, value))
+
+
+def _drop_after(path: Path, iteration: int) -> None:
+    """Leaves out of a file of events those after ``iteration``, and what a kill cut short."""
+    content = path.read_bytes()
+    kept = b"".join(record for record, step in _records(content) if step <= iteration)
+    if kept != content:
+        write_whole(path, kept)
+
+
+def _records(content: bytes) -> Iterator[tuple[bytes, int]]:
+    """The readable records of a file of events, each with its step. A record: length, checksum, event, checksum."""
+    from google.protobuf.message import DecodeError
+    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+
+    start = 0
+    while start + 16 <= len(content):
+        end = start + 16 + struct.unpack_from("<Q", content, start)[0]
+        if end > len(content):
+            return
+        try:
+            yield content[start:end], Event.FromString(content[start + 12 : end - 4]).step
+        except DecodeError:
+            return
+        start = end

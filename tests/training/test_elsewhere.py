@@ -1,0 +1,86 @@
+"""Training from a thread and beside others, in a notebook, and in folders with odd names."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from runs import flags, results
+
+import cxgrad_jax as cx
+from cxgrad_jax import main
+from cxgrad_jax.command_line import Parser, override
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.training import workdir as workdir_of
+from cxgrad_jax.training.checkpoints import Checkpoints
+from cxgrad_jax.training.config import base_config
+from cxgrad_jax.training.config_files import load_config
+from cxgrad_jax.training.train import train
+
+# Of these, no checkpoint can be read again from a folder with one of the last row (see ``workdir.locked``).
+NAMES = (
+    "plain", "with space", "user@lab", "50%", "50%20", "#1", "{a}", "a:b", "a|b", "a&b", "a+b", "a=b", "a;b", "~b",
+    "kühe", "a'b", 'a"b', "lr=1e-3,steps=5", ".hidden", "1",
+    "[x]", "a?b", "a*b", "a\\b",
+)  # fmt: skip
+
+
+def config(data_dir, **changes):
+    changed = base_config()
+    override(changed, flags(data_dir, data_dir, train__iterations=2, **changes)[1:], Parser(add_help=False))
+    return changed
+
+
+def test_training_in_threads_is_the_same_as_in_the_main_thread(tiny_data, tmp_path):
+    """JAX was used before, as in a notebook, and another training goes on at the same time, as in a sweep."""
+    assert jnp.ones(2).sum() == 2
+    rates = (1e-3, 1e-2)
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(train, config(tiny_data, train__learning_rate=r), tmp_path / f"thread{r}") for r in rates]
+        in_threads = [job.result() for job in jobs]
+    assert in_threads[0] == train(config(tiny_data, train__learning_rate=1e-3), str(tmp_path / "main"))
+    assert in_threads[0]["params_sha256"] != in_threads[1]["params_sha256"]
+    assert main.run(flags(tiny_data, tmp_path / "thread0.001", train__iterations=2)) == 0  # on a run that is done
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_that_is_let_in_keeps_checkpoints(name, tmp_path):
+    try:
+        with workdir_of.locked(tmp_path / name):
+            checkpoints, state = Checkpoints(tmp_path / name, 2), {"a": jnp.arange(6.0), "n": jnp.int32(3)}
+            checkpoints.save(5, state, 0.5)
+            checkpoints.close()
+            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+            found = Checkpoints(tmp_path / name, 2).restore(5, like)
+            np.testing.assert_array_equal(found["a"], state["a"])
+            assert name not in NAMES[-4:]
+    except UserError as error:
+        assert name in NAMES[-4:] and "in its path" in str(error) and not (tmp_path / name).exists()
+    assert {path.name for path in tmp_path.iterdir()} <= {name}
+
+
+def test_a_metric_learner_is_tested_with_other_ways_and_shots(tiny_data, tmp_path, capsys):
+    """Its parameters depend on neither."""
+    config = load_config("baselines/proto_net")
+    given = flags(tiny_data, tmp_path, train__iterations=2)[1:]
+    override(config, [flag for flag in given if "learner." not in flag], Parser(add_help=False))
+    before = train(config, tmp_path)
+    for change, words in (("episode.way=5", "episode.way=5"), ("episode.shot=3", "episode.shot=3")):
+        assert main.run([f"--workdir={tmp_path}", "--mode=evaluate", f"--config.{change}"]) == 0
+        assert f", {words})" in capsys.readouterr().out
+        found = json.loads((tmp_path / f"results_{change.removeprefix('episode.')}.json").read_text())
+        assert found["params_sha256"] == before["params_sha256"] and found["changed"] == {
+            change.split("=")[0]: int(change[-1])
+        }
+    assert results(tmp_path) == before
+
+
+def test_a_gradient_learner_is_tested_with_more_shots(finished, tmp_path):
+    """By the library as well: the parameters of a run serve episodes of other shots."""
+    run = cx.load_run(finished)
+    store = cx.data.load("tiny", "test", data_dir=run.config.data.dir, image_size=16)
+    for shot in (1, 3):
+        result = cx.evaluate(run.learner, run.params, cx.sampler(store, way=3, shot=shot, query=2), episodes=4)
+        assert np.isfinite(result.accuracies).all() and len(result.accuracies) == 4
