@@ -53,6 +53,7 @@ def results(workdir: Path) -> dict[str, Any]:
 def outcome(workdir: Path) -> tuple[str, str, dict[str, Any]]:
     """All that must be equal where two runs are: digest of the final parameters, metrics, and results."""
     final = results(workdir)
+    final.pop("by_query_statistics", None)  # of an evaluation; a training asks one question
     return final["params_sha256"], (workdir / "metrics.jsonl").read_text(), final
 
 

@@ -146,7 +146,7 @@ def test_what_a_test_cannot_write_is_told_before_the_work(finished, tmp_path, mo
     with pytest.raises(AlreadyTold, match="results.json cannot be written"):
         testing.evaluate_run(workdir_of.read_config(tmp_path / "run"), tmp_path / "run")
     output = capsys.readouterr()
-    assert order == ["tried", "computed"] and "test accuracy" in output.out
+    assert order == ["tried", "computed", "computed"] and "test accuracy" in output.out
     assert len(told(output.err)) == 1 and "the result is printed only" in output.err
     assert (tmp_path / "run" / "results.json").read_bytes() == before
 

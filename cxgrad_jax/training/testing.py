@@ -181,8 +181,6 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
         for field, value in fields(config).items()
         if value != own[field] and field.startswith(MAY_CHANGE) and not field.startswith("parallel.")
     }
-    path = workdir / results_name(config, changed)
-    only_printed = jax.process_index() == 0 and _tell_what_cannot_be_written(path)
     path = workdir / results_name(config, changed, question)
     only_printed = _tell_what_cannot_be_written(path) if jax.process_index() == 0 else ""
     store = build.load_stores(config, ("test",), config.evaluation.data or config.data.name)["test"]
