@@ -12,6 +12,7 @@ from cxgrad_jax.streams import make_lasting, status_of_streams
 # By word: the module, the flags that the word stands for, and what it does.
 PROGRAMS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "train": ("cxgrad_jax.main", ("--mode=train",), "train or resume a run, and test it"),
+    "pretrain": ("cxgrad_jax.main", ("--mode=pretrain",), "train a classifier whose body a run may start from"),
     "evaluate": ("cxgrad_jax.main", ("--mode=evaluate",), "test a run again, or on other data"),
     "analyse": ("cxgrad_jax.main", ("--mode=analyse",), "write a report of what adaptation does in some runs"),
     "compare": ("cxgrad_jax.compare", (), "train several learners under one protocol, and write one table"),

@@ -1,9 +1,9 @@
 """``python -m cxgrad_jax.main [--config=NAME[:PRESET]] [--workdir=DIR] [--mode=MODE] [--config.FIELD=VALUE …]``
 
 NAME is a file, or that of a configuration of this project: ``tiered_1shot``, ``baselines/alfa``.
-``--mode=train`` (or resume) and test; ``evaluate`` a run, or ask it a further ``--question``; ``analyse`` some:
-``--workdir=DIR`` once for each. Without ``--workdir`` the run lies in ``runs/NAME``, NAME being that of the
-configuration.
+``--mode=train`` (or resume) and test; ``pretrain`` a body to start from; ``evaluate`` a run, or ask it a further
+``--question``; ``analyse`` some: ``--workdir=DIR`` once for each. Without ``--workdir`` the run lies in ``runs/NAME``,
+NAME being that of the configuration.
 
 Exit status: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted (checkpoint saved), 1 a defect.
 """
@@ -18,6 +18,7 @@ from cxgrad_jax.command_line import Parser, add_verbosity, exit_status, override
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.training import config as configuration
 from cxgrad_jax.training.asking import QUESTIONS, ask_run
+from cxgrad_jax.training.build import is_pretraining
 from cxgrad_jax.training.checks import check
 from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.config_files import config_name, load_config
@@ -25,9 +26,10 @@ from cxgrad_jax.training.testing import evaluate_run
 from cxgrad_jax.training.train import train
 from cxgrad_jax.training.workdir import read_config
 
-MODES = ("train", "evaluate", "analyse")
+MODES = ("train", "pretrain", "evaluate", "analyse")
 OWN_CODE = ("--config.learner.name=", "--config.model.name=")  # flags that may name a module of the user's own
-DEFAULT = "glyphs_1shot"  # what the embedded default is called
+# What the embedded default is called, by mode.
+DEFAULTS = dict.fromkeys(MODES, "glyphs_1shot") | {"pretrain": "pretrain_glyphs"}
 
 
 def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
@@ -49,7 +51,10 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
         help="folder of the run: configuration, metrics, checkpoints, results; several times in --mode=analyse",
     )  # fmt: skip
     flags.add_argument(
-        "--mode", choices=MODES, default="train", help="train (or resume) and test; test only; or analyse runs"
+        "--mode",
+        choices=MODES,
+        default="train",
+        help="train (or resume) and test; pretrain a body; test only; or analyse runs",
     )
     flags.add_argument(
         "--question",
@@ -64,8 +69,10 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     given = flags.parse_known_args(arguments)[0]
     if given.config:
         config = load_config(given.config)
+    elif given.mode == "pretrain":
+        config = configuration.pretrain_glyphs_config()
     elif given.mode != "train":
-        workdir = given.workdir[0] if given.workdir else Path("runs", DEFAULT)
+        workdir = given.workdir[0] if given.workdir else Path("runs", DEFAULTS[given.mode])
         config = read_config(workdir, named=[flag.partition("=")[2] for flag in arguments if flag.startswith(OWN_CODE)])
     else:
         config = configuration.glyphs_config()
@@ -73,9 +80,12 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
         config.analysis = configuration.analysis_config()
 
     given = override(config, arguments, flags)
-    given.workdir = given.workdir or [Path("runs", config_name(given.config) if given.config else DEFAULT)]
+    given.workdir = given.workdir or [Path("runs", config_name(given.config) if given.config else DEFAULTS[given.mode])]
     if not all(workdir.name for workdir in given.workdir):
         raise UserError("--workdir is empty; give the folder of the run, such as --workdir=runs/first")
+    if given.mode in ("train", "pretrain") and (given.mode == "pretrain") != is_pretraining(config):
+        kind, other = ("no", "train") if given.mode == "pretrain" else ("a", "pretrain")
+        raise UserError(f"--config={given.config} is {kind} pre-training; run it with --mode={other}")
     if given.question and given.mode != "evaluate":
         raise UserError(f"--question={given.question} is of --mode=evaluate, not of --mode={given.mode}")
     if len(given.workdir) > 1 and given.mode != "analyse":
@@ -105,7 +115,7 @@ def run(arguments: list[str]) -> int:
         if given.question:
             ask_run(config, workdir, given.question)
         else:
-            (train if given.mode == "train" else evaluate_run)(config, workdir)
+            (evaluate_run if given.mode == "evaluate" else train)(config, workdir)
 
     return exit_status(action)
 

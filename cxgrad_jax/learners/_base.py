@@ -288,5 +288,6 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     Logits of NaN count as wrong, and labels that do not exist give NaN.
     """
+    labels = jnp.asarray(labels)
     right = (jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels) & ~jnp.any(jnp.isnan(logits), axis=-1)
     return jnp.mean(nan_where_wrong(right.astype(logits.dtype), labels, logits.shape[-1]))

@@ -16,9 +16,10 @@ from cxgrad_jax.episodes import EpisodeShape, Sampler, sampler
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.fitting import TrainState, init_state, outer_adam, train_program
 from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.pretraining import pretraining, pretraining_sgd
 from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.factories import learner_factory, model_class
-from cxgrad_jax.training.sources import Source, device_source, host_source
+from cxgrad_jax.training.sources import Source, batch_source, device_source, host_source
 
 
 class Setup(NamedTuple):
@@ -56,7 +57,7 @@ class Setup(NamedTuple):
 def build(config: ConfigDict, stores: dict[str, ImageStore]) -> Setup:
     """Builds a run of a checked configuration from the stores of ``"train"`` and ``"val"``."""
     learner, optimiser, mesh = build_learner(config), build_optimiser(config), build_mesh(config)
-    source = build_source(config, stores["train"], mesh)
+    source = (build_batches if is_pretraining(config) else build_source)(config, stores["train"], mesh)
     validation = build_sampler(config, stores["val"])
 
     def program(num_iterations):
@@ -80,6 +81,11 @@ def build(config: ConfigDict, stores: dict[str, ImageStore]) -> Setup:
     )
 
 
+def is_pretraining(config: ConfigDict) -> bool:
+    """Whether the run trains a classifier of the training classes, not a learner in episodes."""
+    return "pretrain" in config
+
+
 def build_model(config: ConfigDict) -> nn.Module:
     """The backbone with a head of ``episode.way`` outputs.
 
@@ -95,14 +101,20 @@ def build_model(config: ConfigDict) -> nn.Module:
 
 
 def build_learner(config: ConfigDict) -> MetaLearner:
-    """The learner on its model."""
-    hyper_parameters = config.learner.to_dict()
-    return learner_factory(hyper_parameters.pop("name"))(build_model(config), **hyper_parameters)
+    """The learner on its model; of a pre-training, with the classifier's parameters and loss."""
+    hyper_parameters, model = config.learner.to_dict(), build_model(config)
+    learner = learner_factory(hyper_parameters.pop("name"))(model, **hyper_parameters)
+    return pretraining(learner, model, config.pretrain.num_classes) if is_pretraining(config) else learner
 
 
 def build_optimiser(config: ConfigDict) -> optax.GradientTransformation:
-    """The outer optimiser."""
+    """The outer optimiser; of a pre-training SGD with momentum and weight decay."""
     train = config.train
+    if is_pretraining(config):
+        stage = config.pretrain
+        return pretraining_sgd(
+            train.learning_rate, stage.momentum, stage.weight_decay, stage.drop_at, stage.drop_factor
+        )
     return outer_adam(train.learning_rate, train.decay_every, train.decay_factor, train.gradient_clamp)
 
 
@@ -124,6 +136,25 @@ def build_source(config: ConfigDict, store: ImageStore, mesh: Mesh, storage: str
         storage = "device" if parallel.fits_on_device(store.images.nbytes, mesh) else "host"
     make = device_source if storage == "device" else host_source
     return make(build_sampler(config, store), config.train.meta_batch, mesh)
+
+
+def build_batches(config: ConfigDict, store: ImageStore, mesh: Mesh) -> Source:
+    """The batches of a pre-training.
+
+    Raises:
+      UserError: more training classes than the head has outputs, or fewer images than a batch.
+    """
+    classes, images = len(store.class_names), len(store.images)
+    if classes > config.pretrain.num_classes:
+        raise UserError(
+            f"pretrain.num_classes is {config.pretrain.num_classes}, but {store.name} has {classes} training classes; "
+            f"set it to {classes}"
+        )
+    if images < config.pretrain.batch_size:
+        raise UserError(
+            f"pretrain.batch_size is {config.pretrain.batch_size}, but {store.name} has {images} training images"
+        )
+    return batch_source(store, config.pretrain.batch_size, config.pretrain.augmentation, config.seed, mesh)
 
 
 def build_program(
@@ -179,8 +210,10 @@ def num_devices(config: ConfigDict) -> int:
     """Devices that share the tasks of an iteration: as configured, else all.
 
     The devices of a CPU are its cores (``runtime.use_cores_as_devices``). Of these, as many are used as divide
-    ``train.meta_batch``.
+    ``train.meta_batch``. A pre-training has one device, since its batch is normalised as a whole.
     """
+    if is_pretraining(config):
+        return 1
     if config.parallel.num_devices or jax.process_count() > 1 or jax.devices()[0].platform != "cpu":
         return config.parallel.num_devices or jax.device_count()
     return max(n for n in range(1, jax.device_count() + 1) if config.train.meta_batch % n == 0)
@@ -201,13 +234,19 @@ def keep_every(config: ConfigDict) -> int:
     """
     if config.train.keep_every:
         return config.train.keep_every
-    epochs = -(-config.train.iterations // config.train.epoch_iterations)
+    epochs = max(1, -(-config.train.iterations // config.train.epoch_iterations))
     return -(-epochs // 10) * config.train.epoch_iterations
 
 
-def first_state(setup: Setup) -> TrainState:
-    """The state before the first iteration, on every device of the mesh."""
-    return parallel.put(setup.mesh, init_state(setup.learner, setup.optimiser, setup.seed, setup.images))
+def first_state(setup: Setup, started: Callable[[Any], Any] | None = None) -> TrainState:
+    """The state before the first iteration, on every device of the mesh.
+
+    Args:
+      setup: of the run.
+      started: changes the parameters that the learner's ``init`` drew; None keeps them.
+    """
+    state = init_state(setup.learner, setup.optimiser, setup.seed, setup.images)
+    return parallel.put(setup.mesh, state._replace(params=started(state.params)) if started else state)
 
 
 def abstract_state(

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.training.build import build_learner, num_devices
+from cxgrad_jax.pretraining import AUGMENTATIONS
+from cxgrad_jax.training.build import build_learner, is_pretraining, num_devices
 from cxgrad_jax.training.config import (
     ConfigDict,
     base_config,
@@ -16,6 +17,7 @@ from cxgrad_jax.training.config import (
     fields,
     learner_config,
     model_config,
+    pretraining_stage,
     value_at,
 )  # fmt: skip
 
@@ -33,7 +35,7 @@ def check(config: ConfigDict) -> None:
     _choice(config, "train.task_reduction", ("mean", "sum"))
     _at_least(config, "episode.way", 2)
     for field in (
-        "data.image_size", "episode.shot", "episode.query", "train.iterations", "train.epoch_iterations",
+        "data.image_size", "episode.shot", "episode.query", "train.epoch_iterations",
         "train.meta_batch", "evaluation.episodes", "evaluation.val_episodes", "evaluation.ensemble",
     ):  # fmt: skip
         _at_least(config, field, 1)
@@ -42,6 +44,7 @@ def check(config: ConfigDict) -> None:
         "parallel.num_devices", "parallel.tasks_per_chunk",
     ):  # fmt: skip
         _at_least(config, field, 0)
+    _at_least(config, "train.iterations", 0 if config.train.start_from else 1)
     if config.train.keep_every % config.train.epoch_iterations:
         raise UserError(
             f"train.keep_every is {config.train.keep_every}; expected a multiple of train.epoch_iterations "
@@ -53,6 +56,8 @@ def check(config: ConfigDict) -> None:
     for field in ("train.learning_rate", "train.decay_factor"):
         if not value_at(config, field) > 0:
             raise UserError(f"{field} is {value_at(config, field)}; expected a positive number")
+    if is_pretraining(config):
+        _check_pretraining(config)
     try:
         learner = build_learner(config)
     except UserError as error:
@@ -63,6 +68,25 @@ def check(config: ConfigDict) -> None:
         jax.eval_shape(lambda images: learner.init(jax.random.key(0), images), images)
     except UserError as error:
         raise UserError(f"data.image_size is {size}: {error}") from None
+
+
+def _check_pretraining(config: ConfigDict) -> None:
+    _choice(config, "pretrain.augmentation", AUGMENTATIONS)
+    for field in ("pretrain.num_classes", "pretrain.batch_size"):
+        _at_least(config, field, 2)
+    for field in ("pretrain.momentum", "pretrain.weight_decay"):
+        if not 0 <= value_at(config, field) < 1:
+            raise UserError(f"{field} is {value_at(config, field)}; expected a number from 0 on, less than 1")
+    if not config.pretrain.drop_factor > 0:
+        raise UserError(f"pretrain.drop_factor is {config.pretrain.drop_factor}; expected a positive number")
+    if any(iteration < 1 for iteration in config.pretrain.drop_at):
+        raise UserError(f"pretrain.drop_at is {config.pretrain.drop_at}; expected iterations, from 1 on")
+    if config.learner.get("query_statistics") != "running":
+        given = config.learner.get("query_statistics", "absent")
+        raise UserError(
+            f"learner.query_statistics is {given!r}; expected 'running', since running averages judge a pre-training, "
+            "and a learner that has them, such as classifier_baseline"
+        )
 
 
 def _section(config: ConfigDict, message: str) -> str:
@@ -124,6 +148,8 @@ def expected_fields(config: ConfigDict) -> ConfigDict:
         if not isinstance(config.get(section), ConfigDict) or not isinstance(config[section].get("name"), str):
             raise UserError(f"{section} is missing; expected what training.config.{section}_config(NAME) gives")
         expected[section] = make(config[section].name)
+    if is_pretraining(config):
+        expected.pretrain = pretraining_stage()
     return expected
 
 

@@ -48,6 +48,7 @@ def base_config() -> ConfigDict:
     config.train.task_reduction = "mean"  # of the gradients over tasks; "sum" in the paper's text
     config.train.iterations_per_dispatch = 0  # 0: 5 on a CPU, 50 on an accelerator, or the next divisor below
     config.train.keep_every = 0  # iterations between checkpoints kept for analyses over training; 0: about ten in all
+    config.train.start_from = ""  # the folder of a run whose body the parameters start from; empty: from scratch
     config.train.tensorboard = False  # writes TensorBoard events beside metrics.jsonl
 
     config.evaluation = ConfigDict()
@@ -60,6 +61,55 @@ def base_config() -> ConfigDict:
     config.parallel = ConfigDict()
     config.parallel.num_devices = 0  # 0: all; on a CPU as many cores as divide the tasks
     config.parallel.tasks_per_chunk = 0  # tasks of a device vectorised at once; 0: 1 on a CPU, all on an accelerator
+    return config
+
+
+def pretrain_config() -> ConfigDict:
+    """Supervised pre-training as RFS has it on CIFAR-FS: Conv-4, 90 passes over the training images.
+
+    Few-shot episodes judge it as Classifier-Baseline does, by running averages. Fields of episodes in training
+    (``train.meta_batch``, ``train.task_reduction``, ``train.decay_every``, ``train.gradient_clamp``) have no meaning.
+    """
+    config = base_config()
+    config.learner = learner_config("classifier_baseline", query_statistics="running")
+    config.data.name = "cifar_fs"
+    config.data.image_size = 32
+    config.train.iterations = 54_000
+    config.train.epoch_iterations = 600
+    config.train.meta_batch = 1
+    config.train.learning_rate = 0.05
+    config.evaluation.ensemble = 1
+    config.pretrain = pretraining_stage()
+    return config
+
+
+def pretrain_glyphs_config() -> ConfigDict:
+    """A small pre-training on the glyphs that every machine can draw, minutes on a CPU."""
+    config = pretrain_config()
+    config.model.features = 32
+    config.data.name = "glyphs"
+    config.data.image_size = 28
+    config.train.iterations = 2_000
+    config.train.epoch_iterations = 400
+    config.evaluation.val_episodes = 100
+    config.pretrain.num_classes = 182
+    config.pretrain.augmentation = "none"  # a mirrored glyph is another glyph
+    config.pretrain.drop_at = (1_200, 1_600)
+    return config
+
+
+def pretraining_stage() -> ConfigDict:
+    """The fields ``pretrain.…``, which make a run a pre-training."""
+    config = ConfigDict()
+    config.num_classes = 64  # outputs of the classifier's head, at least the training classes
+    config.batch_size = 64  # images an iteration
+    config.augmentation = (
+        "crop_colour"  # "none", "crop" (and mirror), or "crop_colour": brightness, contrast, saturation
+    )
+    config.momentum = 0.9  # of SGD
+    config.weight_decay = 5e-4
+    config.drop_at = (27_000, 36_000, 45_000)  # iterations after which the learning rate is multiplied by drop_factor
+    config.drop_factor = 0.1
     return config
 
 

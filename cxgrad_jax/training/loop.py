@@ -60,10 +60,21 @@ def run_loop(
         if board:
             board.write(iteration, split, numbers)
 
+    def validate() -> None:
+        logits = setup.val_logits(state.params)
+        found = evaluation_of(logits, setup.query_labels)
+        loss = mean_cross_entropy(logits, setup.query_labels)
+        record("val", {"loss": loss, "accuracy": found.accuracy, "ci95_tasks": found.ci95})
+        if writer:
+            bar.write(f"iteration {iteration}: validation accuracy {100 * found.accuracy:.2f} %")
+        checkpoints.save(iteration, state, found.accuracy)
+
     bar = tqdm(
         total=setup.iterations, initial=iteration, unit="it", disable=not writer, dynamic_ncols=True, desc="compiling"
     )
     with bar, stop_signals() as stop:
+        if not plan and checkpoints.latest() is None:
+            validate()  # nothing is to be trained: the test takes the start
         for (first, length), arrays in zip(plan, setup.source.arrays(plan), strict=True):
             state, metrics = program(length)(state, arrays)
             metrics = jax.device_get(metrics)
@@ -80,13 +91,7 @@ def run_loop(
             )
             record("train", numbers)
             if iteration % setup.epoch_iterations == 0 or iteration == setup.iterations:
-                logits = setup.val_logits(state.params)
-                found = evaluation_of(logits, setup.query_labels)
-                loss = mean_cross_entropy(logits, setup.query_labels)
-                record("val", {"loss": loss, "accuracy": found.accuracy, "ci95_tasks": found.ci95})
-                if writer:
-                    bar.write(f"iteration {iteration}: validation accuracy {100 * found.accuracy:.2f} %")
-                checkpoints.save(iteration, state, found.accuracy)
+                validate()
             if stop():
                 if checkpoints.latest() != iteration:
                     checkpoints.save(iteration, state)

@@ -1,5 +1,6 @@
-"""Where the episodes of training come from: drawn on the device, or on the host one dispatch ahead."""
+"""Where training data come from: episodes drawn on the device or on the host, and batches of a pre-training."""
 
+import functools
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -11,7 +12,10 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from cxgrad_jax import parallel
+from cxgrad_jax.data import ImageStore
 from cxgrad_jax.episodes import Episode, Sampler, draw_on_device, largest_class
+from cxgrad_jax.keys import purpose_key
+from cxgrad_jax.pretraining import Batch, augmented
 
 
 class Source(NamedTuple):
@@ -65,16 +69,54 @@ def host_source(sampler: Sampler, meta_batch: int, mesh: Mesh) -> Source:
         indices = (np.arange(first, first + length)[:, None] * meta_batch + positions).reshape(-1)
         return jax.tree.map(lambda x: x.reshape(length, len(positions), *x.shape[1:]), sampler.batch(indices))
 
-    def arrays(dispatches):
-        dispatches = iter(dispatches)
-        with ThreadPoolExecutor(1) as pool:
-            upcoming = [pool.submit(episodes_of, dispatch) for dispatch in _first(dispatches)]
-            while upcoming:
-                episodes = upcoming.pop().result()
-                upcoming = [pool.submit(episodes_of, dispatch) for dispatch in _first(dispatches)]
-                yield parallel.put(mesh, episodes, spec)
+    return Source(draw, spec, lambda dispatches: _one_ahead(episodes_of, dispatches, mesh, spec))
 
-    return Source(draw, spec, arrays)
+
+def batch_source(store: ImageStore, batch_size: int, augmentation: str, seed: int, mesh: Mesh) -> Source:
+    """Batches of labelled images for pre-training, gathered on the host one dispatch ahead, augmented on the device.
+
+    Each pass over the images has an order of its own; a last part that fills no batch is left out. The batch of an
+    iteration is a pure function of the seed and the iteration, and so is its augmentation.
+    """
+    per_pass = len(store.images) // batch_size
+    labels = np.repeat(np.arange(len(store.class_names), dtype=np.int32), np.diff(store.offsets))
+    cpu = jax.local_devices(backend="cpu")[0]
+
+    @functools.lru_cache(maxsize=2)
+    def order(number):
+        with jax.default_device(cpu):
+            key = jax.random.fold_in(purpose_key(seed, "pretraining/order"), number)
+            return np.asarray(jax.random.permutation(key, len(store.images)))
+
+    def batch_of(iteration):
+        first = iteration % per_pass * batch_size
+        chosen = np.sort(order(iteration // per_pass)[first : first + batch_size])  # a memory map likes them sorted
+        return Batch(np.asarray(store.images[chosen]), labels[chosen])
+
+    def batches_of(dispatch):
+        first, length = dispatch
+        return jax.tree.map(lambda *x: np.stack(x)[:, None], *(batch_of(first + i) for i in range(length)))
+
+    def draw(arrays, iteration, i):
+        batch = jax.tree.map(lambda x: x[i], arrays)
+        key = jax.random.fold_in(purpose_key(seed, "pretraining/augmentation"), iteration)
+        return batch._replace(images=augmented(key, batch.images[0], augmentation)[None])
+
+    spec = P(None, parallel.TASK_AXIS)
+    return Source(draw, spec, lambda dispatches: _one_ahead(batches_of, dispatches, mesh, spec))
+
+
+def _one_ahead(
+    make: Callable[[tuple[int, int]], Any], dispatches: Iterable[tuple[int, int]], mesh: Mesh, spec: P
+) -> Generator[Any, None, None]:
+    """What ``make`` gives for each dispatch, on the mesh; the next is made while the device works on the one before."""
+    dispatches = iter(dispatches)
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = [pool.submit(make, dispatch) for dispatch in _first(dispatches)]
+        while upcoming:
+            made = upcoming.pop().result()
+            upcoming = [pool.submit(make, dispatch) for dispatch in _first(dispatches)]
+            yield parallel.put(mesh, made, spec)
 
 
 def _first(items: Iterator[Any]) -> list[Any]:

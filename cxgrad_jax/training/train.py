@@ -1,5 +1,6 @@
 """``--mode=train``: claims the folder, trains or resumes, tests, and writes the results."""
 
+import functools
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ from cxgrad_jax.training.checks import check_parallel
 from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.loop import run_loop
 from cxgrad_jax.training.metrics_file import MetricsFile
+from cxgrad_jax.training.starting import start_run, started
 from cxgrad_jax.training.tensorboard import Board
 from cxgrad_jax.training.testing import announce, test_run
 
@@ -48,13 +50,16 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     channels = {split: store.images.shape[-1] for split, store in stores.items()}
     if len(set(channels.values())) > 1:
         raise UserError(f"evaluation.data is {config.evaluation.data!r}, whose images have other channels: {channels}")
+    setup, start = build(config, stores), None
+    if config.train.start_from and not any((workdir / "checkpoints").glob("*/")):  # a resumed run has started
+        start = functools.partial(started, run=start_run(config), config=config, images=setup.images)
+        jax.eval_shape(lambda: start(setup.learner.init(jax.random.key(0), setup.images)))  # refuses other shapes
     with folder.locked(workdir):
         folder.claim(config, workdir)
-        setup = build(config, stores)
         checkpoints = Checkpoints(workdir, config.evaluation.ensemble, keep_every=keep_every(config))
         resumed = checkpoints.latest()
         if resumed is None:
-            state = first_state(setup)
+            state = first_state(setup, start)
         else:
             like = abstract_state(setup.learner, setup.optimiser, setup.images, setup.mesh)
             state = checkpoints.restore(resumed, like)

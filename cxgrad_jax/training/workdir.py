@@ -49,8 +49,9 @@ def read_config(workdir: Path, named: Iterable[str] = ()) -> ConfigDict:
                     f"{path} names {section}.name {name!r}, and reading it would run that module; if you trust it, "
                     f"name it too: --config.{section}.name={name}"
                 )
-            for field, value in saved[section].items():
-                saved[section][field] = tuple(value) if isinstance(value, list) else value
+        for section in saved.values():
+            if isinstance(section, dict):
+                section.update({field: tuple(value) for field, value in section.items() if isinstance(value, list)})
         config = ConfigDict(saved)
         for section, defaults in expected_fields(config).items():
             if isinstance(defaults, ConfigDict):

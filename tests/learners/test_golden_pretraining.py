@@ -1,0 +1,38 @@
+"""Supervised pre-training against Meta-Baseline's first stage, in float64."""
+
+import jax
+import optax
+from golden_files import Comparison, averages, load, tensors
+from test_golden import double_precision  # noqa: F401
+from test_golden_cosine import backbone, images_of
+
+import cxgrad_jax as cx
+from cxgrad_jax.learners import by_path, merge, with_running_averages
+from cxgrad_jax.pretraining import Batch, pretraining, pretraining_sgd
+
+
+def test_a_pretraining_agrees_with_the_official_code_in_float64():
+    golden, settings = load("classifier_baseline")
+    outer, comparison = settings["outer"], Comparison()
+    model = backbone(settings, settings["way"])
+    few_shot = cx.learners.classifier_baseline(model, query_statistics="running")
+    learner = pretraining(few_shot, model, settings["n_classes"])
+    optimiser = with_running_averages(
+        pretraining_sgd(outer["lr"], outer["momentum"], outer["weight_decay"], drop_at=(), drop_factor=0.1)
+    )
+    params = merge(tensors(golden, "param", "baseline"))
+    params["statistics"] = {"model": averages(golden, "buffer", "baseline")}
+    state = optimiser.init(params)
+
+    for prefix in (f"iter{i}" for i in range(settings["iterations"])):
+        batch = Batch(images_of(golden[f"{prefix}/x"]), golden[f"{prefix}/y"])
+        (value, _), gradient = jax.jit(jax.value_and_grad(learner.loss, has_aux=True))(params, batch)
+        comparison.record("loss", value, golden[f"{prefix}/loss"])
+        updates, state = optimiser.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        ours = by_path(params)
+        for path, values in tensors(golden, f"{prefix}/param_after", "baseline").items():
+            comparison.record("parameters", ours[path], values)
+        moved = averages(golden, f"{prefix}/buffer_after", "baseline")
+        jax.tree.map(lambda a, b: comparison.record("averages", a, b), params["statistics"]["model"], moved)
+    comparison.verdict("pretraining")

@@ -1,0 +1,88 @@
+"""Pre-training: augmentation, the loss, and what of one set of parameters goes into another."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import SIZE, WAY, make_episode
+
+import cxgrad_jax as cx
+from cxgrad_jax.learners import by_path
+from cxgrad_jax.pretraining import Batch, augmented, pretraining, with_body_of
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (12, SIZE, SIZE, 3), np.uint8)
+MODEL = cx.models.Conv4(num_classes=WAY, features=4)
+
+
+def pretrained(num_classes=7):
+    learner = cx.learners.classifier_baseline(MODEL, query_statistics="running")
+    learner = pretraining(learner, MODEL, num_classes)
+    return learner, learner.init(jax.random.key(1), IMAGES[:2])
+
+
+@pytest.mark.parametrize("augmentation", ["none", "crop", "crop_colour"])
+def test_an_augmented_image_depends_on_itself_and_the_key_alone(augmentation):
+    key = jax.random.key(0)
+    ours = augmented(key, IMAGES, augmentation)
+    assert ours.shape == IMAGES.shape and ours.dtype == jnp.float32
+    assert 0 <= ours.min() and ours.max() <= 1
+    np.testing.assert_array_equal(ours, augmented(key, IMAGES, augmentation))
+    others = np.concatenate([IMAGES[:1], 255 - IMAGES[1:]])
+    np.testing.assert_array_equal(augmented(key, others, augmentation)[0], ours[0])
+    if augmentation != "none":
+        assert not np.array_equal(ours, augmented(jax.random.key(1), IMAGES, augmentation))
+
+
+def test_a_crop_is_a_part_of_the_image_mirrored_or_not():
+    (image,) = augmented(jax.random.key(3), IMAGES[:1], "crop")
+    margin = SIZE // 8
+    padded = np.pad(IMAGES[0] / 255, ((margin, margin), (margin, margin), (0, 0)))
+    parts = [padded[i : i + SIZE, j : j + SIZE] for i in range(2 * margin + 1) for j in range(2 * margin + 1)]
+    assert any(np.allclose(image, each, atol=1e-6) for part in parts for each in (part, part[:, ::-1]))
+
+
+def test_grey_images_are_cropped_and_recoloured_too():
+    assert augmented(jax.random.key(0), IMAGES[..., :1], "crop_colour").shape == (12, SIZE, SIZE, 1)
+
+
+def test_the_loss_is_that_of_a_classifier_of_all_classes():
+    learner, params = pretrained()
+    labels = np.arange(12) % 7
+    value, metrics = learner.loss(params, Batch(IMAGES, labels))
+    logits = cx.learners.apply_model(MODEL.clone(num_classes=7), params["model"], IMAGES)
+    np.testing.assert_allclose(value, cx.learners.cross_entropy(logits, labels), rtol=1e-6)
+    assert metrics["accuracy"] == cx.learners.accuracy(logits, labels)
+
+
+def test_the_body_is_judged_in_episodes_by_running_averages():
+    learner, params = pretrained()
+    episode = make_episode()
+    adapted = learner.adapt(params, episode.support_images, episode.support_labels)
+    logits = learner.predict(params, adapted, episode.query_images)
+    alone = learner.predict(params, adapted, episode.query_images[:1])
+    np.testing.assert_allclose(alone[0], logits[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["maml", "cxgrad", "proto_net", "rfs"])
+def test_a_learner_starts_from_the_body_and_keeps_its_own(name):
+    _, trained = pretrained()
+    learner = getattr(cx.learners, name)(MODEL)
+    params = learner.init(jax.random.key(0), IMAGES[:2])
+    started = with_body_of(params, trained, MODEL, IMAGES[:2], "x")
+    assert jax.tree.structure(started) == jax.tree.structure(params)
+    theirs, before = by_path(trained["model"]), by_path(params["model"])
+    for path, values in by_path(started["model"]).items():
+        np.testing.assert_array_equal(values, before[path] if path.startswith("head/") else theirs[path])
+    assert all(started[part] is params[part] for part in params if part != "model")
+
+
+def test_what_does_not_fit_is_refused():
+    _, trained = pretrained()
+    wide = cx.models.Conv4(num_classes=WAY, features=5)
+    params = cx.learners.maml(wide).init(jax.random.key(0), IMAGES[:2])
+    message = r"x: block_0/conv/kernel has shape \[3, 3, 3, 4\], and shape \[3, 3, 3, 5\]"
+    with pytest.raises(cx.UserError, match=message):
+        with_body_of(params, trained, wide, IMAGES[:2], "x")
+    running = cx.learners.proto_net(MODEL, query_statistics="running").init(jax.random.key(0), IMAGES[:2])
+    with pytest.raises(cx.UserError, match="no running averages"):
+        with_body_of(running, {"model": trained["model"]}, MODEL, IMAGES[:2], "x")
