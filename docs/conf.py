@@ -16,7 +16,7 @@ import cxgrad_jax
 from cxgrad_jax.training import config
 
 ROOT = Path(__file__).parents[1]
-PUBLIC = ("", ".analysis", ".data", ".interop", ".learners", ".models", ".runtime")  # below cxgrad_jax
+PUBLIC = ("", ".analysis", ".data", ".interop", ".learners", ".models", ".pretraining", ".runtime")  # below cxgrad_jax
 
 project, author = "cxgrad_jax", "The cxgrad_jax authors"
 release = version = cxgrad_jax.__version__
@@ -88,7 +88,9 @@ def write_fields() -> None:
         }
     lines = (ROOT / "cxgrad_jax" / "training" / "config.py").read_text(encoding="utf-8").splitlines()
     text = ["| field | default | meaning |", "|---|---|---|"]
-    for function, prefix in ((config.base_config, ""), (config.analysis_config, "analysis.")):
+    for function, prefix in (
+        (config.base_config, ""), (config.pretraining_stage, "pretrain."), (config.analysis_config, "analysis."),
+    ):  # fmt: skip
         source, first = inspect.getsourcelines(function)
         values = config.fields(function(), prefix)
         for number in range(first, first + len(source)):
