@@ -72,14 +72,14 @@ def running_statistics(
     return params.get(STATISTICS, {})
 
 
-def averaging_term(old: Statistics, new: Statistics) -> jax.Array:
+def averaging_term(old: Statistics, new: Statistics) -> jax.Array | int:
     """Zero, whose gradient with respect to ``old`` is ``old - new``; a loss adds it."""
 
     def term(old, new):
         constant = jax.lax.stop_gradient(old)
         return jnp.sum((old - constant) * (constant - jax.lax.stop_gradient(new)))
 
-    return sum(jax.tree.leaves(jax.tree.map(term, old, new)), jnp.zeros(()))
+    return sum(jax.tree.leaves(jax.tree.map(term, old, new)), start=0)
 
 
 def with_running_averages(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
