@@ -23,6 +23,7 @@ def benchmark(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
     [
         ("versus_official", ["--official", "nowhere"], "nowhere is no clone of shlee625/CxGrad"),
         ("versus_official", ["--official", "nowhere", "--setting", "mini"], "invalid choice: 'mini'"),
+        ("what_a_prediction_sees", ["--learners", "nobody"], "invalid choice: 'nobody'"),
         ("precision", ["--data", "moon"], "unknown data set 'moon'"),
         ("scaling", ["--out", "no/such/folder/x.json"], "folder no/such/folder does not exist"),
         ("profile", ["--out", "no/such/folder/x.json"], "folder no/such/folder does not exist"),
