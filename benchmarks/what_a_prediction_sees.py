@@ -1,6 +1,6 @@
 """What the other images of a batch do for a prediction: one image at a time, one class at a time, all together.
 
-    python -m benchmarks.what_a_prediction_sees --iterations 150 --episodes 100
+    python -m benchmarks.what_a_prediction_sees --iterations 150 --episodes 100 --first_order
 
 Every learner is trained and tested with each ``query_statistics`` that it takes, on the glyphs (5-way 1-shot, 15 query
 images a class). The test adapts once an episode and predicts its query images in batches of three kinds. Prints a table
@@ -8,6 +8,7 @@ in Markdown.
 """
 
 import argparse
+import inspect
 import sys
 from typing import Any
 
@@ -31,6 +32,7 @@ def main(flags: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="what_a_prediction_sees", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--learners", nargs="+", default=cx.learners.NAMES, choices=cx.learners.NAMES, metavar="NAME")
     parser.add_argument("--iterations", type=int, default=150, help="outer iterations of training (default 150)")
+    parser.add_argument("--first_order", action="store_true", help="of the learners that have it, which is quicker")
     parser.add_argument("--tasks", type=int, default=2, help="of an iteration (default 2)")
     parser.add_argument("--features", type=int, default=16, help="filters of Conv-4 (default 16)")
     parser.add_argument("--episodes", type=int, default=100, help="of the test (default 100)")
@@ -39,8 +41,11 @@ def main(flags: list[str]) -> None:
     lines: list[tuple[str, ...]] = [("learner", "query statistics", *BATCHES)]
     for name in arguments.learners:
         for mode in MODES:
+            factory = getattr(cx.learners, name)
+            quick = arguments.first_order and "first_order" in inspect.signature(factory).parameters
+            keywords: dict[str, Any] = {"query_statistics": mode, **({"first_order": True} if quick else {})}
             try:
-                learner = getattr(cx.learners, name)(cx.models.Conv4(5, arguments.features), query_statistics=mode)
+                learner = factory(cx.models.Conv4(5, arguments.features), **keywords)
             except cx.UserError as error:
                 print(f"{name}, {mode}: {error}", file=sys.stderr)
                 continue

@@ -17,7 +17,16 @@ def strict():
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.float64])
 @pytest.mark.parametrize("name", cx.learners.NAMES)
 def test_no_learner_promotes_implicitly(name, dtype):
-    learner = getattr(cx.learners, name)(cx.models.Conv4(num_classes=WAY, features=4))
+    check(getattr(cx.learners, name)(cx.models.Conv4(num_classes=WAY, features=4)), dtype)
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.float64])
+@pytest.mark.parametrize("name", ["proto_net", "matching_net", "relation_net"])
+def test_nor_with_running_averages(name, dtype):
+    check(getattr(cx.learners, name)(cx.models.Conv4(WAY, features=4), query_statistics="running"), dtype)
+
+
+def check(learner, dtype):
     with jax.enable_x64(dtype == jnp.float64):
         episode = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, dtype if x.ndim == 4 else jnp.int32), make_episode()
