@@ -86,9 +86,17 @@ def at_own_statistics(learner: MetaLearner, adapted: Any, state: Any, support_im
     """``state``, a task with other parameters, with the support set's statistics at these.
 
     Only where ``adapted``, the task that it was made of, keeps any; otherwise query images are normalised by their own.
+
+    Raises:
+      UserError: the learner keeps running averages instead, which its inner loop has moved.
     """
     if not adapted.statistics:
         return state
+    if learner.spec.get("hyper_parameters", {}).get("query_statistics") == "running":
+        raise UserError(
+            "query_statistics is 'running', and the inner loop has moved the running averages; ask with 'query' or "
+            "'support' what the parameters before its last step are worth"
+        )
     return state._replace(statistics=batch_statistics(model_of(learner), state.model, support_images))
 
 

@@ -22,6 +22,7 @@ from cxgrad_jax.report.runs import check_alike, open_run
 from cxgrad_jax.report.study import Study
 from cxgrad_jax.training import build
 from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.testing import batch_norm
 from cxgrad_jax.training.workdir import check_same_run
 
 
@@ -107,6 +108,7 @@ def introduction(study: Study) -> list[str]:
     for run in study.runs:
         told.append(
             f"{run.name}: {run.config.learner.name} on {run.config.model.name}, checkpoint {run.best}; trained for "
-            f"{run.iterations[-1]} iterations of {run.config.train.meta_batch} tasks."
+            f"{run.iterations[-1]} iterations of {run.config.train.meta_batch} tasks. Batch normalisation: "
+            f"{batch_norm(run.config)}."
         )
     return told

@@ -194,3 +194,10 @@ def test_they_are_saved_and_loaded(tmp_path):
     again, read = cx.load(tmp_path / "x.safetensors")
     assert again.spec == learner.spec
     assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b), params, read))
+
+
+def test_a_description_tells_them_from_parameters():
+    learner = build("proto_net", "conv4", "running")
+    params = learner.init(jax.random.key(0), EPISODE.support_images)
+    lines = cx.learners.describe(learner, params, images=EPISODE.support_images).splitlines()
+    assert any(line.startswith("statistics/model/block_0/norm/mean") and "running average" in line for line in lines)
