@@ -3,6 +3,14 @@
 To add one, write a module with ``sections(study) -> list[Section]`` and name it here.
 """
 
-from cxgrad_jax.report.figures import accuracy, conditioning, embeddings, gradient_norms, landscape, similarity
+from cxgrad_jax.report.figures import (
+    accuracy,
+    calibration,
+    conditioning,
+    embeddings,
+    gradient_norms,
+    landscape,
+    similarity,
+)
 
-FIGURES = (accuracy, gradient_norms, similarity, embeddings, landscape, conditioning)
+FIGURES = (accuracy, calibration, gradient_norms, similarity, embeddings, landscape, conditioning)
