@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -27,7 +28,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import logging
 
 from benchmarks import doors
 from benchmarks.doors import Call, Place
@@ -37,6 +37,8 @@ from cxgrad_jax import UserError
 from cxgrad_jax.training import checkpoints
 
 SECONDS = 10  # more is a hang
+START = 50  # seconds more for a process: imports and compilation, on a busy machine
+DAMAGED = ("config.json", "results.json", "checkpoints/1/metrics/metrics", "checkpoints/2/metrics/metrics")
 LONGEST_LINE = 2000
 
 # By name: the door, and its share of the inputs.
@@ -125,8 +127,8 @@ def put_back(place: Place) -> None:
 
 
 def fuzz(place: Place, inputs: int, seed: int, only: Mapping[str, list[int]] | None = None) -> Iterator[Any]:
-    """Gives ``inputs`` to all doors in this process; yields the name of a door and the ``Counter`` of its outcomes, then
-    its ``Fault``s, door by door.
+    """Gives inputs to all doors in this process; yields, door by door, its name, the ``Counter`` of its outcomes, its
+    ``Fault``s and the seconds.
 
     Args:
       place: what is damaged.
@@ -165,64 +167,61 @@ def patience() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps warnings, the log and progress bars off this program's own output."""
-    handler = logging.get_absl_handler().python_handler
-    stream = handler.stream
-    with open(os.devnull, "w") as nowhere, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        handler.stream = nowhere
-        try:
+    """Keeps warnings and the log off this program's own output."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
-        finally:
-            handler.stream = stream
+    finally:
+        logging.disable(disabled)
 
 
 def processes(place: Place, count: int, seed: int) -> tuple[Counter, list[Fault]]:
-    """Runs ``count`` changed command lines, damaged configurations among them, in processes of their own, two at once."""
-    commands = []
-    for number in range(count):
-        rng = np.random.default_rng((seed, len(DOORS), number))
-        folder = place.folder.parent / "processes" / str(number)
-        (folder / "folder").mkdir(parents=True)
-        mine = Place(place.data, place.run, folder / "copy", folder / "folder")
-        shutil.copytree(place.run, mine.copy)
-        if number % 3 == 0:  # tests a run, with its data, though its files are damaged
-            names = ("config.json", "metrics.jsonl", "results.json", "checkpoints/2/metrics/metrics", ".lock")
-            path = mine.copy / names[rng.integers(0, len(names))]
-            if path.is_file() and path.name != ".lock" and path.name != "metrics.jsonl":
-                path.write_bytes(of_json_file(rng, path.read_bytes()))
+    """Runs ``count`` command lines in processes of their own, two at once: with other flags, or, every third, the test
+    of a run one of whose files is damaged.
+    """
+    root = place.folder.parent / "processes"
+
+    def outcome_of(number: int) -> tuple[str, list[str]]:
+        rng, folder = np.random.default_rng((seed, len(DOORS), number)), root / str(number)
+        mine = doors.place_of(folder, place.data, place.run)
+        if number % 3 == 0:
+            path = mine.copy / DAMAGED[rng.integers(0, len(DAMAGED))]
+            path.write_bytes(of_json_file(rng, path.read_bytes()))
             words = ["cxgrad_jax.main", f"--workdir={mine.copy}", "--mode=evaluate"]
         else:
-            program, arguments = doors.command_line(rng, mine)
+            program, arguments = doors.command_line(rng, mine, folder)
             module = "data_prep" if program is doors.prepare else program.__module__
             words = [module, *(argument for argument in arguments if argument != "--download")]
-        commands.append((number, words, folder))
+        return _process(words, folder), words
+
     with ThreadPoolExecutor(2) as pool:
-        outcomes = list(pool.map(_process, commands))
+        outcomes = list(pool.map(outcome_of, range(count)))
+    counts = Counter(outcome if outcome in ("success", "refusal") else "fault" for outcome, _ in outcomes)
     faults = [
         Fault("processes", number, f"{words}: {outcome}")
-        for (number, words, _), outcome in zip(commands, outcomes, strict=True)
+        for number, (outcome, words) in enumerate(outcomes)
         if outcome not in ("success", "refusal")
     ]
-    counts = Counter(outcome if outcome in ("success", "refusal") else "fault" for outcome in outcomes)
     return counts, faults
 
 
-def _process(command: tuple[int, list[str], Path]) -> str:
-    _, words, folder = command
+def _process(words: list[str], folder: Path) -> str:
+    """What comes out of ``python -m`` and these words."""
     root = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root), "CXGRAD_DATA_DIR": str(folder / "folder" / "file")}
     try:
-        # A start alone takes seconds; a hang is what takes a minute.
         done = subprocess.run(
-            [sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, timeout=6 * SECONDS
+            [sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, timeout=START + SECONDS
         )
     except subprocess.TimeoutExpired:
         return "a hang"
     errors = done.stderr.decode(errors="replace").replace("\r", "\n")
-    if done.returncode == 0 and "Traceback" not in errors:
-        return "success"
-    return _of_status(done.returncode, errors) if "Traceback" not in errors else f"a traceback: {errors[-600:]}"
+    if "Traceback" in errors:
+        return f"a traceback: {errors[-600:]}"
+    return _of_status(done.returncode, errors)
 
 
 def main(flags: list[str]) -> int:

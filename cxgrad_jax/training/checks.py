@@ -21,6 +21,8 @@ from cxgrad_jax.training.config import (
     value_at,
 )  # fmt: skip
 
+LARGEST = 2**31 - 1  # iterations and episodes are counted in int32
+
 
 def check(config: ConfigDict) -> None:
     """Refuses fields, values and combinations that cannot run; needs no data.
@@ -49,6 +51,13 @@ def check(config: ConfigDict) -> None:
         raise UserError(
             f"train.keep_every is {config.train.keep_every}; expected a multiple of train.epoch_iterations "
             f"({config.train.epoch_iterations}), after which checkpoints are made"
+        )
+    for field in ("evaluation.episodes", "evaluation.val_episodes", "data.image_size", "episode.way", "episode.query"):
+        _at_most(config, field, LARGEST)
+    if config.train.iterations * config.train.meta_batch > LARGEST:
+        raise UserError(
+            f"train.iterations is {config.train.iterations} of {config.train.meta_batch} tasks each; expected at most "
+            f"{LARGEST} tasks in all"
         )
     for field in ("seed", "evaluation.seed"):
         if not 0 <= value_at(config, field) < 2**32:
@@ -167,6 +176,12 @@ def _choice(config: ConfigDict, field: str, choices: tuple[str, ...]) -> None:
     value = value_at(config, field)
     if value not in choices:
         raise UserError(f"{field} is {value!r}; expected one of {', '.join(choices)}")
+
+
+def _at_most(config: ConfigDict, field: str, maximum: int) -> None:
+    value = value_at(config, field)
+    if value > maximum:
+        raise UserError(f"{field} is {value}; expected at most {maximum}")
 
 
 def _at_least(config: ConfigDict, field: str, minimum: int) -> None:

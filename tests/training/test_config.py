@@ -290,3 +290,26 @@ def test_as_many_of_four_cores_as_divide_the_tasks(tasks, asked, devices):
     config.train.meta_batch, config.parallel.num_devices = tasks, asked
     assert build.num_devices(config) == devices
     checks.check_parallel(config)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("evaluation.episodes", 2**31), ("evaluation.val_episodes", 10**30), ("data.image_size", 2**63),
+        ("episode.way", 2**31), ("episode.query", 2**31),
+    ],
+)  # fmt: skip
+def test_numbers_that_int32_cannot_count_are_refused(field, value):
+    config = base_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=f"{field} is {value}; expected at most 2147483647"):
+        checks.check(config)
+
+
+def test_more_training_episodes_than_int32_counts_are_refused():
+    config = base_config()
+    config.train.iterations = 2**31 // 4
+    with pytest.raises(UserError, match=r"train.iterations is 536870912 of 4 tasks each; expected at most 2147483647"):
+        checks.check(config)
+    config.train.iterations -= 1
+    checks.check(config)
