@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,12 +86,13 @@ def test_mutations_follow_from_their_generator_and_change_what_they_get(fuzz):
 
     content = {"a": [1, 2.5, {"b": "c"}], "d": None}
     text = json.dumps(content).encode()
-    for mutate, sound in (
+    kinds: list[tuple[Any, Any]] = [
         (mutations.of_bytes, bytes(range(256))),
         (mutations.of_json, content),
         (mutations.of_json_file, text),
         (mutations.of_flags, ["--a=1", "--b=c"]),
-    ):
+    ]
+    for mutate, sound in kinds:
         twice = [[mutate(np.random.default_rng(i), sound) for i in range(20)] for _ in range(2)]
         assert repr(twice[0]) == repr(twice[1])  # nan is in it
         assert sum(repr(each) != repr(sound) for each in twice[0]) >= 15

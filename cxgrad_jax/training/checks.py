@@ -21,7 +21,8 @@ from cxgrad_jax.training.config import (
     value_at,
 )  # fmt: skip
 
-LARGEST = 2**31 - 1  # iterations and episodes are counted in int32
+LARGEST = 2**31 - 1  # arrays and programs count in int32
+SEEDS = ("seed", "evaluation.seed")
 
 
 def check(config: ConfigDict) -> None:
@@ -52,14 +53,15 @@ def check(config: ConfigDict) -> None:
             f"train.keep_every is {config.train.keep_every}; expected a multiple of train.epoch_iterations "
             f"({config.train.epoch_iterations}), after which checkpoints are made"
         )
-    for field in ("evaluation.episodes", "evaluation.val_episodes", "data.image_size", "episode.way", "episode.query"):
-        _at_most(config, field, LARGEST)
+    for field, value in fields(config).items():
+        if isinstance(value, int) and value > LARGEST and field not in SEEDS:
+            raise UserError(f"{field} is {value}; expected at most {LARGEST}")
     if config.train.iterations * config.train.meta_batch > LARGEST:
         raise UserError(
             f"train.iterations is {config.train.iterations} of {config.train.meta_batch} tasks each; expected at most "
             f"{LARGEST} tasks in all"
         )
-    for field in ("seed", "evaluation.seed"):
+    for field in SEEDS:
         if not 0 <= value_at(config, field) < 2**32:
             raise UserError(f"{field} is {value_at(config, field)}; expected 0 to 4294967295")
     for field in ("train.learning_rate", "train.decay_factor"):
@@ -176,12 +178,6 @@ def _choice(config: ConfigDict, field: str, choices: tuple[str, ...]) -> None:
     value = value_at(config, field)
     if value not in choices:
         raise UserError(f"{field} is {value!r}; expected one of {', '.join(choices)}")
-
-
-def _at_most(config: ConfigDict, field: str, maximum: int) -> None:
-    value = value_at(config, field)
-    if value > maximum:
-        raise UserError(f"{field} is {value}; expected at most {maximum}")
 
 
 def _at_least(config: ConfigDict, field: str, minimum: int) -> None:

@@ -296,7 +296,7 @@ def test_as_many_of_four_cores_as_divide_the_tasks(tasks, asked, devices):
     ("field", "value"),
     [
         ("evaluation.episodes", 2**31), ("evaluation.val_episodes", 10**30), ("data.image_size", 2**63),
-        ("episode.way", 2**31), ("episode.query", 2**31),
+        ("episode.way", 2**31), ("learner.num_steps", 2**31), ("model.features", 10**30), ("train.decay_every", 10**30),
     ],
 )  # fmt: skip
 def test_numbers_that_int32_cannot_count_are_refused(field, value):
