@@ -243,7 +243,8 @@ def main(flags: list[str]) -> int:
         here = Path(root, "here", "here")  # where a flag that became a path of its own may write
         here.mkdir(parents=True)
         os.chdir(here)
-        os.environ["CXGRAD_DATA_DIR"] = str(here / "none")
+        (here / "file").write_text("")
+        os.environ["CXGRAD_DATA_DIR"] = str(here / "file")  # not even the glyphs can be prepared there
         with quiet(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             place = doors.make_place(Path(root))
         prepared = time.perf_counter() - start
