@@ -5,6 +5,7 @@ import functools
 import inspect
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -313,3 +314,21 @@ def test_more_training_episodes_than_int32_counts_are_refused():
         checks.check(config)
     config.train.iterations -= 1
     checks.check(config)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("import no_such_package", "importing own_learner gave ModuleNotFoundError: No module named 'no_such_package'"),
+        ("1 / 0", "importing own_learner gave ZeroDivisionError: division by zero"),
+        ("", "own_learner has no f"),
+        (None, "Python finds no module own_learner from here"),
+    ],
+)
+def test_an_error_inside_a_learner_of_the_users_own_is_told(content, words, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_learner", raising=False)
+    if content is not None:
+        (tmp_path / "own_learner.py").write_text(content)
+    with pytest.raises(UserError, match=f"^learner.name is 'own_learner.f'; {words}$"):
+        factories.learner_factory("own_learner.f")
