@@ -37,7 +37,7 @@ from cxgrad_jax import UserError
 from cxgrad_jax.training import checkpoints
 
 SECONDS = 10.0  # of the processor; more is a hang, and so is a wait of six times as long: other work may be in the way
-START = 50  # seconds more for a process: imports and compilation, on a busy machine
+START = 50.0  # seconds of the processor more for a process: imports and compilation
 DAMAGED = ("config.json", "results.json", "checkpoints/1/metrics/metrics", "checkpoints/2/metrics/metrics")
 LONGEST_LINE = 2000
 
