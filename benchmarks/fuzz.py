@@ -214,17 +214,20 @@ def processes(place: Place, count: int, seed: int) -> tuple[Counter, list[Fault]
 def _process(words: list[str], folder: Path) -> str:
     """What comes out of ``python -m`` and these words."""
     root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root), "CXGRAD_DATA_DIR": str(folder / "folder" / "file")}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root),
+        "CXGRAD_DATA_DIR": str(folder / "folder" / "file"),
+        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    limited = ["sh", "-c", 'ulimit -t "$0" && exec "$@"', str(int(START + SECONDS)), sys.executable, "-m", *words]
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", *words],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            timeout=START + 6 * SECONDS,
-        )
+        done = subprocess.run(limited, cwd=folder, env=environment, capture_output=True, timeout=10 * (START + SECONDS))
     except subprocess.TimeoutExpired:
         return "a hang"
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        return "a hang: it used up its time of the processor"
     errors = done.stderr.decode(errors="replace").replace("\r", "\n")
     if "Traceback" in errors:
         return f"a traceback: {errors[-600:]}"
