@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import pickle
 import shutil
 import tarfile
@@ -83,6 +84,7 @@ def make_place(root: Path) -> Place:
 
 def place_of(root: Path, data: Path, run: Path) -> Place:
     """The place of prepared data and a finished run."""
+    root.mkdir(parents=True, exist_ok=True)
     shutil.copytree(run, root / "copy")
     (root / "folder").mkdir()
     return Place(data, run, root / "copy", root / "folder")
@@ -106,11 +108,12 @@ def _pictures() -> dict[str, bytes]:
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     palette = colour.convert("P")
     return {
-        "rgb.png": _file(colour, "PNG", pnginfo=None), "rgba.png": _file(clear, "PNG"), "la.png": _file(clear.convert("LA"), "PNG"),
+        "rgb.png": _file(colour, "PNG"), "rgba.png": _file(clear, "PNG"), "la.png": _file(clear.convert("LA"), "PNG"),
         "p.png": _file(palette, "PNG", transparency=3), "one.png": _file(grey.convert("1"), "PNG"),
         "deep.png": _file(deep, "PNG", transparency=300), "exif.png": _file(colour, "PNG", exif=exif),
         "a.jpg": _file(colour, "JPEG", exif=exif), "cmyk.jpg": _file(colour.convert("CMYK"), "JPEG"),
-        "progressive.jpg": _file(colour, "JPEG", progressive=True), "a.bmp": _file(colour, "BMP"), "p.bmp": _file(palette, "BMP"),
+        "progressive.jpg": _file(colour, "JPEG", progressive=True),
+        "a.bmp": _file(colour, "BMP"), "p.bmp": _file(palette, "BMP"),
         "a.gif": _file(palette, "GIF", save_all=True, append_images=[palette.rotate(90)], transparency=5),
         "a.webp": _file(colour, "WEBP", exif=exif), "clear.webp": _file(clear, "WEBP", lossless=True),
         "a.tif": _file(colour, "TIFF"),
@@ -146,7 +149,8 @@ def _archives() -> dict[str, bytes]:
     tar = tarred.getvalue()
     arrays = {b"data": np.arange(60, dtype=np.uint8).reshape(5, 12), b"fine_labels": [0, 1, 2, 3, 4], b"x": b"y"}
     return {
-        "a.zip": zipped.getvalue(), "a.tar": tar, "a.tar.gz": gzip.compress(tar, mtime=0), "a.tar.bz2": bz2.compress(tar),
+        "a.zip": zipped.getvalue(), "a.tar": tar,
+        "a.tar.gz": gzip.compress(tar, mtime=0), "a.tar.bz2": bz2.compress(tar),
         "a.tar.xz": lzma.compress(tar), "a.pkl": pickle.dumps(arrays, 2), "b.pkl": pickle.dumps(arrays, 4),
     }  # fmt: skip
 
@@ -169,7 +173,8 @@ def archives_prepared(rng: np.random.Generator, place: Place) -> Call:
     where = ["--data_dir", str(place.folder / "data"), "--verbosity", "error"]
     if rng.integers(0, 2):
         name = ("mini_imagenet", "tiered_imagenet", "cifar_fs", "cub", "omniglot")[rng.integers(0, 5)]
-        return lambda path=_damaged_archive(rng, place): data_prep.main([name, "--archive", str(path), *where])
+        path = _damaged_archive(rng, place)
+        return lambda: data_prep.main([name, "--archive", str(path), *where])
     for i, split in enumerate(cx.data.SPLITS):
         folder = place.folder / "images" / split / f"class{i}"
         folder.mkdir(parents=True)
@@ -205,7 +210,7 @@ def prepared_data(rng: np.random.Generator, place: Place) -> Call:
 
 
 def config_json(rng: np.random.Generator, place: Place) -> Call:
-    """``--mode=evaluate`` of a run whose config.json is damaged; where it is read all the same, the data are missing."""
+    """``--mode=evaluate`` of a run whose config.json is damaged. Where it can be read, the data are missing."""
     path = place.copy / "config.json"
     path.write_bytes(of_json_file(rng, path.read_bytes()))
     return lambda: main.run([f"--workdir={place.copy}", "--mode=evaluate", f"--config.data.dir={place.folder}"])
@@ -222,7 +227,7 @@ def metrics_jsonl(rng: np.random.Generator, place: Place) -> Call:
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def read():
-        run = Run("copy", place.copy, *[None] * 6)  # pyright: ignore[reportArgumentType]
+        run = _run(place)
         recorded = accuracy.recorded(run)
         if len(recorded.val[0]):
             _ = (100 * recorded.val[1] - recorded.val[2], 100 * recorded.train[1])
@@ -241,9 +246,14 @@ def results_json(rng: np.random.Generator, place: Place) -> Call:
 
     def read():
         if results_at_hand(place.copy):
-            accuracy.test_line(Run("copy", place.copy, _config(place.run), *[None] * 5))  # pyright: ignore[reportArgumentType]
+            accuracy.test_line(_run(place))
 
     return read
+
+
+def _run(place: Place) -> Run:
+    """The damaged run, with what the figures of accuracies and norms need of it."""
+    return Run("copy", place.copy, _config(place.run), *[None] * 5)  # pyright: ignore[reportArgumentType]
 
 
 @functools.cache
@@ -351,34 +361,35 @@ def configuration_files(rng: np.random.Generator, place: Place) -> Call:
 
 def command_lines(rng: np.random.Generator, place: Place) -> Call:
     """A program with other flags. Where they are right all the same, the data are missing."""
-    run, arguments = command_line(rng, place)
+    run, arguments = command_line(rng, place, Path.cwd())
     return lambda: run(arguments)
 
 
-def command_line(rng: np.random.Generator, place: Place) -> tuple[Callable[[list[str]], int], list[str]]:
-    """A program and its changed flags."""
-    work = f"--workdir={place.folder / 'work'}"
-    some = [f"--config.{field}={value}" for field, value in TINY.items() if rng.integers(0, 3) == 0]
+def command_line(rng: np.random.Generator, place: Place, here: Path) -> tuple[Callable[[list[str]], int], list[str]]:
+    """A program and its changed flags. Paths start from ``here``, so that one cut short is none of this machine's."""
+    folder, copy = (Path(os.path.relpath(path, here)) for path in (place.folder, place.copy))
     (place.folder / "file").write_text("")
-    data = f"--config.data.dir={place.folder / 'file'}"  # not even the glyphs can be prepared there
+    data = f"--config.data.dir={folder / 'file'}"  # not even the glyphs can be prepared there
+    work = f"--workdir={folder / 'work'}"
+    some = [f"--config.{field}={value}" for field, value in TINY.items() if rng.integers(0, 3) == 0]
     choices: list[tuple[Callable[[list[str]], int], list[str]]] = [
-        (main.run, [work, *flags(place.folder / "file")]),
+        (main.run, [work, *flags(folder / "file")]),
         (main.run, [work, "--config=mini_1shot:paper", data, *some]),
         (main.run, [work, "--config=baselines/alfa", data, *some]),
-        (main.run, [f"--workdir={place.copy}", "--mode=evaluate", data, *some]),
-        (main.run, [f"--workdir={place.copy}", "--mode=analyse", "--config.analysis.episodes=2", data]),
+        (main.run, [f"--workdir={copy}", "--mode=evaluate", data, *some]),
+        (main.run, [f"--workdir={copy}", "--mode=analyse", "--config.analysis.episodes=2", data]),
         (compare.run, ["--configs", "mini_1shot", "cxgrad_explicit", work, "--seeds", "2", data, *some]),
         (tables.run, ["1", work, "--seeds", "1", "--preset=paper", data, *some]),
-        (prepare, ["image_folder", f"--source={place.folder}", "--as_name=own", "--image_size=16", f"--data_dir={place.folder}"]),
-        (prepare, ["cub", "--archive", str(place.folder / "x"), f"--data_dir={place.folder}", "--verbosity=error"]),
+        (prepare, ["image_folder", f"--source={folder / 'none'}", "--as_name=own", f"--data_dir={folder}"]),
+        (prepare, ["cub", "--archive", str(folder / "x"), f"--data_dir={folder}", "--verbosity=error"]),
     ]  # fmt: skip
     run, arguments = choices[rng.integers(0, len(choices))]
     return run, of_flags(rng, arguments)
 
 
 def prepare(arguments: list[str]) -> int:
-    # A download would be asked for where a flag became --download.
-    return 2 if "--download" in arguments else data_prep.main(arguments)
+    """``data_prep``, which is never asked to download."""
+    return data_prep.main([argument for argument in arguments if argument != "--download"])
 
 
 def _pick(rng: np.random.Generator, choices: dict[str, bytes]) -> bytes:

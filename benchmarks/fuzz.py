@@ -3,14 +3,15 @@
     python -m benchmarks.fuzz --inputs 2100 --processes 40 --seed 0 --out FILE.json
 
 Every input ends in success or in one line (a ``UserError``; a program's exit status 0 or 2). Anything else is a fault:
-another exception, a message of several lines, another exit status, a traceback of a process, more than ten seconds. It
-is printed with its number, by which ``--door NAME --only NUMBER`` repeats it. The exit status is 1 where there is one.
+another exception, a message of several lines, another exit status, a traceback of a process, a hang. It is printed with
+its number, by which ``--door NAME --only NUMBER`` repeats it. The exit status is 1 where there is one.
 """
 
 import argparse
 import contextlib
 import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -27,7 +28,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import logging
 
 from benchmarks import doors
 from benchmarks.doors import Call, Place
@@ -36,7 +36,9 @@ from benchmarks.mutations import of_json_file
 from cxgrad_jax import UserError
 from cxgrad_jax.training import checkpoints
 
-SECONDS = 10  # more is a hang
+SECONDS = 10.0  # of the processor; more is a hang, and so is a wait of six times as long: other work may be in the way
+START = 50.0  # seconds of the processor more for a process: imports and compilation
+DAMAGED = ("config.json", "results.json", "checkpoints/1/metrics/metrics", "checkpoints/2/metrics/metrics")
 LONGEST_LINE = 2000
 
 # By name: the door, and its share of the inputs.
@@ -78,8 +80,9 @@ def knock(name: str, number: int, seed: int, place: Place) -> str:
     """Gives one input to a door; returns "success" or "refusal", or what came out instead."""
     door = DOORS[name][0]
     call = door(np.random.default_rng((seed, list(DOORS).index(name), number)), place)
-    start, errors = time.perf_counter(), io.StringIO()
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    errors = io.StringIO()
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, 6 * SECONDS)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
             status = call()
@@ -93,9 +96,9 @@ def knock(name: str, number: int, seed: int, place: Place) -> str:
     except Exception:
         outcome = traceback.format_exc()
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
-    seconds = time.perf_counter() - start
-    return outcome if seconds < SECONDS or "hang" in outcome else f"a hang of {seconds:.0f} s, then {outcome}"
+    return outcome
 
 
 def _of_status(status: int, errors: str) -> str:
@@ -125,8 +128,8 @@ def put_back(place: Place) -> None:
 
 
 def fuzz(place: Place, inputs: int, seed: int, only: Mapping[str, list[int]] | None = None) -> Iterator[Any]:
-    """Gives ``inputs`` to all doors in this process; yields the name of a door and the ``Counter`` of its outcomes, then
-    its ``Fault``s, door by door.
+    """Gives inputs to all doors in this process; yields, door by door, its name, the ``Counter`` of its outcomes, its
+    ``Fault``s and the seconds.
 
     Args:
       place: what is damaged.
@@ -150,79 +153,85 @@ def fuzz(place: Place, inputs: int, seed: int, only: Mapping[str, list[int]] | N
 
 @contextlib.contextmanager
 def patience() -> Iterator[None]:
-    """Ends a call in this thread after ``SECONDS``, and waits less for what Orbax's threads say after a failure."""
+    """Ends a call that hangs, and waits less for what Orbax's threads say after a failure."""
 
     def handle(*_):
         raise Hang
 
-    previous, checkpoints.OTHER_THREADS, waited = signal.signal(signal.SIGALRM, handle), 0.02, checkpoints.OTHER_THREADS
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGALRM, signal.SIGPROF)}
+    checkpoints.OTHER_THREADS, waited = 0.02, checkpoints.OTHER_THREADS
     try:
         yield
     finally:
-        signal.signal(signal.SIGALRM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
         checkpoints.OTHER_THREADS = waited
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps warnings, the log and progress bars off this program's own output."""
-    handler = logging.get_absl_handler().python_handler
-    stream = handler.stream
-    with open(os.devnull, "w") as nowhere, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        handler.stream = nowhere
-        try:
+    """Keeps warnings and the log off this program's own output."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
-        finally:
-            handler.stream = stream
+    finally:
+        logging.disable(disabled)
 
 
 def processes(place: Place, count: int, seed: int) -> tuple[Counter, list[Fault]]:
-    """Runs ``count`` changed command lines, damaged configurations among them, in processes of their own, two at once."""
-    commands = []
-    for number in range(count):
-        rng = np.random.default_rng((seed, len(DOORS), number))
-        folder = place.folder.parent / "processes" / str(number)
-        (folder / "folder").mkdir(parents=True)
-        mine = Place(place.data, place.run, folder / "copy", folder / "folder")
-        shutil.copytree(place.run, mine.copy)
-        if number % 3 == 0:  # tests a run, with its data, though its files are damaged
-            names = ("config.json", "metrics.jsonl", "results.json", "checkpoints/2/metrics/metrics", ".lock")
-            path = mine.copy / names[rng.integers(0, len(names))]
-            if path.is_file() and path.name != ".lock" and path.name != "metrics.jsonl":
-                path.write_bytes(of_json_file(rng, path.read_bytes()))
+    """Runs ``count`` command lines in processes of their own, two at once: with other flags, or, every third, the test
+    of a run one of whose files is damaged.
+    """
+    root = place.folder.parent / "processes"
+
+    def outcome_of(number: int) -> tuple[str, list[str]]:
+        rng, folder = np.random.default_rng((seed, len(DOORS), number)), root / str(number)
+        mine = doors.place_of(folder, place.data, place.run)
+        if number % 3 == 0:
+            path = mine.copy / DAMAGED[rng.integers(0, len(DAMAGED))]
+            path.write_bytes(of_json_file(rng, path.read_bytes()))
             words = ["cxgrad_jax.main", f"--workdir={mine.copy}", "--mode=evaluate"]
         else:
-            program, arguments = doors.command_line(rng, mine)
+            program, arguments = doors.command_line(rng, mine, folder)
             module = "data_prep" if program is doors.prepare else program.__module__
             words = [module, *(argument for argument in arguments if argument != "--download")]
-        commands.append((number, words, folder))
+        return _process(words, folder), words
+
     with ThreadPoolExecutor(2) as pool:
-        outcomes = list(pool.map(_process, commands))
+        outcomes = list(pool.map(outcome_of, range(count)))
+    counts = Counter(outcome if outcome in ("success", "refusal") else "fault" for outcome, _ in outcomes)
     faults = [
         Fault("processes", number, f"{words}: {outcome}")
-        for (number, words, _), outcome in zip(commands, outcomes, strict=True)
+        for number, (outcome, words) in enumerate(outcomes)
         if outcome not in ("success", "refusal")
     ]
-    counts = Counter(outcome if outcome in ("success", "refusal") else "fault" for outcome in outcomes)
     return counts, faults
 
 
-def _process(command: tuple[int, list[str], Path]) -> str:
-    _, words, folder = command
+def _process(words: list[str], folder: Path) -> str:
+    """What comes out of ``python -m`` and these words."""
     root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root), "CXGRAD_DATA_DIR": str(folder / "folder" / "file")}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root),
+        "CXGRAD_DATA_DIR": str(folder / "folder" / "file"),
+        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    limited = ["sh", "-c", 'ulimit -t "$0" && exec "$@"', str(int(START + SECONDS)), sys.executable, "-m", *words]
     try:
-        # A start alone takes seconds; a hang is what takes a minute.
-        done = subprocess.run(
-            [sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, timeout=6 * SECONDS
-        )
+        done = subprocess.run(limited, cwd=folder, env=environment, capture_output=True, timeout=10 * (START + SECONDS))
     except subprocess.TimeoutExpired:
         return "a hang"
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        return "a hang: it used up its time of the processor"
     errors = done.stderr.decode(errors="replace").replace("\r", "\n")
-    if done.returncode == 0 and "Traceback" not in errors:
-        return "success"
-    return _of_status(done.returncode, errors) if "Traceback" not in errors else f"a traceback: {errors[-600:]}"
+    if "Traceback" in errors:
+        return f"a traceback: {errors[-600:]}"
+    return _of_status(done.returncode, errors)
 
 
 def main(flags: list[str]) -> int:
@@ -244,7 +253,8 @@ def main(flags: list[str]) -> int:
         here = Path(root, "here", "here")  # where a flag that became a path of its own may write
         here.mkdir(parents=True)
         os.chdir(here)
-        os.environ["CXGRAD_DATA_DIR"] = str(here / "none")
+        (here / "file").write_text("")
+        os.environ["CXGRAD_DATA_DIR"] = str(here / "file")  # not even the glyphs can be prepared there
         with quiet(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             place = doors.make_place(Path(root))
         prepared = time.perf_counter() - start

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
+import jax
 from absl import flags, logging
 
 from cxgrad_jax import runtime
@@ -136,6 +137,16 @@ def exit_status(action: Callable[[], None]) -> int:
         return 2
     except UserError as error:
         print(f"cxgrad_jax: {error}", file=sys.stderr)
+        return 2
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        first = (str(error).strip() or "MemoryError").splitlines()[0]
+        print(
+            f"cxgrad_jax: memory does not suffice ({first[:150]}); lower parallel.tasks_per_chunk, train.meta_batch or "
+            "what makes the model or the images large",
+            file=sys.stderr,
+        )
         return 2
     except (Interrupted, KeyboardInterrupt) as interruption:
         print(f"cxgrad_jax: {str(interruption) or 'interrupted'}", file=sys.stderr)

@@ -46,7 +46,7 @@ def restart_with_allocator() -> None:
 
 
 def use_cores_as_devices() -> None:
-    """Makes each core a device of the CPU; must come before the first use of a device.
+    """Makes each core a device of the CPU; does nothing after the first use of a device, as in a notebook.
 
     The tasks of an iteration are independent: two cores with a task each finish sooner than two cores that share every
     operation. A number that the user has set (``jax_num_cpu_devices``, or in ``XLA_FLAGS``) stays.
@@ -54,7 +54,10 @@ def use_cores_as_devices() -> None:
     simulated = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     configured = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
     if not simulated and configured < 1:
-        jax.config.update("jax_num_cpu_devices", cores())
+        try:
+            jax.config.update("jax_num_cpu_devices", cores())
+        except RuntimeError:  # a device was used before
+            logging.info("JAX was used before, so the cores stay one device")
 
 
 def keep_compiled_programs() -> None:

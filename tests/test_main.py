@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import pytest
 from runs import flags, outcome, results, run, told
 
 import data_prep.__main__ as data_prep
-from cxgrad_jax import interop, main
+from cxgrad_jax import command_line, interop, main
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.training import checks
 from cxgrad_jax.training import config as configuration
@@ -385,6 +386,26 @@ def test_status_of_a_process_that_a_mistake_ends(tmp_path):
 def test_status_of_a_process_that_a_defect_ends(tmp_path):
     done = run(f"--workdir={tmp_path}", before="from cxgrad_jax.training import checks; checks.check = None")
     assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 5 bytes.\nMore")]
+)
+def test_memory_that_does_not_suffice_is_told_in_one_line(error, capsys):
+    def action():
+        raise error
+
+    assert command_line.exit_status(action) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cxgrad_jax: memory does not suffice (") and "train.meta_batch" in line
+
+
+def test_another_failure_of_a_device_is_a_defect():
+    def action():
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        command_line.exit_status(action)
 
 
 def test_help(capsys):

@@ -44,10 +44,12 @@ class Checkpoints:
       keep_every: iterations between those that are kept whatever their accuracy; 0: none.
 
     Raises:
-      UserError: a checkpoint's record of its accuracy and digest is damaged, or the folder cannot be read or made.
+      UserError: a checkpoint's record of its accuracy and digest is damaged, or the folder cannot be read or made, or
+        is refused by ``check_place``.
     """
 
     def __init__(self, workdir: Path, num_best: int, read_only: bool = False, keep_every: int = 0):
+        check_place(workdir)
         self.directory = (workdir / "checkpoints").absolute()
         for folder in self.directory.glob("[0-9]*"):
             if folder.name.isdigit():
@@ -88,7 +90,7 @@ class Checkpoints:
             "val_accuracy": float(val_accuracy),
             "shapes": _shapes(state),
             "sha256": sha256,
-            "machine": machine(),
+            "machine": machine(state),
         }
         with _orbax_at_work():
             try:
@@ -193,10 +195,27 @@ def _shapes(state: Any) -> dict[str, list[Any]]:
     return {jax.tree_util.keystr(path): [*x.shape, str(x.dtype)] for path, x in jax.tree.leaves_with_path(state)}
 
 
-def machine() -> str:
-    """The kind and number of this machine's devices: results are the same bit for bit where it is the same."""
-    devices = jax.devices()
+def machine(state: Any) -> str:
+    """Number and kind of the devices that hold ``state``: results are the same bit for bit where both are the same."""
+    devices = sorted(jax.tree.leaves(state)[0].sharding.device_set, key=lambda device: device.id)
     return f"{len(devices)} {devices[0].device_kind}, {platform.machine()}"
+
+
+def check_place(workdir: Path) -> None:
+    """Refuses a folder from which Orbax could not read checkpoints again.
+
+    Raises:
+      UserError: names the character in its path.
+    """
+    try:
+        place = str(workdir.absolute())
+    except FileNotFoundError:
+        raise UserError(f"--workdir {workdir} lies in a folder that was removed; go to another one") from None
+    if bad := [character for character in "[]*?\\" if character in place]:
+        raise UserError(
+            f"--workdir {workdir} has a {bad[0]!r} in its path, and checkpoints there could not be read again; choose "
+            "another folder"
+        )
 
 
 def _line(reason: Exception | str) -> str:

@@ -21,6 +21,9 @@ from cxgrad_jax.training.config import (
     value_at,
 )  # fmt: skip
 
+LARGEST = 2**31 - 1  # arrays and programs count in int32
+SEEDS = ("seed", "evaluation.seed")
+
 
 def check(config: ConfigDict) -> None:
     """Refuses fields, values and combinations that cannot run; needs no data.
@@ -50,7 +53,15 @@ def check(config: ConfigDict) -> None:
             f"train.keep_every is {config.train.keep_every}; expected a multiple of train.epoch_iterations "
             f"({config.train.epoch_iterations}), after which checkpoints are made"
         )
-    for field in ("seed", "evaluation.seed"):
+    for field, value in fields(config).items():
+        if isinstance(value, int) and value > LARGEST and field not in SEEDS:
+            raise UserError(f"{field} is {value}; expected at most {LARGEST}")
+    if config.train.iterations * config.train.meta_batch > LARGEST:
+        raise UserError(
+            f"train.iterations is {config.train.iterations} of {config.train.meta_batch} tasks each; expected at most "
+            f"{LARGEST} tasks in all"
+        )
+    for field in SEEDS:
         if not 0 <= value_at(config, field) < 2**32:
             raise UserError(f"{field} is {value_at(config, field)}; expected 0 to 4294967295")
     for field in ("train.learning_rate", "train.decay_factor"):

@@ -51,7 +51,8 @@ def run_loop(
       Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     iteration, writer = int(state.iteration), metrics_file is not None
-    plan = list(dispatches(iteration, setup.iterations, setup.epoch_iterations, setup.dispatch_iterations))
+    plan = functools.partial(dispatches, iteration, setup.iterations, setup.epoch_iterations, setup.dispatch_iterations)
+    first_end = sum(next(plan(), (iteration, 0)))
     program = functools.cache(setup.program)
 
     def record(split: str, numbers: dict[str, float]) -> None:
@@ -73,16 +74,16 @@ def run_loop(
         total=setup.iterations, initial=iteration, unit="it", disable=not writer, dynamic_ncols=True, desc="compiling"
     )
     with bar, stop_signals() as stop:
-        if not plan and checkpoints.latest() is None:
+        if first_end == iteration and checkpoints.latest() is None:
             validate()  # nothing is to be trained: the test takes the start
-        for (first, length), arrays in zip(plan, setup.source.arrays(plan), strict=True):
+        for (first, length), arrays in zip(plan(), setup.source.arrays(plan()), strict=True):
             state, metrics = program(length)(state, arrays)
             metrics = jax.device_get(metrics)
             if broken := first_not_finite(metrics):
                 _refuse(first + broken[0] + 1, broken[1], checkpoints)
             iteration = first + length
             numbers = {name: float(np.mean(values)) for name, values in metrics.items()}
-            if iteration == plan[0][0] + plan[0][1]:
+            if iteration == first_end:
                 bar.set_description("training", refresh=False)
                 bar.unpause()  # the rate counts from here
             bar.update(length)

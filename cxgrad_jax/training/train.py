@@ -66,10 +66,10 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         writer = jax.process_index() == 0
         if writer:
             folder.check_space(workdir, _bytes_to_come(config, state, checkpoints))
-        if writer and resumed and checkpoints.machine(resumed) not in ("", machine()):
+        if writer and resumed and checkpoints.machine(resumed) not in ("", machine(state)):
             print(
-                f"{workdir}: the run goes on with {machine()} after {checkpoints.machine(resumed)}; the numbers will "
-                "agree to rounding, not bit for bit",
+                f"{workdir}: the run goes on with {machine(state)} after {checkpoints.machine(resumed)}; the numbers "
+                "will agree to rounding, not bit for bit",
                 file=sys.stderr,
             )
         metrics_file = MetricsFile(workdir / "metrics.jsonl", resumed or 0) if writer else None

@@ -11,6 +11,7 @@ import jax
 
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import reason, write_json
+from cxgrad_jax.training.checkpoints import check_place
 from cxgrad_jax.training.checks import check_fields, expected_fields
 from cxgrad_jax.training.config import ConfigDict, fields, to_json
 
@@ -119,7 +120,7 @@ def free(workdir: Path) -> Path:
 
 def check_extends(config: ConfigDict, workdir: Path, given: Path | None = None) -> None:
     """Refuses to train the run in ``workdir`` by another configuration, or by fewer iterations than it was started
-    with.
+    with. Other devices give the same numbers to rounding, which ``train`` tells.
 
     Args:
       config: the configuration asked for.
@@ -130,7 +131,7 @@ def check_extends(config: ConfigDict, workdir: Path, given: Path | None = None) 
       UserError: as ``check_same_run``, or names both numbers of iterations; ends with a folder that is free.
     """
     another = f"choose another folder: --workdir={free(given or workdir)}"
-    check_same_run(config, workdir, "train.iterations", advice=another)
+    check_same_run(config, workdir, "train.iterations", "parallel.", advice=another)
     started = read_config(workdir, named=(config.learner.name, config.model.name)).train.iterations
     if config.train.iterations < started:
         raise UserError(
@@ -175,15 +176,7 @@ def locked(workdir: Path) -> Iterator[None]:
     Raises:
       UserError: the folder cannot be made or written, its path cannot hold checkpoints, or another run is in it.
     """
-    try:
-        place = str(workdir.absolute())
-    except FileNotFoundError:
-        raise UserError(f"--workdir {workdir} lies in a folder that was removed; go to another one") from None
-    if bad := [character for character in "[]*?\\" if character in place]:
-        raise UserError(
-            f"--workdir {workdir} has a {bad[0]!r} in its path, and checkpoints there could not be read again; choose "
-            "another folder"
-        )
+    check_place(workdir)
     if jax.process_index() != 0:
         yield
         return

@@ -122,3 +122,22 @@ def test_a_record_of_something_else_is_refused(tmp_path):
         path.write_text(json.dumps(record))
         with pytest.raises(UserError, match="checkpoints/1 is damaged"):
             Checkpoints(tmp_path, 5)
+
+
+def test_a_checkpoint_that_vanished_beside_a_training_is_not_called_damaged(tmp_path):
+    Checkpoints(tmp_path, 5).save(1, state(1), 0.5)
+    reader = Checkpoints(tmp_path, 5, read_only=True)
+    assert reader.all() == [1]
+    shutil.rmtree(tmp_path / "checkpoints" / "1")
+    with pytest.raises(UserError, match="checkpoints/1 is gone: a training that goes on keeps only its best"):
+        reader.restore(1, like(state(1)))
+
+
+def test_no_record_of_any_kind_is_a_traceback(tmp_path):
+    Checkpoints(tmp_path, 5).save(1, state(1), 0.5)
+    path = tmp_path / "checkpoints" / "1" / "metrics" / "metrics"
+    saved = json.loads(path.read_text())
+    for record in ("[" * 100000, json.dumps({**saved, "shapes": ["a"]}), json.dumps({**saved, "sha256": 1}), '"\xff"'):
+        path.write_bytes(record.encode("latin-1"))
+        with pytest.raises(UserError, match="checkpoints/1 is damaged"):
+            Checkpoints(tmp_path, 5)

@@ -5,6 +5,7 @@ import functools
 import inspect
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -290,3 +291,44 @@ def test_as_many_of_four_cores_as_divide_the_tasks(tasks, asked, devices):
     config.train.meta_batch, config.parallel.num_devices = tasks, asked
     assert build.num_devices(config) == devices
     checks.check_parallel(config)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("evaluation.episodes", 2**31), ("evaluation.val_episodes", 10**30), ("data.image_size", 2**63),
+        ("episode.way", 2**31), ("learner.num_steps", 2**31), ("model.features", 10**30), ("train.decay_every", 10**30),
+    ],
+)  # fmt: skip
+def test_numbers_that_int32_cannot_count_are_refused(field, value):
+    config = base_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=f"{field} is {value}; expected at most 2147483647"):
+        checks.check(config)
+
+
+def test_more_training_episodes_than_int32_counts_are_refused():
+    config = base_config()
+    config.train.iterations = 2**31 // 4
+    with pytest.raises(UserError, match=r"train.iterations is 536870912 of 4 tasks each; expected at most 2147483647"):
+        checks.check(config)
+    config.train.iterations -= 1
+    checks.check(config)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("import no_such_package", "importing own_learner gave ModuleNotFoundError: No module named 'no_such_package'"),
+        ("1 / 0", "importing own_learner gave ZeroDivisionError: division by zero"),
+        ("", "own_learner has no f"),
+        (None, "Python finds no module own_learner from here"),
+    ],
+)
+def test_an_error_inside_a_learner_of_the_users_own_is_told(content, words, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_learner", raising=False)
+    if content is not None:
+        (tmp_path / "own_learner.py").write_text(content)
+    with pytest.raises(UserError, match=f"^learner.name is 'own_learner.f'; {words}$"):
+        factories.learner_factory("own_learner.f")

@@ -1,13 +1,16 @@
 """Training from a thread and beside others, in a notebook, and in folders with odd names."""
 
 import json
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import flags, results
+from runs import environment, flags, results, run, told
 
 import cxgrad_jax as cx
 from cxgrad_jax import main
@@ -57,6 +60,8 @@ def test_a_folder_that_is_let_in_keeps_checkpoints(name, tmp_path):
             np.testing.assert_array_equal(found["a"], state["a"])
             assert name not in NAMES[-4:]
     except UserError as error:
+        with pytest.raises(UserError, match="in its path"):
+            Checkpoints(tmp_path / name, 2)
         assert name in NAMES[-4:] and "in its path" in str(error) and not (tmp_path / name).exists()
     assert {path.name for path in tmp_path.iterdir()} <= {name}
 
@@ -79,8 +84,34 @@ def test_a_metric_learner_is_tested_with_other_ways_and_shots(tiny_data, tmp_pat
 
 def test_a_gradient_learner_is_tested_with_more_shots(finished, tmp_path):
     """By the library as well: the parameters of a run serve episodes of other shots."""
-    run = cx.load_run(finished)
-    store = cx.data.load("tiny", "test", data_dir=run.config.data.dir, image_size=16)
+    found = cx.load_run(finished)
+    store = cx.data.load("tiny", "test", data_dir=found.config.data.dir, image_size=16)
     for shot in (1, 3):
-        result = cx.evaluate(run.learner, run.params, cx.sampler(store, way=3, shot=shot, query=2), episodes=4)
+        result = cx.evaluate(found.learner, found.params, cx.sampler(store, way=3, shot=shot, query=2), episodes=4)
         assert np.isfinite(result.accuracies).all() and len(result.accuracies) == 4
+
+
+def test_a_command_line_runs_where_jax_was_used_before(finished, tmp_path):
+    """As in a notebook: JAX then has one device, whatever the cores."""
+    shutil.copytree(finished, tmp_path / "run")
+    code = f"""
+import jax.numpy as jnp
+jnp.ones(2).sum()
+from cxgrad_jax.main import run
+raise SystemExit(run(["--workdir={tmp_path / "run"}", "--mode=evaluate"]))
+"""
+    variables = {name: value for name, value in environment().items() if name != "XLA_FLAGS"}
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_goes_on_on_other_devices_and_says_so(tiny_data, tmp_path):
+    """Stopped at iteration 2 on one device, it goes on with two."""
+    arguments = flags(tiny_data, tmp_path, train__iterations=2)
+    assert main.run(arguments) == 0
+    more = [*flags(tiny_data, tmp_path, train__iterations=4), "--config.parallel.num_devices=2"]
+    done = run(*more, devices=2)
+    assert done.returncode == 0, done.stderr
+    (line,) = told(done.stderr)
+    assert "the run goes on with 2 cpu" in line and "after 1 cpu" in line and "to rounding, not bit for bit" in line
+    assert results(tmp_path)["iterations"] == 4

@@ -24,6 +24,7 @@ def copy(finished, tmp_path):
     [
         ("episode.query=1", "results_query=1.json"),
         ("episode.shot=3", "results_shot=3.json"),
+        ("model.precision=high", "results_precision=high.json"),
         ("learner.num_steps=3", "results_num_steps=3.json"),
         ("evaluation.seed=7", "results_seed=7.json"),
         ("evaluation.episodes=4", "results_episodes=4.json"),
