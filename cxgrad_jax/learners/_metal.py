@@ -23,14 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.learners._alfa import generated_step, init_generated
-from cxgrad_jax.learners._base import (
-    Adapted,
-    MetaLearner,
-    checked,
-    cross_entropy,
-    gradient_based,
-    query_metrics,
-)  # fmt: skip
+from cxgrad_jax.learners._base import Adapted, MetaLearner, checked, cross_entropy, gradient_based, query_metrics
 from cxgrad_jax.learners._inner_loop import constant_if, scan_steps, sgd, traced_norms
 from cxgrad_jax.learners._l2f import tensor_means
 from cxgrad_jax.learners._labels import ParamLabels, by_path, default_labels, merge, split_by_label
@@ -106,9 +99,8 @@ def metal(
             if not alfa:
                 return sgd(theta, g, inner_lr), trace
             rates = of_step["inner_lr"], of_step["decay"]
-            updated, generated = generated_step(
-                params["generator"], tensors, theta, g, tensor_means(g, tensors), *rates
-            )  # fmt: skip
+            of_gradients = tensor_means(g, tensors)
+            updated, generated = generated_step(params["generator"], tensors, theta, g, of_gradients, *rates)
             return updated, {**trace, **generated}
 
         per_step = {name: params[name] for name in ("losses", "adapters")}
