@@ -95,6 +95,7 @@ def test_r2d2_agrees_with_the_official_code_in_float64():
 @pytest.mark.parametrize("head", ["ridge", "svm"])
 def test_metaoptnet_agrees_with_the_official_code_in_float64(head):
     golden, settings = load({"ridge": "metaoptnet_rr", "svm": "metaoptnet_svm"}[head])
+    assert settings["svm_C"] == metaoptnet.SVM_C
     way, comparison = settings["way"], Comparison()
     model = cx.models.Conv4(way, settings["filters"], use_bias=settings["conv_bias"], negative_slope=0.0)
     strength = {"regularisation": settings["ridge_lambda"]} if head == "ridge" else {}
