@@ -10,8 +10,8 @@ images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, five best checkpoints
 The preset :authors is the method's own: ResNet-12 of 64, 160, 320 and 640 filters that pools in every block, leaky ReLU
 0.1 inside the blocks, ImageNet's mean and deviation, one task an iteration, 10,000 iterations, the rate divided by ten
 every 2,000, the best checkpoint alone (5-shot: --config.learner.num_steps=20). Adam takes the place of SGD with
-momentum, weight decay and a tenfold rate of the head. Dropout and DropBlock are not offered. The published numbers
-start from a pre-trained encoder.
+momentum and weight decay. Dropout and DropBlock are not offered. The published numbers start from a pre-trained
+encoder.
 
 Published test accuracy: 65.17 % (5-shot 84.30 %), tieredImageNet 69.24 % (86.06 %).
 """

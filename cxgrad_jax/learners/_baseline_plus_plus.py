@@ -54,7 +54,8 @@ def baseline_plus_plus(
       num_epochs: passes over the support set.
       batch_size: support images a step.
       query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
-        (transductive), or ``"support"``, those of the support set (inductive).
+        (transductive); ``"support"``, those of the support set (inductive); or ``"running"``, the running averages of
+        training, at evaluation (inductive).
 
     Meta-parameters: ``{"model": ...}`` without a head. ``adapt`` describes the episode by the fine-tuned head: kernel v
     ``[D, way]`` and length g ``[way]``, or kernel and bias.
@@ -125,7 +126,7 @@ def fine_tune(
         logits, classes = logits_of(head, features[batch]), labels[batch]
         each = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
         each = nan_where_wrong(each, classes, logits.shape[-1])
-        return jnp.sum(jnp.where(batch < 0, 0, each)) / jnp.sum((batch >= 0).astype(each.dtype))
+        return jnp.mean(each, where=batch >= 0)
 
     def step(state, batch):
         head, velocity, dampening = state

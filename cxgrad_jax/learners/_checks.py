@@ -31,8 +31,9 @@ SHARES = ("label_smoothing",)
 CHOICES = {
     "context_update": ("task", "step"),
     "shot_reduction": ("sum", "mean"),
-    "classifier": ("cosine", "linear"),
     "query_statistics": ("query", "support", "running"),
+    "classifier": ("cosine", "linear"),
+    "head": ("ridge", "svm"),
 }
 
 LOWEST, HIGHEST = -0.5, 1.5  # float images may leave [0, 1] a little, as resampling makes them

@@ -25,7 +25,8 @@ def classifier_baseline(model: nn.Module, *, scale: float = 10.0, query_statisti
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
       scale: of the cosine.
       query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
-        (transductive), or ``"support"``, those of the support set (inductive).
+        (transductive); ``"support"``, those of the support set (inductive); or ``"running"``, the running averages of
+        training, at evaluation (inductive).
 
     Meta-parameters: ``{"model": ...}`` without a head. ``adapt`` describes the episode by the class means ``[way, D]``.
     """

@@ -32,9 +32,11 @@ def meta_baseline(
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
       initial_scale: where s starts.
-      joint_normalisation: whether support and query images are encoded in one batch.
+      joint_normalisation: whether support and query images are encoded in one batch; with ``"running"`` in training
+        only.
       query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
-        (transductive), or ``"support"``, those of the support set (inductive; not with ``joint_normalisation``).
+        (transductive); ``"support"``, those of the support set (inductive; not with ``joint_normalisation``); or
+        ``"running"``, the running averages of training, at evaluation (inductive).
 
     Meta-parameters: ``{"model": ..., "scale": []}``, the first without a head. ``adapt`` describes the episode by the
     class means ``[way, D]``, or with ``joint_normalisation`` by the support images and labels.

@@ -18,27 +18,18 @@ With ``alfa``, rates and decays of the steps come from ALFA's generator (see ``_
 are not constants for the outer loop, other than in ALFA's own code.
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.learners._alfa import generated_step, init_generated
-from cxgrad_jax.learners._base import (
-    Adapted,
-    MetaLearner,
-    checked,
-    cross_entropy,
-    gradient_based,
-    query_metrics,
-)  # fmt: skip
+from cxgrad_jax.learners._base import Adapted, MetaLearner, checked, cross_entropy, gradient_based, query_metrics
 from cxgrad_jax.learners._inner_loop import constant_if, scan_steps, sgd, traced_norms
 from cxgrad_jax.learners._l2f import tensor_means
 from cxgrad_jax.learners._labels import ParamLabels, by_path, default_labels, merge, split_by_label
-from cxgrad_jax.learners._metric import Described, Support
+from cxgrad_jax.learners._metric import Described, Support, joined
 from cxgrad_jax.learners._mlp import init_mlp, mlp
-from cxgrad_jax.learners._model import Params, apply_model, as_float, dtype_of, module_classes, num_outputs
+from cxgrad_jax.learners._model import Params, apply_model, dtype_of, module_classes, num_outputs
 from cxgrad_jax.learners._spec import described
 
 DEVIATION_FLOOR = 1e-12  # added to the deviation in std1
@@ -108,9 +99,8 @@ def metal(
             if not alfa:
                 return sgd(theta, g, inner_lr), trace
             rates = of_step["inner_lr"], of_step["decay"]
-            updated, generated = generated_step(
-                params["generator"], tensors, theta, g, tensor_means(g, tensors), *rates
-            )  # fmt: skip
+            of_gradients = tensor_means(g, tensors)
+            updated, generated = generated_step(params["generator"], tensors, theta, g, of_gradients, *rates)
             return updated, {**trace, **generated}
 
         per_step = {name: params[name] for name in ("losses", "adapters")}
@@ -156,12 +146,6 @@ def metal(
         return cross_entropy(logits, labels), query_metrics(of_query, episode.query_labels, trace)
 
     return checked(model, inductive.init, adapt, predict, loss, param_labels)
-
-
-def joined(params: Params, support_images: Any, query_images: Any) -> jax.Array:
-    """Support and query images in one batch of floats."""
-    dtype = dtype_of(params["model"])
-    return jnp.concatenate([as_float(images, dtype) for images in (support_images, query_images)])
 
 
 def learned_support_loss(

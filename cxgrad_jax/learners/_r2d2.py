@@ -41,9 +41,11 @@ def r2d2(
       learned_regularisation: whether the outer loop learns lambda.
       initial_scale: where s starts.
       logarithmic: whether the outer loop learns the logarithms to base 10 of lambda, s and b + 1 in their places.
-      joint_normalisation: whether support and query images are encoded in one batch, as the authors' code does.
+      joint_normalisation: whether support and query images are encoded in one batch; with ``"running"`` in training
+        only, as the authors' code does.
       query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
-        (transductive), or ``"support"``, those of the support set (inductive; not with ``joint_normalisation``).
+        (transductive); ``"support"``, those of the support set (inductive; not with ``joint_normalisation``); or
+        ``"running"``, the running averages of training, at evaluation (inductive).
 
     Meta-parameters: ``{"model": ..., "scale": [], "shift": []}`` without a head, and ``"regularisation": []`` where it
     is learned. ``adapt`` describes the episode by the weights ``[D + 1, way]``, the last row being the bias, or with

@@ -40,7 +40,8 @@ def rfs(model: nn.Module, *, regularisation: float = 1.0, query_statistics: str 
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
       regularisation: lambda, the inverse of scikit-learn's C.
       query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
-        (transductive), or ``"support"``, those of the support set (inductive).
+        (transductive); ``"support"``, those of the support set (inductive); or ``"running"``, the running averages of
+        training, at evaluation (inductive).
 
     Meta-parameters: ``{"model": ...}`` without a head. ``adapt`` describes the episode by the regression's
     ``{"kernel": [D, way], "bias": [way]}``.

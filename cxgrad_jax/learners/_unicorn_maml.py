@@ -8,10 +8,11 @@ The outer loop learns the encoder's phi, the vector w and the number b. The pape
 A permutation of the classes permutes the logits and changes nothing else. With equal rows the gradient with respect to
 the features is zero. The first step therefore moves the head alone, to a classifier by class means. Facts from the
 authors' code (Han-Jia/UNICORN-MAML): it is of first order, scale and shift of normalisations adapt too, and tau is 0.5
-for query images only. It starts from a pre-trained encoder, without which it hardly learns. In the outer loop w and b
-learn ten times as fast as the encoder. At evaluation the code normalises query images by running averages that the
-inner steps have moved towards the support set's statistics; ``query_statistics="support"`` comes closest. Its dropout
-and DropBlock are not offered.
+for query images only. It starts from a pre-trained encoder, without which it hardly learns. The gradients with respect
+to w and b are the sums over the classes, which are zero for a cross-entropy: weight decay alone moves them, and w stays
+the random vector that it was. At evaluation the code normalises query images by running averages that the inner steps
+have moved towards the support set's statistics; ``query_statistics="support"`` comes closest. Its dropout and DropBlock
+are not offered.
 """
 
 import flax.linen as nn

@@ -6,8 +6,8 @@ after the other. Every size, step count and rate is read from the file.
 
 import json
 import re
+from typing import Any
 
-import jax
 import numpy as np
 import optax
 from test_golden import FLOAT64, GOLDEN, recorder
@@ -45,13 +45,13 @@ NAMES = {
 SCALARS = ("scale", "shift", "regularisation")
 
 
-def load(name: str) -> tuple[dict[str, np.ndarray], dict]:
+def load(name: str) -> tuple[dict[str, Any], dict]:
     """The arrays of a file, and its settings."""
     golden = dict(np.load(GOLDEN / f"{name}.npz"))
     return golden, json.loads(str(golden["meta"]))
 
 
-def tensors(golden: dict, prefix: str, names: str) -> dict[str, np.ndarray]:
+def tensors(golden: dict, prefix: str, names: str) -> dict[str, Any]:
     """The parameters under ``prefix/`` in this package's layout, by path."""
     found = {}
     for name, array in golden.items():
@@ -77,20 +77,6 @@ def renamed(name: str, names: str) -> str:
     for pattern, replacement in NAMES[names]:
         name = re.sub(pattern, replacement, name)
     return name
-
-
-def moved(old: dict, batch: dict, images: int, size: int, momentum: float = 0.1) -> dict:
-    """Running averages after a pass over ``images`` of ``size`` pixels a side whose statistics are ``batch``.
-
-    The running variance is the unbiased one. Block i of the networks here sees maps of ``size // 2**i``.
-    """
-
-    def move(path, mean, found):
-        block, name = int(path[0].key.removeprefix("block_")), path[-1].key
-        count = images * (size // 2**block) ** 2
-        return (1 - momentum) * mean + momentum * found * (count / (count - 1) if name == "var" else 1)
-
-    return jax.tree_util.tree_map_with_path(move, old, batch)
 
 
 def outer_optimiser(settings: dict) -> optax.GradientTransformation:

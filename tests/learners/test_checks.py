@@ -181,6 +181,14 @@ REFUSED = [
     ("matching_net", {"scale": 0.0}, "scale is 0.0; expected a positive number"),
     ("relation_net", {"shot_reduction": "max"}, "shot_reduction is 'max'; expected 'sum' or 'mean'"),
     ("relation_net", {"hidden": 0}, "hidden is 0; expected at least 1"),
+    ("r2d2", {"regularisation": 0.0}, "regularisation is 0.0; expected a positive number"),
+    ("r2d2", {"initial_scale": -1.0}, "initial_scale is -1.0; expected a positive number"),
+    ("metaoptnet", {"head": "knn"}, "head is 'knn'; expected 'ridge' or 'svm'"),
+    ("metaoptnet", {"label_smoothing": 1.0}, "label_smoothing is 1.0; expected a number from 0 to below 1"),
+    ("baseline_plus_plus", {"classifier": "svm"}, "classifier is 'svm'; expected 'cosine' or 'linear'"),
+    ("baseline_plus_plus", {"num_epochs": 0}, "num_epochs is 0; expected at least 1"),
+    ("baseline_plus_plus", {"batch_size": 2.5}, "batch_size is 2.5; expected a whole number, at least 1"),
+    ("unicorn_maml", {"temperature": 0}, "temperature is 0; expected a positive number"),
 ]
 
 

@@ -1,15 +1,16 @@
 """Trajectories of the official code of Classifier-Baseline and Meta-Baseline, in ``tests/golden`` (float64 figures)."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import optax
-from golden_files import Comparison, averages, load, moved, outer_optimiser, tensors
+from golden_files import Comparison, averages, load, outer_optimiser, tensors
 from test_golden import double_precision, episodes_of  # noqa: F401
 
 import cxgrad_jax as cx
-from cxgrad_jax.learners import apply_model, batch_statistics, cross_entropy
+from cxgrad_jax.learners import apply_in_training, apply_model, batch_statistics, cross_entropy
 from cxgrad_jax.learners._labels import by_path, merge
-from cxgrad_jax.learners._metric import Described, mean_by_class
 
 
 def backbone(settings, num_classes):
@@ -20,13 +21,13 @@ def images_of(array):
     return array.reshape(-1, *array.shape[-3:]).transpose(0, 2, 3, 1) / 255.0
 
 
-def logits_of(learner, model, params, episodes, statistics):
+def logits_of(learner, params, episodes, statistics):
     """Query logits of each episode, all images normalised by ``statistics``: ``[tasks, N, way]``."""
+    params = {**params, "statistics": {"model": statistics}}
 
     def of_one(episode):
-        features = apply_model(model, params["model"], episode.support_images, "embed", statistics=statistics)
-        means = mean_by_class(features, episode.support_labels, model.num_classes)
-        return learner.predict(params, Described(means, {"model": statistics}), episode.query_images)
+        adapted = learner.adapt(params, episode.support_images, episode.support_labels)
+        return learner.predict(params, adapted, episode.query_images)
 
     return jax.vmap(of_one)(episodes)
 
@@ -46,8 +47,7 @@ def test_classifier_baseline_agrees_with_the_official_code_in_float64():
         (value, logits), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, images, labels)
         comparison.record("loss", value, golden[f"{prefix}/loss"])
         comparison.record("logits", logits, golden[f"{prefix}/logits"])
-        found = batch_statistics(classifier, params["model"], images)
-        statistics = moved(statistics, found, len(images), settings["image_size"])
+        statistics = apply_in_training(classifier, params["model"], statistics, images)[1]
         expected = averages(golden, f"{prefix}/buffer_after", "baseline")
         jax.tree.map(lambda ours, theirs: comparison.record("averages", ours, theirs), statistics, expected)
         comparison.gradients(by_path(gradient), tensors(golden, f"{prefix}/grad", "baseline"))
@@ -58,9 +58,9 @@ def test_classifier_baseline_agrees_with_the_official_code_in_float64():
 
     del params["model"]["head"]
     model = backbone(settings, settings["way"])
-    learner = cx.learners.classifier_baseline(model, scale=settings["temperature"], query_statistics="support")
+    learner = cx.learners.classifier_baseline(model, scale=settings["temperature"], query_statistics="running")
     episodes = episodes_of(golden, "eval", np.float64)
-    logits = logits_of(learner, model, params, episodes, statistics)
+    logits = logits_of(learner, params, episodes, statistics)
     comparison.record("logits", logits, golden["eval/query_logits"])
     comparison.record("loss", jax.vmap(cross_entropy)(logits, episodes.query_labels).mean(), golden["eval/loss"])
     comparison.verdict("classifier_baseline")
@@ -69,26 +69,24 @@ def test_classifier_baseline_agrees_with_the_official_code_in_float64():
 def test_meta_baseline_agrees_with_the_official_code_in_float64():
     golden, settings = load("meta_baseline")
     model, comparison = backbone(settings, settings["way"]), Comparison()
-    learner = cx.learners.meta_baseline(model, query_statistics="support")
+    learner = cx.learners.meta_baseline(model, query_statistics="running")
     params, optimiser = merge(tensors(golden, "param", "baseline")), outer_optimiser(settings)
     opt_state, statistics = optimiser.init(params), averages(golden, "buffer", "baseline")
 
     def loss(params, episodes, images):
         """One batch of all images of all episodes, as the official code normalises."""
         found = batch_statistics(model, params["model"], images, "embed")
-        logits = logits_of(learner, model, params, episodes, found)
-        return jax.vmap(cross_entropy)(logits, episodes.query_labels).mean(), (logits, found)
+        logits = logits_of(learner, params, episodes, found)
+        return jax.vmap(cross_entropy)(logits, episodes.query_labels).mean(), logits
 
     for prefix in (f"iter{i}" for i in range(settings["iterations"])):
         episodes = episodes_of(golden, prefix, np.float64)
-        images = np.concatenate([images_of(golden[f"{prefix}/{kind}_x"]) for kind in ("support", "query")])
-        outcome, gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, episodes, images)
-        value, (logits, found) = outcome
+        images: Any = np.concatenate([images_of(golden[f"{prefix}/{kind}_x"]) for kind in ("support", "query")])
+        (value, logits), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, episodes, images)
         comparison.record("loss", value, golden[f"{prefix}/loss"])
         comparison.record("logits", logits, golden[f"{prefix}/query_logits"])
-        features = apply_model(model, params["model"], images, "embed")
+        features, statistics = apply_in_training(model, params["model"], statistics, images, "embed")
         comparison.record("features", features, golden[f"{prefix}/embeddings"])
-        statistics = moved(statistics, found, len(images), settings["image_size"])
         expected = averages(golden, f"{prefix}/buffer_after", "baseline")
         jax.tree.map(lambda ours, theirs: comparison.record("averages", ours, theirs), statistics, expected)
         comparison.gradients(by_path(gradient), tensors(golden, f"{prefix}/grad", "baseline"))
@@ -98,9 +96,9 @@ def test_meta_baseline_agrees_with_the_official_code_in_float64():
         params = comparison.parameters(by_path(params), expected, settings["outer"]["lr"])
 
     episodes = episodes_of(golden, "eval", np.float64)
-    logits = logits_of(learner, model, params, episodes, statistics)
+    logits = logits_of(learner, params, episodes, statistics)
     comparison.record("logits", logits, golden["eval/query_logits"])
-    squared = cx.learners.proto_net(model, query_statistics="support")  # the code's other measure is ProtoNet's
-    logits = logits_of(squared, model, params, episodes, statistics)
+    squared = cx.learners.proto_net(model, query_statistics="running")  # the code's other measure is ProtoNet's
+    logits = logits_of(squared, params, episodes, statistics)
     comparison.record("logits", logits, golden["eval/query_logits_sqr"])
     comparison.verdict("meta_baseline")

@@ -1,5 +1,7 @@
 """Heads on given features against scikit-learn and the official code of Baseline++, in ``tests/golden`` (float64)."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from golden_files import Comparison, load
@@ -16,7 +18,7 @@ SCIKIT_LEARN = 1e-5  # what its solver leaves of the optimum
 def test_golden_logistic_regression_is_the_minimum_that_scikit_learn_finds():
     golden, settings = load("rfs_logreg")
     comparison, features = Comparison(), unit(golden["support_features"])
-    targets = np.eye(settings["way"])[golden["support_y"]]
+    targets: Any = np.eye(settings["way"])[golden["support_y"]]
     found = logistic_regression(features, targets, 1 / settings["C"])
     comparison.record("kernel", found["kernel"].T, golden["coef_tight"])
     comparison.record("bias", found["bias"], golden["intercept_tight"])
@@ -44,7 +46,7 @@ def test_golden_fine_tuning_agrees_with_the_official_code(classifier):
         baseline.MOMENTUM, baseline.DAMPENING, baseline.WEIGHT_DECAY,
     )  # fmt: skip
     support, query = (golden[f"{kind}_features"] for kind in ("support", "query"))
-    labels = np.arange(settings["way"], dtype=np.int32).repeat(support.shape[1])
+    labels: Any = np.arange(settings["way"], dtype=np.int32).repeat(support.shape[1])
     support, query = (x.reshape(-1, settings["dim"]) for x in (support, query))
     prefix = {"cosine": "dist", "linear": "softmax"}[classifier]
     names = {"cosine": {"kernel": "weight_v", "length": "weight_g"}, "linear": {"kernel": "weight", "bias": "bias"}}

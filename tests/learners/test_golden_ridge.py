@@ -1,20 +1,25 @@
 """Trajectories of the official codes of R2-D2 and MetaOptNet, in ``tests/golden`` (float64 figures, no code)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from golden_files import Comparison, averages, load, moved, outer_optimiser, tensors
+import pytest
+from golden_files import Comparison, averages, load, outer_optimiser, tensors
 from test_golden import double_precision, episodes_of  # noqa: F401
 
 import cxgrad_jax as cx
-from cxgrad_jax.learners import apply_model, batch_statistics, cross_entropy
+from cxgrad_jax.learners import _metaoptnet as metaoptnet
+from cxgrad_jax.learners import apply_in_training, apply_model, batch_statistics, cross_entropy
 from cxgrad_jax.learners._labels import by_path, merge
-from cxgrad_jax.learners._metaoptnet import ridge_weights as ridge_weights_without_bias
-from cxgrad_jax.learners._metaoptnet import smoothed_cross_entropy
-from cxgrad_jax.learners._metric import Described, members
+from cxgrad_jax.learners._metric import members
 from cxgrad_jax.learners._r2d2 import ridge_weights
 from cxgrad_jax.learners._ridge import ridge
+
+# Of each tensor's maximum, what the official SVM leaves of the optimum, and what its derivatives are good for.
+SOLVED, SOLVER_GRADIENT = 1e-8, 1e-4
 
 
 def one_episode(golden, prefix: str) -> cx.Episode:
@@ -28,12 +33,16 @@ def test_r2d2_agrees_with_the_official_code_in_float64():
     way, widths, comparison = settings["way"], settings["widths"], Comparison()
     model = cx.models.R2D2Conv4(way, channels=tuple(widths))
     base = settings["lambda_base"]
-    learner = cx.learners.r2d2(
-        model,
-        regularisation=settings["init_lambda"] if base == 1 else base ** settings["init_lambda"],
-        learned_regularisation=settings["learn_lambda"],
-        logarithmic=settings["adj_base"] != 1,
-        joint_normalisation=True,
+    learner, running = (
+        cx.learners.r2d2(
+            model,
+            regularisation=settings["init_lambda"] if base == 1 else base ** settings["init_lambda"],
+            learned_regularisation=settings["learn_lambda"],
+            logarithmic=settings["adj_base"] != 1,
+            joint_normalisation=True,
+            query_statistics=query_statistics,
+        )
+        for query_statistics in ("query", "running")
     )
     params, optimiser = merge(tensors(golden, "param", "r2d2")), outer_optimiser(settings)
     opt_state, statistics = optimiser.init(params), averages(golden, "buffer", "r2d2")
@@ -59,16 +68,14 @@ def test_r2d2_agrees_with_the_official_code_in_float64():
 
     for prefix in (f"iter{i}" for i in range(settings["iterations"])):
         episode = one_episode(golden, prefix)
-        images = np.concatenate([episode.support_images, episode.query_images])
+        images: Any = np.concatenate([episode.support_images, episode.query_images])
         (value, logits), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, episode)
         comparison.record("loss", value, golden[f"{prefix}/loss"])
         comparison.record("logits", logits, golden[f"{prefix}/query_logits"])
-        features = apply_model(model, params["model"], images, "embed")
+        features, statistics = apply_in_training(model, params["model"], statistics, images, "embed")
         comparison.record("features", channels_first(features), golden[f"{prefix}/embeddings"])
         targets = members(episode.support_labels, way, features.dtype)
         compare_weights(prefix, ridge_weights(features[: len(targets)], targets, strength(params)))
-        found = batch_statistics(model, params["model"], images, "embed")
-        statistics = moved(statistics, found, len(images), settings["image_size"])
         expected = averages(golden, f"{prefix}/buffer_after", "r2d2")
         jax.tree.map(lambda ours, theirs: comparison.record("averages", ours, theirs), statistics, expected)
         comparison.gradients(by_path(gradient), tensors(golden, f"{prefix}/grad", "r2d2"))
@@ -77,22 +84,22 @@ def test_r2d2_agrees_with_the_official_code_in_float64():
         expected = tensors(golden, f"{prefix}/param_after", "r2d2")
         params = comparison.parameters(by_path(params), expected, settings["outer"]["lr"])
 
-    # Running averages instead of batch statistics.
-    episode = one_episode(golden, "eval")
-    support = apply_model(model, params["model"], episode.support_images, "embed", statistics=statistics)
-    weights = ridge_weights(support, members(episode.support_labels, way, support.dtype), strength(params))
-    compare_weights("eval", weights)
-    inductive = cx.learners.r2d2(model, query_statistics="support", logarithmic=settings["adj_base"] != 1)
-    logits = inductive.predict(params, Described(weights, {"model": statistics}), episode.query_images)
+    episode, by_averages = one_episode(golden, "eval"), {**params, "statistics": {"model": statistics}}
+    adapted = running.adapt(by_averages, episode.support_images, episode.support_labels)
+    compare_weights("eval", adapted.episode)
+    logits = running.predict(by_averages, adapted, episode.query_images)
     comparison.record("logits", logits, golden["eval/query_logits"])
     comparison.verdict("r2d2")
 
 
-def test_metaoptnet_agrees_with_the_official_code_in_float64():
-    golden, settings = load("metaoptnet_rr")
+@pytest.mark.parametrize("head", ["ridge", "svm"])
+def test_metaoptnet_agrees_with_the_official_code_in_float64(head):
+    golden, settings = load({"ridge": "metaoptnet_rr", "svm": "metaoptnet_svm"}[head])
+    assert settings["svm_C"] == metaoptnet.SVM_C
     way, comparison = settings["way"], Comparison()
     model = cx.models.Conv4(way, settings["filters"], use_bias=settings["conv_bias"], negative_slope=0.0)
-    learner = cx.learners.metaoptnet(model, query_statistics="support")
+    strength = {"regularisation": settings["ridge_lambda"]} if head == "ridge" else {}
+    learner = cx.learners.metaoptnet(model, head=head, query_statistics="running", **strength)
     params, optimiser = merge(tensors(golden, "param", "metaoptnet")), outer_optimiser(settings)
     opt_state, running = optimiser.init(params), averages(golden, "buffer", "metaoptnet")
 
@@ -111,25 +118,29 @@ def test_metaoptnet_agrees_with_the_official_code_in_float64():
             support = apply_model(model, params["model"], episode.support_images, "embed", statistics=of_support)
             query = apply_model(model, params["model"], episode.query_images, "embed", statistics=of_query)
             targets = members(episode.support_labels, way, support.dtype)
-            weights = ridge_weights_without_bias(support, targets, settings["ridge_lambda"])
             plain = query @ ridge(support, targets, settings["ridge_lambda"])
-            logits = learner.predict(params, Described(weights, {"model": of_query}), episode.query_images)
+            normalised = {**params, "statistics": {"model": of_support}}
+            adapted = learner.adapt(normalised, episode.support_images, episode.support_labels)
+            adapted = adapted._replace(statistics={"model": of_query})
+            logits = learner.predict(normalised, adapted, episode.query_images)
             return logits, {"support": support, "query": query, "r2d2head_scores": plain}
 
         return jax.vmap(of_one)(episodes)
 
     def objective(logits, labels):
-        return jax.vmap(lambda *each: smoothed_cross_entropy(*each, settings["label_smoothing"]))(logits, labels).mean()
+        smoothed = jax.vmap(metaoptnet.smoothed_cross_entropy, in_axes=(0, 0, None))
+        return smoothed(logits, labels, settings["label_smoothing"]).mean()
 
-    def loss(params, episodes):
+    def loss(params: Any, episodes: Any):
         """All support images are one batch and all query images another, as the official code normalises."""
         sets = (all_of(images) for images in (episodes.support_images, episodes.query_images))
         found = [batch_statistics(model, params["model"], images, "embed") for images in sets]
         logits, features = logits_of(params, episodes, *found)
-        return objective(logits, episodes.query_labels), (logits, features, found)
+        return objective(logits, episodes.query_labels), (logits, features)
 
     def record(prefix, logits, features):
-        comparison.record("logits", logits, golden[f"{prefix}/query_logits"])
+        solved = "query_logits" if head == "ridge" else "query_logits_converged"
+        comparison.record("logits", logits, golden[f"{prefix}/{solved}"])
         comparison.record("scores", features["r2d2head_scores"], golden[f"{prefix}/r2d2head_scores"])
         for kind in ("support", "query"):
             comparison.record("features", channels_first(features[kind]), golden[f"{prefix}/{kind}_embeddings"])
@@ -137,15 +148,16 @@ def test_metaoptnet_agrees_with_the_official_code_in_float64():
     for prefix in (f"iter{i}" for i in range(settings["iterations"])):
         episodes = episodes_of(golden, prefix, np.float64)
         outcome, gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, episodes)
-        value, (logits, features, found) = outcome
+        value, (logits, features) = outcome
         comparison.record("loss", value, golden[f"{prefix}/loss"])
         record(prefix, logits, features)
-        for statistics, images in zip(found, (episodes.support_images, episodes.query_images), strict=True):
-            running = moved(running, statistics, len(all_of(images)), settings["image_size"])
+        for images in (episodes.support_images, episodes.query_images):
+            running = apply_in_training(model, params["model"], running, all_of(images), "embed")[1]
         expected = averages(golden, f"{prefix}/buffer_after", "metaoptnet")
         jax.tree.map(lambda ours, theirs: comparison.record("averages", ours, theirs), running, expected)
         comparison.gradients(by_path(gradient), tensors(golden, f"{prefix}/grad", "metaoptnet"))
-        updates, opt_state = optimiser.update(gradient, opt_state, params)
+        stored = merge(tensors(golden, f"{prefix}/grad", "metaoptnet")) if head == "svm" else gradient
+        updates, opt_state = optimiser.update(stored, opt_state, params)
         params = optax.apply_updates(params, updates)
         expected = tensors(golden, f"{prefix}/param_after", "metaoptnet")
         params = comparison.parameters(by_path(params), expected, settings["outer"]["lr"])
@@ -153,6 +165,9 @@ def test_metaoptnet_agrees_with_the_official_code_in_float64():
     episodes = episodes_of(golden, "eval", np.float64)
     logits, features = logits_of(params, episodes, running, running)
     record("eval", logits, features)
-    plain = jax.vmap(cross_entropy)(logits, episodes.query_labels).mean()  # at evaluation labels are not smoothed
-    comparison.record("loss", plain, golden["eval/loss"])
-    comparison.verdict("metaoptnet_rr")
+    if head == "ridge":
+        plain = jax.vmap(cross_entropy)(logits, episodes.query_labels).mean()  # at evaluation labels are not smoothed
+        comparison.record("loss", plain, golden["eval/loss"])
+        comparison.verdict("metaoptnet_rr")
+    else:  # the official solver stops early, and differentiates what it has
+        comparison.verdict("metaoptnet_svm", logits=SOLVED, loss=SOLVED, gradient=SOLVER_GRADIENT)

@@ -1,16 +1,17 @@
 """The trajectory of UNICORN-MAML's official code, in ``tests/golden`` (float64 figures, no code)."""
 
 import re
+from typing import Any
 
 import jax
 import numpy as np
 import optax
-from golden_files import Comparison, averages, load, moved, outer_optimiser, tensors
+from golden_files import Comparison, averages, load, outer_optimiser, tensors
 from test_golden import double_precision  # noqa: F401
 from test_golden_ridge import one_episode
 
 import cxgrad_jax as cx
-from cxgrad_jax.learners import apply_model, batch_statistics
+from cxgrad_jax.learners import apply_in_training, apply_model
 from cxgrad_jax.learners._labels import by_path, merge
 
 
@@ -40,7 +41,7 @@ def test_unicorn_agrees_with_the_official_code_in_float64():
 
     evaluate = jax.jit(jax.value_and_grad(loss, has_aux=True))
     logits_of = jax.jit(lambda params, images: apply_model(model, params, images))
-    statistics_of = jax.jit(lambda params, images: batch_statistics(model, params, images))
+    moved_by = jax.jit(lambda statistics, params, images: apply_in_training(model, params, statistics, images)[1])
 
     def record_inner_loop(prefix, adapted, episode):
         expected = {key.removeprefix(f"{prefix}/"): x for key, x in golden.items() if key.startswith(f"{prefix}/")}
@@ -56,10 +57,6 @@ def test_unicorn_agrees_with_the_official_code_in_float64():
             comparison.record("norms", norms, expected["fast_norms"][k])
         return at_step
 
-    def moved_by(statistics, params, images):
-        found = statistics_of(params, images)
-        return moved(statistics, found, len(images), settings["image_size"])
-
     for prefix in (f"iter{i}" for i in range(settings["iterations"])):
         episode = one_episode(golden, prefix)
         (value, (adapted, logits)), gradient = evaluate(params, episode)
@@ -74,8 +71,9 @@ def test_unicorn_agrees_with_the_official_code_in_float64():
         for path, theirs in parameters(golden, f"{prefix}/fast_last").items():
             comparison.record("adapted", by_path(adapted.model)[path.removeprefix("model/")], theirs)
         comparison.gradients(by_path(gradient), parameters(golden, f"{prefix}/grad"))
-        updates, opt_state = optimiser.update(gradient, opt_state, params)
-        updates["model"]["head"] = optax.tree.scale(faster, updates["model"]["head"])
+        steps_of: Any
+        steps_of, opt_state = optimiser.update(gradient, opt_state, params)
+        updates = {"model": steps_of["model"] | {"head": optax.tree.scale(faster, steps_of["model"]["head"])}}
         params = optax.apply_updates(params, updates)
         expected = parameters(golden, f"{prefix}/param_after")
         params = comparison.parameters(by_path(params), expected, settings["outer"]["lr"])

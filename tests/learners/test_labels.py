@@ -108,7 +108,8 @@ def test_describe_is_a_table_of_parts():
 
 @pytest.mark.parametrize("name", cx.learners.NAMES)
 def test_describe_tells_what_adapts(name):
-    learner = getattr(cx.learners, name)(cx.models.Conv4(3, features=4))
+    inductive = {"query_statistics": "support"} if name == "metal" else {}  # its adapt needs the query images otherwise
+    learner = getattr(cx.learners, name)(cx.models.Conv4(3, features=4), **inductive)
     params = jax.eval_shape(learner.init, jax.random.key(0), IMAGES)
     adapted = jax.eval_shape(learner.adapt, params, IMAGES, LABELS)
     fast = adapted.trace["fast"] if isinstance(adapted, cx.learners.Adapted) else {}

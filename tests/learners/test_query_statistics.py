@@ -21,8 +21,11 @@ SHORT = {
     "maml_plus_plus": {"num_steps": 2},
     "modgrad": {"context_dim": 4},
 }
-SHORT |= {"cavia": {"context_dim": 4}, "cxgrad_explicit": SHORT["cxgrad"]}
-WITH_RUNNING_AVERAGES = ("proto_net", "matching_net", "relation_net")
+SHORT |= {"cavia": {"context_dim": 4}, "cxgrad_explicit": SHORT["cxgrad"], "baseline_plus_plus": {"num_epochs": 2}}
+WITH_RUNNING_AVERAGES = (
+    "baseline_plus_plus", "classifier_baseline", "matching_net", "meta_baseline", "metaoptnet", "proto_net", "r2d2",
+    "relation_net", "rfs",
+)  # fmt: skip
 every_learner = pytest.mark.parametrize("name", cx.learners.NAMES)
 
 
@@ -110,7 +113,7 @@ def test_training_with_them_has_the_gradient_of_its_loss(name):
     if name not in ("matching_net", "relation_net"):
         expected = -np.mean(np.asarray(jax.nn.log_softmax(logits))[np.arange(len(logits)), EPISODE.query_labels])
         assert float(loss) == pytest.approx(float(expected), rel=1e-11)
-    if name in ("alfa", "l2f", "cxgrad"):  # whose outer gradient holds some inner gradients constant
+    if name in ("alfa", "l2f", "cxgrad", "unicorn_maml"):  # whose outer gradient holds some inner gradients constant
         return
     flat, restore = ravel_pytree(params)
     at = jax.jit(lambda x: learner.loss(restore(x), EPISODE, iteration=3)[0])

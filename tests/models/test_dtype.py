@@ -12,6 +12,7 @@ import cxgrad_jax as cx
 
 NETWORKS = {
     cx.models.Conv4: {"features": 4, "use_bias": True},
+    cx.models.R2D2Conv4: {"channels": (2, 4, 4, 8)},
     cx.models.RelationConv4: {"features": 4},
     cx.models.ResNet12: {"channels": (2, 4, 4, 8)},
 }

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from cxgrad_jax import UserError
-from cxgrad_jax.models import Conv4, RelationConv4, RelationHead, ResNet12
+from cxgrad_jax.models import Conv4, R2D2Conv4, RelationConv4, RelationHead, ResNet12
 
-SMALL = {Conv4: {"features": 4}, RelationConv4: {"features": 4}, ResNet12: {"channels": (2, 2, 2, 2)}}
+CHANNELS = {"channels": (2, 2, 2, 2)}
+SMALL = {Conv4: {"features": 4}, RelationConv4: {"features": 4}, R2D2Conv4: CHANNELS, ResNet12: CHANNELS}
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,9 @@ SMALL = {Conv4: {"features": 4}, RelationConv4: {"features": 4}, ResNet12: {"cha
         (Conv4, {"dtype": "half precision"}),
         (RelationConv4, {"negative_slope": -0.1}),
         (ResNet12, {"negative_slope": -0.1}),
+        (R2D2Conv4, {"channels": 64}),
         (ResNet12, {"pooling": "none"}),
+        (ResNet12, {"relu_output": "yes"}),
         (ResNet12, {"channels": (64, 128, 256)}),
         (ResNet12, {"channels": (64, 128, 256, 0)}),
         (RelationHead, {"negative_slope": -0.1}),

@@ -46,6 +46,25 @@ def test_resnet12_pools_as_it_says(pooling, side):
     assert (last if pooling == "alfa" else last // 2) == side  # "every_block" pools once more behind the last block
 
 
+@pytest.mark.parametrize(("size", "side"), [(84, 9), (32, 3)])
+def test_r2d2_has_the_features_of_two_blocks(size, side):
+    model = cx.models.R2D2Conv4(num_classes=5)
+    params = shapes(model.init, size)["params"]
+    assert params["head"]["kernel"].shape == (side * side * (384 + 512), 5)
+    assert params["block_3"]["conv"]["kernel"].shape == (3, 3, 384, 512) and "bias" in params["block_0"]["conv"]
+
+
+def test_relu_behind_a_block_leaves_the_slope_inside_it():
+    images = np.random.default_rng(0).uniform(size=(3, 16, 16, 3)).astype(np.float32)
+    leaky, mixed = (
+        cx.models.ResNet12(5, (2, 2, 2, 2), negative_slope=0.1, relu_output=relu_output)
+        for relu_output in (False, True)
+    )
+    params = leaky.init(jax.random.key(0), images)
+    maps, others = (np.asarray(model.apply(params, images, method="feature_maps")) for model in (leaky, mixed))
+    assert maps.min() < 0 == others.min() and not np.allclose(np.maximum(maps, 0), others)
+
+
 def test_initialisation_has_the_official_bounds():
     params = cx.models.Conv4(num_classes=5).init(jax.random.key(0), np.zeros((1, 84, 84, 3), np.float32))["params"]
     flat: dict[str, Any] = flatten_dict(params, sep="/")

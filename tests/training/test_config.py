@@ -169,7 +169,7 @@ def test_model_config_builds_the_module(name):
     config = base_config()
     config.model = configuration.model_config(name, norm="layer")
     assert build.build_model(config) == factories.MODELS[name](num_classes=5, norm="layer")
-    assert isinstance(build.build_model(config), (models.Conv4, models.ResNet12))
+    assert isinstance(build.build_model(config), (models.Conv4, models.R2D2Conv4, models.ResNet12))
 
 
 def test_json_and_back(tmp_path):
