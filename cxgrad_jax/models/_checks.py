@@ -17,8 +17,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "use_bias": (False, True),
     "relu_output": (False, True),
     "precision": ("default", "high", "highest", None),
-    "image_statistics": ("none", "imagenet"),
+    "image_statistics": ("none", "imagenet", "efficientnet_lite"),
     "pooling": ("alfa", "every_block"),
+    "variant": (0, 1, 2),
 }
 FILTERS = ("features", "channels")  # numbers of filters, each behind a normalisation
 BLOCKS = 4  # of every backbone
@@ -67,8 +68,10 @@ def check_images(images: jax.Array, smallest: int, statistics: str) -> None:
         )
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(f"images have dtype {images.dtype}; expected floats in [0, 1] (divide uint8 by 255)")
-    if statistics == "imagenet" and shape[-1] not in (1, 3):
-        raise UserError(f"images have {shape[-1]} channels; image_statistics='imagenet' needs 3, or 1 for grey images")
+    if statistics != "none" and shape[-1] not in (1, 3):
+        raise UserError(
+            f"images have {shape[-1]} channels; image_statistics={statistics!r} needs 3, or 1 for grey images"
+        )
 
 
 def _advice(shape: tuple[int, ...]) -> str:
