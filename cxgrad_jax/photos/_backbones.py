@@ -157,10 +157,9 @@ def describe_model(model: nn.Module) -> dict[str, Any] | None:
     if getattr(models, type(model).__name__, None) is not type(model):
         return None
     fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in ("parent", "name")}
-    return {
-        "class": type(model).__name__,
-        "fields": {k: str(v) if k == "dtype" and v else v for k, v in fields.items()},
-    }
+    if fields.get("dtype") is not None:
+        fields["dtype"] = jnp.dtype(fields["dtype"]).name
+    return {"class": type(model).__name__, "fields": fields}
 
 
 def model_from(description: dict[str, Any]) -> nn.Module:

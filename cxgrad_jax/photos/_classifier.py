@@ -17,6 +17,7 @@ from cxgrad_jax.photos._heads import HEADS, Head
 from cxgrad_jax.photos._preprocessing import read_views
 
 NONE = "none of these"
+DECIMALS = 7  # of what a prediction tells
 
 
 class Prediction(NamedTuple):
@@ -77,20 +78,19 @@ class Classifier(NamedTuple):
 
     def predict_features(self, paths: Sequence[Path], features: np.ndarray) -> list[Prediction]:
         """Predictions from features ``[N, D]`` of the photos."""
-        predictions = []
-        # One row at a time: a product of many rows may round otherwise than that of one.
-        for path, row in zip(paths, features, strict=True):
-            probabilities = self.head.probabilities(row[None])[0]
-            best, second = np.argsort(-probabilities, kind="stable")[:2]
-            known = float(familiarity(row[None], self.prototypes)[0])
-            none = self.threshold is not None and known < self.threshold
-            names = self.class_names
+        names, predictions = self.class_names, []
+        # Sums over a thousand numbers round otherwise in another order, which depends on how many photos there are and
+        # where they lie in memory. In double precision seven decimals are the same in any order.
+        features = np.float64(features)
+        probabilities = np.round(self.head.probabilities(features), DECIMALS)
+        known = np.round(familiarity(features, np.float64(self.prototypes)), DECIMALS)
+        for path, row, familiar in zip(paths, probabilities.tolist(), known.tolist(), strict=True):
+            best, second = np.argsort(np.negative(row), kind="stable")[:2]
+            none = self.threshold is not None and familiar < self.threshold
+            label = NONE if none else names[best]
             predictions.append(
-                Prediction(
-                    str(path), NONE if none else names[best], float(probabilities[best]), names[best], names[second],
-                    float(probabilities[second]), known,
-                )
-            )  # fmt: skip
+                Prediction(str(path), label, row[best], names[best], names[second], row[second], familiar)
+            )
         return predictions
 
     def save(self, path: PathLike) -> None:

@@ -1,8 +1,8 @@
 """None of these: how much a photo is like those that a classifier learned from.
 
-The familiarity of features f of length 1 is the largest of ``f . (c - m / 2)`` over the classes' centroids c, where m is
+The familiarity of features f of length 1 is the largest of ``f . (c - m / 2)`` over the classes' centroids c. Here m is
 the mean of all centroids, each scaled to length 1. The half of m takes away what all photos of the set have in common.
-Leaving whole classes out, this told strangers apart better than the cosine to the nearest photo, the nearest centroid or
+With whole classes left out, this told strangers apart better than the cosine to the nearest photo or centroid and than
 the head's own probability (``benchmarks/photos.py``).
 """
 
@@ -26,10 +26,11 @@ def familiarity(features: np.ndarray, prototypes: np.ndarray) -> np.ndarray:
 
 def held_out_familiarity(features: np.ndarray, labels: np.ndarray, splits: list[Split]) -> np.ndarray:
     """Familiarity of the photos where they are held out, of all splits: ``[M]``."""
-    return np.concatenate(
-        [familiarity(features[held], prototypes(features[seen], labels[seen])) for split in splits for seen, held in split]
-        or [np.zeros(0)]
-    )  # fmt: skip
+    found = [np.zeros(0)]
+    for split in splits:
+        for seen, held in split:
+            found.append(familiarity(features[held], prototypes(features[seen], labels[seen])))
+    return np.concatenate(found)
 
 
 def threshold(known: np.ndarray, others: np.ndarray | None) -> float | None:

@@ -1,8 +1,8 @@
 """Classifiers of photos as files: one safetensors file with a readable header.
 
-The arrays are ``backbone/params/…``, ``backbone/batch_stats/…``, ``head/weights``, ``head/bias`` and ``prototypes``. The
-header has ``"photos"`` (this format's number), ``"description"`` (JSON: classes, model, preprocessing, head, threshold,
-estimate) and ``"sha256"`` of the arrays.
+The arrays are ``backbone/params/…``, ``backbone/batch_stats/…``, ``head/weights``, ``head/bias`` and ``prototypes``.
+The header has ``"photos"`` (this format's number), ``"description"`` (JSON: classes, model, preprocessing, head,
+threshold, estimate) and ``"sha256"`` of the arrays.
 """
 
 import json
