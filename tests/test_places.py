@@ -206,7 +206,11 @@ def test_installed_the_configurations_lie_inside_the_package(tmp_path, monkeypat
     [
         (["--help"], 0, "usage: cxgrad WORD [FLAG ...]"),
         (["trian"], 2, "cxgrad: trian is no word; did you mean train?"),
-        ([], 2, "cxgrad: a word is missing; expected one of train, evaluate, analyse, compare, tables, prepare"),
+        (
+            [],
+            2,
+            "cxgrad: a word is missing; expected one of train, evaluate, analyse, compare, tables, prepare, photos",
+        ),
         (["train", "--mode=evaluate"], 2, "cxgrad: --mode=evaluate is not for cxgrad train; the word is the mode"),
     ],
 )

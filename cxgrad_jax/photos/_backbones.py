@@ -141,6 +141,11 @@ def features_of(backbone: Backbone, views: np.ndarray) -> np.ndarray:
     return np.asarray(_compiled(backbone.model, backbone.preprocessing)(backbone.variables, views), np.float32)
 
 
+def embedding_of_views(backbone: Backbone, views: np.ndarray) -> np.ndarray:
+    """Features of each view alone, ``[views, D]``: for measurements of what several views bring."""
+    return np.stack([features_of(backbone, view[None]) for view in views])
+
+
 def standardised(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     """uint8 ``[N, H, W, C]`` in float32, divided by 255, less the mean, divided by the deviation."""
     mean, deviation = (jnp.asarray(each, jnp.float32) for each in (preprocessing.mean, preprocessing.deviation))

@@ -28,11 +28,15 @@ class LabelledPhotos(NamedTuple):
     left_out: tuple[Path, ...]
 
 
-def labelled_photos(folder: PathLike) -> LabelledPhotos:
+def labelled_photos(folder: PathLike, least: int = 2) -> LabelledPhotos:
     """Finds the photos ``folder/CLASS/*.jpg`` (or bmp, gif, jpeg, png, webp, in capitals or not).
 
+    Args:
+      folder: the folder.
+      least: number of classes.
+
     Raises:
-      UserError: no such folder, fewer than two classes, or a class without a photo.
+      UserError: no such folder, too few classes, or a class without a photo.
     """
     root = Path(folder).expanduser()
     layout = "expected PHOTOS/CLASS/*.jpg, one folder for each class"
@@ -48,9 +52,9 @@ def labelled_photos(folder: PathLike) -> LabelledPhotos:
         left_out += sorted(set(entries) - set(images))
         paths += images
         labels += [label] * len(images)
-    if len(classes) < 2:
+    if len(classes) < least:
         found = f"one class, {classes[0].name}" if classes else "no class"
-        raise UserError(f"{root} holds {found}; {layout}, and at least two classes")
+        raise UserError(f"{root} holds {found}; {layout}, and at least {least} of them")
     return LabelledPhotos(tuple(paths), tuple(labels), tuple(path.name for path in classes), tuple(left_out))
 
 
