@@ -7,8 +7,8 @@ and 20 photos of each class at random; all heads learn from the same draw. Featu
 kept in ``--features``.
 
 Printed are, of each backbone: the accuracy on all test photos, mean and standard error over the draws; what several
-views and the maxima of the feature maps bring; the accuracy that ``cx.photos.fit`` promises with its interval, and in how
-many draws the received one lay inside; the AUROC of "none of these" where three random classes are left out of a draw.
+views and the maxima of the feature maps bring; the accuracy that ``cx.photos.fit`` promises with its interval, and in
+how many draws the received one lay inside; the AUROC of "none of these" where three random classes are left out.
 """
 
 import argparse
@@ -85,11 +85,14 @@ def load_or_compute(folder: Path, backbones: list[str], kept: Path) -> tuple[Pho
             arrays |= {f"{split}/histograms": part.histograms, f"{split}/labels": part.labels}
         np.savez(kept, **arrays)
     arrays = np.load(kept)
-    parts = [
-        Photos({name: arrays[f"{split}/{name}"] for name in backbones}, *(arrays[f"{split}/{key}"] for key in ("histograms", "labels")))
+    train, test = (
+        Photos(
+            {name: arrays[f"{split}/{name}"] for name in backbones}, arrays[f"{split}/histograms"],
+            arrays[f"{split}/labels"],
+        )
         for split in ("train", "test")
-    ]  # fmt: skip
-    return parts[0], parts[1], photos.labelled_photos(folder / "train").class_names
+    )  # fmt: skip
+    return train, test, photos.labelled_photos(folder / "train").class_names
 
 
 def draw_of(labels: np.ndarray, shot: int, draw: int) -> np.ndarray:
@@ -215,8 +218,10 @@ def main(flags: list[str]) -> None:
             100 * np.mean([each[key] for each in rows]) for key in ("promised", "received", "confidence")
         )
         kinds = sum(each["head"] == "logistic" for each in rows)
-        print(f"{shot:>3}: promised {told:.1f}, received {came:.1f}, inside the interval in {inside} of {len(rows)} draws; "
-              f"mean probability {sure:.1f}; logistic regression chosen {kinds} times")  # fmt: skip
+        print(
+            f"{shot:>3}: promised {told:.1f}, received {came:.1f}, inside the interval in {inside} of {len(rows)} draws"
+        )
+        print(f"     mean probability {sure:.1f}; logistic regression chosen in {kinds} draws")
     if given.out:
         content = {
             "machine": machine(), "command": f"python -m benchmarks.photos {' '.join(flags)}", "accuracy": right,
@@ -224,9 +229,8 @@ def main(flags: list[str]) -> None:
         }  # fmt: skip
         given.out.write_text(json.dumps(content, indent=1) + "\n")
     if given.picture:
-        last = given.backbones[-1]
-        picture(given.picture, table, [f"{last}, middle and whole, logistic, C = 10", f"{first}, middle, logistic, C = 10",
-                                       f"{first}, middle, centroid", "colour histogram", "chance"])  # fmt: skip
+        heads = (f"{given.backbones[-1]}, middle and whole, logistic, C = 10", f"{first}, middle, logistic, C = 10")
+        picture(given.picture, table, [*heads, f"{first}, middle, centroid", "colour histogram", "chance"])
 
 
 if __name__ == "__main__":

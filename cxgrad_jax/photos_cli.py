@@ -176,12 +176,10 @@ def _predict(given: argparse.Namespace) -> None:
 
 
 def _export(given: argparse.Namespace) -> None:
-    from cxgrad_jax.photos import export
-
     _check_place(given.out)
     classifier = photos.load(given.classifier)
-    print(export.export_onnx(classifier, given.out) if given.format == "onnx" else
-          export.export_stablehlo(classifier, given.out))  # fmt: skip
+    export = photos.export_onnx if given.format == "onnx" else photos.export_stablehlo
+    print(export(classifier, given.out))
 
 
 def _predictions(

@@ -62,7 +62,7 @@ def check_images(images: jax.Array, smallest: int, statistics: str) -> None:
       UserError: names the shape or the dtype and what is expected.
     """
     shape = images.shape
-    if len(shape) != 4 or min(shape) < 1 or min(shape[1:3]) < smallest:
+    if len(shape) != 4 or any(size < 1 for size in shape) or min(shape[1:3]) < smallest:
         raise UserError(
             f"images have shape {shape}; expected [N, H, W, C] with H and W at least {smallest}{_advice(shape)}"
         )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from cxgrad_jax import models, runtime
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.models import Conv4, EfficientNetLite
+from cxgrad_jax.models._layers import STATISTICS
 from cxgrad_jax.photos._preprocessing import Preprocessing
 from cxgrad_jax.photos._pretrained import pretrained
 from cxgrad_jax.saving import load as load_learner
@@ -51,7 +52,9 @@ def find_backbone(backbone: "str | Path | Backbone") -> Backbone:
     if str(backbone) in NAMES:
         model, variables = pretrained(NAMES[str(backbone)])
         variables["params"].pop("head")  # of ImageNet's classes
-        return Backbone(str(backbone), model, variables, Preprocessing(model.image_size))
+        mean, deviation = STATISTICS[model.image_statistics]
+        preprocessing = Preprocessing(model.image_size, mean=mean, deviation=deviation)
+        return Backbone(str(backbone), model.clone(image_statistics="none"), variables, preprocessing)
     if str(backbone).endswith(SUFFIX):
         learner, params = load_learner(backbone)
         return backbone_of_learner(learner, params, name=Path(backbone).name)
@@ -102,19 +105,16 @@ def with_statistics(backbone: Backbone, images: np.ndarray) -> Backbone:
     return backbone._replace(variables={**backbone.variables, **jax.tree.map(jnp.asarray, dict(found))})
 
 
-def embedding(backbone: Backbone) -> Callable[[Any, jax.Array], jax.Array]:
-    """The function of variables and views, uint8 ``[views, size, size, C]``, to the photo's features ``[D]``.
+def embedding(backbone: Backbone) -> Callable[[Any, Sequence[jax.Array]], jax.Array]:
+    """The function of variables and views, each uint8 ``[N, size, size, C]``, to features ``[N, D]``.
 
-    They are the mean over the views and their mirror images, scaled to length 1. It is pure and not compiled.
+    They are the mean over the views, scaled to length 1. The function is pure and not compiled.
     """
     model, preprocessing = backbone.model, backbone.preprocessing
 
-    def embed(variables: Any, views: jax.Array) -> jax.Array:
-        images = standardised(views, preprocessing)
-        if preprocessing.mirrored:
-            images = jnp.concatenate([images, images[:, :, ::-1]])
-        # One view at a time, so that a view's features are the same whatever the others are, and stay in the caches.
-        return unit(sum(_features(model, variables, image[None])[0] for image in images))
+    def embed(variables: Any, views: Sequence[jax.Array]) -> jax.Array:
+        # One view at a time, which stays in the caches.
+        return unit(sum(_features(model, variables, standardised(view, preprocessing)) for view in views))
 
     return embed
 
@@ -128,9 +128,9 @@ def _features(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(model: nn.Module, preprocessing: Preprocessing) -> Callable[[Any, np.ndarray], jax.Array]:
-    of_shape = Backbone("", model, {}, preprocessing)
-    return jax.jit(embedding(of_shape), compiler_options=runtime.compiler_options(1))
+def _compiled(model: nn.Module, preprocessing: Preprocessing) -> Callable[[Any, Sequence[np.ndarray]], jax.Array]:
+    embed = embedding(Backbone("", model, {}, preprocessing))
+    return jax.jit(embed, compiler_options=runtime.compiler_options(1))
 
 
 def features_of(backbone: Backbone, views: np.ndarray) -> np.ndarray:
@@ -138,7 +138,8 @@ def features_of(backbone: Backbone, views: np.ndarray) -> np.ndarray:
 
     Every photo goes through the same compiled program alone, so its features depend on nothing else.
     """
-    return np.asarray(_compiled(backbone.model, backbone.preprocessing)(backbone.variables, views), np.float32)
+    embed = _compiled(backbone.model, backbone.preprocessing)
+    return np.asarray(embed(backbone.variables, [view[None] for view in views])[0], np.float32)
 
 
 def embedding_of_views(backbone: Backbone, views: np.ndarray) -> np.ndarray:

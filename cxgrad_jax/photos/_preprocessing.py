@@ -14,8 +14,6 @@ GREY = (127, 127, 127)  # around a photo that is padded
 VIEWS = {  # of a photo: which part of it becomes the square
     "middle": "the largest square in the middle",
     "whole": "the whole photo, on grey where it is no square",
-    "start": "the largest square at the left or the top",
-    "end": "the largest square at the right or the bottom",
 }
 
 
@@ -24,16 +22,13 @@ class Preprocessing(NamedTuple):
 
     Attributes:
       size: height and width in pixels of a view.
-      views: of ``VIEWS``; the features of a photo are the mean over its views and, where ``mirrored``, their mirror
-        images.
-      mirrored: whether each view is also seen mirrored, left and right exchanged.
+      views: of ``VIEWS``; the features of a photo are the mean over its views.
       channels: 3, or 1 for grey.
       mean, deviation: of each channel of images in [0, 1]; subtracted, and divided by.
     """
 
     size: int
     views: tuple[str, ...] = ("middle",)
-    mirrored: bool = False
     channels: int = 3
     mean: tuple[float, ...] = (0.0,)
     deviation: tuple[float, ...] = (1.0,)
@@ -57,10 +52,7 @@ def read_photo(path: Path, at_least: int) -> Image.Image:
 
 
 def views_of(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
-    """The views of a photo, resized with Pillow's BICUBIC: uint8 ``[views, size, size, channels]``.
-
-    Mirror images are not among them; the backbone's program makes these.
-    """
+    """The views of a photo, resized with Pillow's BICUBIC: uint8 ``[views, size, size, channels]``."""
     if preprocessing.channels == 1:
         image = image.convert("L")
     size = (preprocessing.size, preprocessing.size)
@@ -97,6 +89,6 @@ def _square(image: Image.Image, view: str) -> Image.Image:
         square = Image.new(image.mode, (side, side), GREY if image.mode == "RGB" else GREY[0])
         square.paste(image, ((side - width) // 2, (side - height) // 2))
         return square
-    side, share = min(width, height), {"start": 0, "middle": 0.5, "end": 1}[view]
-    left, top = round((width - side) * share), round((height - side) * share)
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
     return image.crop((left, top, left + side, top + side))
