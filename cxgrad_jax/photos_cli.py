@@ -82,15 +82,16 @@ def _fit(given: argparse.Namespace) -> None:
             progress=progress,
         )  # fmt: skip
     classifier.save(given.out)
-    print("\n".join(_summary(classifier, given.out)))
+    print("\n".join(summary(classifier, given.out)))
 
 
-def _summary(classifier: photos.Classifier, out: Path) -> list[str]:
+def summary(classifier: photos.Classifier, out: Path) -> list[str]:
     """What ``fit`` prints."""
     told, head = classifier.estimate, classifier.head
     kind = f"logistic regression (C = {head.strength:g})" if head.kind == "logistic" else "cosine to the centroids"
     number = sum(told.photos.values())
-    lines = [f"{out}: {len(told.photos)} classes, {number} photos, {classifier.backbone.name}, {kind}"]
+    network = f"{classifier.backbone.name} at {classifier.backbone.preprocessing.size} pixels"
+    lines = [f"{out}: {len(told.photos)} classes, {number} photos, {network}, {kind}"]
     if told.accuracy is None or told.interval is None:
         return [*lines, told.note]
     low, high = (100 * end for end in told.interval)

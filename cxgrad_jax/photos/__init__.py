@@ -21,7 +21,7 @@ from cxgrad_jax.photos._preprocessing import Preprocessing, thumbnail
 from cxgrad_jax.photos._pretrained import pretrained
 
 __all__ = [
-    "NONE", "Backbone", "Classifier", "Estimate", "Prediction", "Preprocessing", "all_features", "backbone_of_learner", "export_onnx",
-    "export_stablehlo",
-    "fit", "labelled_photos", "left_out_line", "load", "photos_in", "pretrained", "thumbnail",
+    "NONE", "Backbone", "Classifier", "Estimate", "Prediction", "Preprocessing", "all_features", "backbone_of_learner",
+    "export_onnx", "export_stablehlo", "fit", "labelled_photos", "left_out_line", "load", "photos_in", "pretrained",
+    "thumbnail",
 ]  # fmt: skip

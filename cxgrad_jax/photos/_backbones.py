@@ -21,6 +21,7 @@ from cxgrad_jax.photos._pretrained import pretrained
 from cxgrad_jax.saving import load as load_learner
 
 NAMES = {f"efficientnet_lite{variant}": variant for variant in (0, 1, 2)}
+WIDER_VIEWS = {"efficientnet_lite2": ("middle", "whole")}  # more views brought Lite0 nothing: benchmarks/photos.py
 SUFFIX = ".safetensors"
 USUAL_SIZES = (84, 32, 28, 64, 224)  # of images, where a file of meta-parameters does not tell
 
@@ -53,7 +54,8 @@ def find_backbone(backbone: "str | Path | Backbone") -> Backbone:
         model, variables = pretrained(NAMES[str(backbone)])
         variables["params"].pop("head")  # of ImageNet's classes
         mean, deviation = STATISTICS[model.image_statistics]
-        preprocessing = Preprocessing(model.image_size, mean=mean, deviation=deviation)
+        views = WIDER_VIEWS.get(str(backbone), ("middle",))
+        preprocessing = Preprocessing(model.image_size, views, mean=mean, deviation=deviation)
         return Backbone(str(backbone), model.clone(image_statistics="none"), variables, preprocessing)
     if str(backbone).endswith(SUFFIX):
         learner, params = load_learner(backbone)
@@ -74,7 +76,8 @@ def backbone_of_learner(
     Args:
       learner: of this package, or loaded by ``cx.load``.
       params: its meta-parameters.
-      size: of the images that it was trained on; taken from the parameters unless given.
+      size: of the images that it was trained on. Unless given it is that of EfficientNet-Lite, or what fits the head of
+        a Conv-4, or 84.
       name: of the backbone.
 
     Raises:
@@ -100,9 +103,13 @@ def with_statistics(backbone: Backbone, images: np.ndarray) -> Backbone:
     """
     if "batch_stats" in backbone.variables:
         return backbone
-    standard = standardised(jnp.asarray(images), backbone.preprocessing)
-    _, found = backbone.model.apply(backbone.variables, standard, method="embed", mutable=["batch_stats"])
-    return backbone._replace(variables={**backbone.variables, **jax.tree.map(jnp.asarray, dict(found))})
+
+    @jax.jit
+    def statistics(variables, images):
+        standard = standardised(images, backbone.preprocessing)
+        return backbone.model.apply(variables, standard, method="embed", mutable=["batch_stats"])[1]
+
+    return backbone._replace(variables={**backbone.variables, **statistics(backbone.variables, images)})
 
 
 def embedding(backbone: Backbone) -> Callable[[Any, Sequence[jax.Array]], jax.Array]:
@@ -195,7 +202,7 @@ def _image_size(model: nn.Module, params: Any, channels: int) -> int:
     """A usual size of images whose features have the length that the head expects."""
     if isinstance(model, EfficientNetLite):
         return model.image_size
-    if not isinstance(model, Conv4):
+    if not isinstance(model, Conv4) or "head" not in params:
         return USUAL_SIZES[0]
     length = params["head"]["kernel"].shape[0]
     for size in USUAL_SIZES:

@@ -127,7 +127,7 @@ def _minimum(loss: Callable[[np.ndarray], tuple[float, np.ndarray]], x: np.ndarr
     """
     value, slope = loss(x)
     steps: list[tuple[np.ndarray, np.ndarray]] = []  # the last changes of x and of the gradient
-    tolerance = 1e-4 * max(np.abs(slope).max(), 1.0)
+    tolerance = 1e-5 * max(np.abs(slope).max(), 1.0)
     for _ in range(ITERATIONS):
         if np.abs(slope).max() <= tolerance:
             break
