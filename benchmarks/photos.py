@@ -31,7 +31,7 @@ from cxgrad_jax.photos._heads import STRENGTHS, fit_head
 from cxgrad_jax.photos._preprocessing import read_views
 
 SHOTS = (1, 2, 5, 10, 20)
-VIEWS = {"middle": (0,), "middle and mirrored": (0, 2), "middle and whole": (0, 1), "all three": (0, 1, 2)}
+VIEWS = {"middle": (0,), "middle and mirrored": (0, 2), "middle and whole": (0, 1)}
 LEFT_OUT = 3  # classes, for the AUROC
 
 
@@ -49,7 +49,12 @@ class Photos(NamedTuple):
     labels: np.ndarray
 
     def features(self, backbone: str, views: tuple[int, ...] = (0,), maxima: bool = True) -> np.ndarray:
-        """``[N, D]`` of length 1, the mean over ``views``; without ``maxima`` only the means over positions."""
+        """``[N, D]`` of length 1, the mean over ``views``; without ``maxima`` only the means over positions.
+
+        ``"a + b"`` is the features of two backbones side by side.
+        """
+        if " + " in backbone:
+            return unit(np.concatenate([self.features(each, views, maxima) for each in backbone.split(" + ")], axis=1))
         chosen = self.views[backbone][:, list(views)]
         return unit(sum(np.moveaxis(chosen if maxima else unit(chosen[..., : chosen.shape[-1] // 2]), 1, 0)))
 
@@ -109,7 +114,8 @@ def accuracies(train: Photos, test: Photos, chosen: np.ndarray, sets: dict[str, 
     result["colour histogram"] = float((head.logits(test.histograms).argmax(1) == test.labels).mean())
     for name, arguments in sets.items():
         seen, unseen = train.features(*arguments)[chosen], test.features(*arguments)
-        for kind, strength in (("centroid", 0.0), *(("logistic", strength) for strength in STRENGTHS)):
+        strengths = STRENGTHS if name.endswith(", middle") else (10.0,)
+        for kind, strength in (("centroid", 0.0), *(("logistic", strength) for strength in strengths)):
             head = fit_head(kind, strength, seen, labels, number)
             text = kind if kind == "centroid" else f"logistic, C = {strength:g}"
             result[f"{name}, {text}"] = float((head.logits(unseen).argmax(1) == test.labels).mean())
@@ -187,6 +193,9 @@ def main(flags: list[str]) -> None:
     sets: dict[str, tuple] = {f"{first}, means only": (first, (0,), False)}
     for name in given.backbones:
         sets |= {f"{name}, {views}": (name, numbers) for views, numbers in VIEWS.items()}
+    if len(given.backbones) > 1:
+        both = f"{first} + {given.backbones[-1]}"
+        sets[f"{both}, middle and whole"] = (both, VIEWS["middle and whole"])
 
     right: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     strangers: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))

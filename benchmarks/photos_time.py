@@ -3,8 +3,8 @@
     python -m benchmarks.photos_time FOLDER --rounds 3 --out FILE.json
 
 ``FOLDER`` holds ``train/CLASS/*.jpg`` and ``test/CLASS/*.jpg``. Measured are ``fit`` of five photos of each class,
-``predict`` of one photo and of all test photos, with compiled programs from an earlier round. What a further photo costs
-is the difference of the two. Memory is the largest resident set.
+``predict`` of one photo and of all test photos, with compiled programs from an earlier round. What a further photo
+costs is the difference of the two. Memory is the largest resident set.
 """
 
 import argparse
