@@ -21,7 +21,8 @@ import optax
 
 import cxgrad_jax as cx
 from benchmarks.interleaved import machine
-from benchmarks.photos import compute, draw_of, load_or_compute, mean_and_error
+from benchmarks.photos import draw_of, load_or_compute, mean_and_error
+from cxgrad_jax.photos._backbones import find_backbone
 from cxgrad_jax.photos._heads import fit_head
 
 BACKBONE, QUERY = "efficientnet_lite0", 5
@@ -75,8 +76,9 @@ def main(flags: list[str]) -> None:
     parser.add_argument("--out", type=Path, help="JSON file")
     given = parser.parse_args(flags)
     if not given.meta_features.exists():
-        part = compute(given.meta, [BACKBONE])
-        np.savez(given.meta_features, features=part.features(BACKBONE), labels=part.labels)
+        found = cx.photos.labelled_photos(given.meta)
+        rows = cx.photos.all_features(find_backbone(BACKBONE), found.paths)
+        np.savez(given.meta_features, features=rows.features, labels=np.array(found.labels))
     kept = np.load(given.meta_features)
     sizes = np.bincount(kept["labels"])
     store = cx.data.ImageStore(

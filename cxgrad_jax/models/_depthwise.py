@@ -4,6 +4,8 @@ XLA's grouped convolution takes 25 to 100 times as long on a CPU as the sums of 
 arithmetic, so that derivatives of every order are the compiler's own.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -14,7 +16,9 @@ from cxgrad_jax.platforms import current_platform
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
-def depthwise_convolution(x: jax.Array, kernel: jax.Array, stride: int = 1, precision: Precision = "highest"):
+def depthwise_convolution(
+    x: jax.Array, kernel: jax.Array, stride: int = 1, precision: Precision = "highest"
+) -> jax.Array:
     """The "SAME" convolution of every channel of ``x [N, H, W, C]`` with a kernel of its own.
 
     Args:
@@ -32,7 +36,8 @@ def depthwise_convolution(x: jax.Array, kernel: jax.Array, stride: int = 1, prec
             precision=precision,
         )  # fmt: skip
     weights = kernel.reshape(-1, x.shape[-1])
-    return sum(part * weight for part, weight in zip(_shifted(x, kernel.shape[0], stride), weights, strict=True))
+    parts = [part * weight for part, weight in zip(_shifted(x, kernel.shape[0], stride), weights, strict=True)]
+    return functools.reduce(jnp.add, parts)
 
 
 def strided_convolution(x: jax.Array, kernel: jax.Array, stride: int, precision: Precision = "highest") -> jax.Array:

@@ -121,7 +121,8 @@ def embedding(backbone: Backbone) -> Callable[[Any, Sequence[jax.Array]], jax.Ar
 
     def embed(variables: Any, views: Sequence[jax.Array]) -> jax.Array:
         # One view at a time, which stays in the caches.
-        return unit(sum(_features(model, variables, standardised(view, preprocessing)) for view in views))
+        features = [_features(model, variables, standardised(view, preprocessing)) for view in views]
+        return unit(jnp.sum(jnp.stack(features), axis=0))
 
     return embed
 

@@ -81,9 +81,9 @@ class Classifier(NamedTuple):
         names, predictions = self.class_names, []
         # Sums over a thousand numbers round otherwise in another order, which depends on how many photos there are and
         # where they lie in memory. In double precision seven decimals are the same in any order.
-        features = np.float64(features)
+        features = np.asarray(features, np.float64)
         probabilities = np.round(self.head.probabilities(features), DECIMALS)
-        known = np.round(familiarity(features, np.float64(self.prototypes)), DECIMALS)
+        known = np.round(familiarity(features, np.asarray(self.prototypes, np.float64)), DECIMALS)
         for path, row, familiar in zip(paths, probabilities.tolist(), known.tolist(), strict=True):
             best, second = np.argsort(np.negative(row), kind="stable")[:2]
             none = self.threshold is not None and familiar < self.threshold
@@ -142,7 +142,7 @@ def fit(
     found = all_features(network, paths, lambda: progress(next(done), len(paths)) if progress else None)
     if found.errors:
         more = f" (and {len(found.errors) - 1} other photos cannot be read)" if len(found.errors) > 1 else ""
-        raise UserError(f"{found.errors[0]}{more}")
+        raise UserError(f"{next(iter(found.errors))}{more}")
     own, labels = len(photos.paths), np.array(photos.labels)
     features = found.features[:own]
     fitted = fit_and_estimate(features, found.histograms[:own], labels, photos.class_names, head, seed)

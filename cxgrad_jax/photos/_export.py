@@ -9,7 +9,6 @@ this package: it needs orbax-checkpoint < 0.11.37, and training needs 0.12.4.
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,7 @@ def export_stablehlo(classifier: Classifier, path: Path) -> str:
     number = export.symbolic_shape("n")[0]
     arguments = [jax.ShapeDtypeStruct((number, *shape), jnp.uint8) for shape in _shapes(classifier).values()]
     exported = export.export(_program(classifier), platforms=PLATFORMS)(*arguments)
-    content = exported.serialize()
+    content = bytes(exported.serialize())
     write_whole(path, content)
     write_json(path.with_name(f"{path.name}.json"), description(classifier))
     ours = _program(classifier)(*_examples(classifier, 2))
@@ -109,8 +108,8 @@ def export_onnx(classifier: Classifier, path: Path) -> str:
     return f"{path}: ONNX, differs in onnxruntime by at most {difference:.1g} from our own answers"
 
 
-def _program(classifier: Classifier) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """Views, each uint8 ``[N, size, size, C]``, to probabilities ``[N, classes]`` and familiarity ``[N]``."""
+def _program(classifier: Classifier) -> Any:
+    """The compiled function of views, each uint8 ``[N, size, size, C]``, to the two ``OUTPUTS``."""
     network, head = classifier.backbone, classifier.head
     embed = embedding(network)
 
@@ -167,7 +166,8 @@ def _onnx_model(classifier: Classifier, onnx: Any) -> Any:
 def _onnx_features(graph: "_Graph", network: Any, pixels: str) -> str:
     """The nodes of one view; the name of its features of length 1."""
     model, variables, preprocessing = network.model, network.variables, network.preprocessing
-    mean, deviation = (np.float32(each).reshape(1, -1, 1, 1) for each in (preprocessing.mean, preprocessing.deviation))
+    channelwise = (np.reshape(each, (1, -1, 1, 1)) for each in (preprocessing.mean, preprocessing.deviation))
+    mean, deviation = channelwise
     x = graph.node("Transpose", graph.node("Cast", pixels, to=1), perm=[0, 3, 1, 2])
     x = graph.node("Mul", x, graph.constant(1 / (255 * deviation)))
     x, side = graph.node("Sub", x, graph.constant(mean / deviation)), preprocessing.size

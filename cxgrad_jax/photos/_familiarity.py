@@ -16,7 +16,7 @@ REFUSED = 0.05  # share of the held-out photos of known classes that the thresho
 def prototypes(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The columns ``c - m / 2`` ``[D, classes]``, of the labels that occur."""
     centroids = _unit(np.stack([features[labels == label].mean(axis=0) for label in np.unique(labels)]))
-    return np.float32(centroids - _unit(centroids.mean(axis=0)) / 2).T
+    return np.asarray(centroids - _unit(centroids.mean(axis=0)) / 2, np.float32).T
 
 
 def familiarity(features: np.ndarray, prototypes: np.ndarray) -> np.ndarray:

@@ -60,12 +60,12 @@ def fit_head(kind: str, strength: float, features: np.ndarray, labels: np.ndarra
     # All that is learned lies in the space that the photos span, whose dimension is at most N.
     basis = span(features)
     weights, bias = fit(features @ basis, labels, num_classes, strength)
-    return Head(kind, strength, np.float32(basis @ weights), np.float32(bias))
+    return Head(kind, strength, np.asarray(basis @ weights, np.float32), np.asarray(bias, np.float32))
 
 
 def span(features: np.ndarray) -> np.ndarray:
     """An orthonormal basis ``[D, at most N]`` of the space that ``features [N, D]`` span."""
-    _, sizes, basis = np.linalg.svd(np.float64(features), full_matrices=False)
+    _, sizes, basis = np.linalg.svd(np.asarray(features, np.float64), full_matrices=False)
     return basis[sizes > 1e-6 * sizes[:1]].T
 
 

@@ -19,7 +19,7 @@ def clusters(number, classes=3, width=20, spread=0.3, seed=0):
     centres = rng.normal(size=(classes, width))
     labels = np.arange(number) % classes
     features = centres[labels] + spread * rng.normal(size=(number, width)) * np.sqrt(width) / 2
-    return np.float32(features / np.linalg.norm(features, axis=1, keepdims=True)), labels
+    return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), np.float32), labels
 
 
 @pytest.mark.parametrize("strength", [1.0, 10.0, 100.0])

