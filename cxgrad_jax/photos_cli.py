@@ -19,7 +19,7 @@ from tqdm import tqdm
 from cxgrad_jax import photos
 from cxgrad_jax.command_line import Parser, add_verbosity, exit_status, start
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.files import csv_text, write_whole
+from cxgrad_jax.files import check_writable, csv_text, write_whole
 
 FORMATS = ("onnx", "stablehlo")
 
@@ -218,6 +218,7 @@ def _check_place(path: Path) -> None:
         raise UserError(f"{path} is a folder; give the name of a file")
     if not path.absolute().parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {path.absolute().parent}")
+    check_writable(path.absolute().parent)
 
 
 class _Progress:

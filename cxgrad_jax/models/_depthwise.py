@@ -35,7 +35,7 @@ def depthwise_convolution(
             x, kernel, (stride, stride), "SAME", dimension_numbers=_DIMENSIONS, feature_group_count=x.shape[-1],
             precision=precision,
         )  # fmt: skip
-    weights = kernel.reshape(-1, x.shape[-1])
+    weights = kernel.reshape(-1, 1, 1, 1, x.shape[-1])
     parts = [part * weight for part, weight in zip(_shifted(x, kernel.shape[0], stride), weights, strict=True)]
     return functools.reduce(jnp.add, parts)
 
