@@ -26,16 +26,14 @@ class Browser:
         theirs, self.write = os.pipe()
         self.read, ours = os.pipe()
 
-        def move_pipes():  # the protocol's places are 3 and 4
-            a, b = os.dup(theirs), os.dup(ours)
-            os.dup2(a, 3)
-            os.dup2(b, 4)
-
+        # The protocol's places are 3 and 4. The shell puts the pipes there, because a Python function between fork and
+        # exec is not safe beside JAX's threads.
+        places = f'exec "$0" "$@" 3<&{theirs} 4>&{ours}'
         self.process = subprocess.Popen(
-            [executable, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run",
-             "--disable-dev-shm-usage", "--disable-background-networking",
+            ["bash", "-c", places, executable, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
+             "--remote-debugging-pipe", "--disable-dev-shm-usage", "--disable-background-networking",
              f"--user-data-dir={self.profile.name}", f"--window-size={width},{height}", "about:blank"],
-            preexec_fn=move_pipes, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            pass_fds=(theirs, ours), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(theirs)
         os.close(ours)
