@@ -174,7 +174,7 @@ def picture(path: Path, table: dict[str, dict[int, tuple[float, float]]], rows: 
     axis.set(xscale="log", xlabel="photos a class", ylabel="accuracy on new photos, %", ylim=(0, 100))
     axis.set_xticks(SHOTS, [str(shot) for shot in SHOTS])
     axis.minorticks_off()
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.18))
     figure.savefig(path, dpi=150)
 
 

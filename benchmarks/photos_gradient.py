@@ -31,15 +31,25 @@ SHOTS = (1, 5, 20)
 
 
 class Features(nn.Module):
-    """``[N, 1, 1, D]``, features in place of images, to logits, by one hidden layer."""
+    """Features in place of images, ``[N, 16, 16, D / 256]``, to logits, by one hidden layer."""
 
     num_classes: int
     hidden: int = 128
 
-    @nn.compact
+    def setup(self):
+        self.body, self.head = nn.Dense(self.hidden), nn.Dense(self.num_classes)
+
     def __call__(self, x):
-        x = nn.relu(nn.Dense(self.hidden, name="body")(x.reshape(len(x), -1)))
-        return nn.Dense(self.num_classes, name="head")(x)
+        return self.head(self.embed(x))
+
+    def embed(self, x):
+        """What the head sees."""
+        return nn.relu(self.body(x.reshape(len(x), -1)))
+
+
+def as_images(features: np.ndarray) -> np.ndarray:
+    """Features ``[N, D]`` in a shape that passes for images."""
+    return features.reshape(len(features), 16, 16, -1)
 
 
 def scaled_body(path: str, leaf: jax.Array) -> str:
@@ -82,7 +92,7 @@ def main(flags: list[str]) -> None:
     kept = np.load(given.meta_features)
     sizes = np.bincount(kept["labels"])
     store = cx.data.ImageStore(
-        kept["features"][:, None, None], np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32),
+        as_images(kept["features"]), np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32),
         tuple(map(str, range(len(sizes)))), "meta", "train",
     )  # fmt: skip
     train, test, names = load_or_compute(given.folder, [BACKBONE], given.features)
@@ -114,7 +124,7 @@ def main(flags: list[str]) -> None:
                 name = f"{kind}, C = {strength:g}" if strength else kind
                 right[name][shot].append(float((head.logits(unseen).argmax(1) == test.labels).mean()))
             for name, (_, params, _) in trained.items():
-                logits = apply[name](params, x[:, None, None], y, unseen[:, None, None])
+                logits = apply[name](params, as_images(x), y, as_images(unseen))
                 right[name][shot].append(float((np.asarray(logits).argmax(1) == test.labels).mean()))
     print(f"accuracy, %, mean of {given.draws} draws ± standard error, {SHOTS} photos a class")
     for name, row in right.items():
