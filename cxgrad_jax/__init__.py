@@ -15,7 +15,7 @@ __version__ = "0.2.0"  # the metadata of the package take it from here
 
 from typing import TYPE_CHECKING, Any
 
-from cxgrad_jax import analysis, data, interop, learners, models
+from cxgrad_jax import analysis, data, interop, learners, models, photos
 from cxgrad_jax.batching import mean_loss
 from cxgrad_jax.episodes import Episode, EpisodeShape, Sampler, sampler
 from cxgrad_jax.errors import UserError
@@ -33,7 +33,7 @@ _TRAINING = ("Run", "load_run")  # of the trainer, which needs more packages tha
 __all__ = [
     "Episode", "EpisodeShape", "Evaluation", "MetaLearner", "Permutations", "Run", "Sampler", "UserError",
     "__version__", "analysis", "data", "evaluate", "evaluate_by_part", "evaluate_by_step", "evaluate_permutations",
-    "fit", "interop", "learners", "load", "load_run", "mean_loss", "models", "sampler", "save",
+    "fit", "interop", "learners", "load", "load_run", "mean_loss", "models", "photos", "sampler", "save",
 ]  # fmt: skip
 
 

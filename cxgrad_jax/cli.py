@@ -18,6 +18,7 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "compare": ("cxgrad_jax.compare", (), "train several learners under one protocol, and write one table"),
     "tables": ("cxgrad_jax.tables", (), "make a table of the CxGrad paper"),
     "prepare": ("data_prep", (), "prepare a data set"),
+    "photos": ("cxgrad_jax.photos_cli", (), "make a classifier of your photos, and use it"),
 }
 USAGE = "usage: cxgrad WORD [FLAG ...]"
 

@@ -31,6 +31,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
     except (OSError, ValueError) as error:  # ValueError: no file has such a name
         _remove(temporary)
         raise UserError(f"{path} cannot be written: {reason(error)}") from None
+    except BaseException:  # an interruption
+        _remove(temporary)
+        raise
 
 
 def check_writable(folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cxgrad_jax"
-PROGRAMS = {"main", "compare", "tables", "cli", "command_line", "__main__"}
+PROGRAMS = {"main", "compare", "tables", "photos_cli", "cli", "command_line", "__main__"}
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))

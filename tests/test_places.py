@@ -209,7 +209,8 @@ def test_installed_the_configurations_lie_inside_the_package(tmp_path, monkeypat
         (
             [],
             2,
-            "cxgrad: a word is missing; expected one of train, pretrain, evaluate, analyse, compare, tables, prepare",
+            "cxgrad: a word is missing; expected one of train, pretrain, evaluate, analyse, compare, tables, prepare, "
+            "photos",
         ),
         (["train", "--mode=evaluate"], 2, "cxgrad: --mode=evaluate is not for cxgrad train; the word is the mode"),
     ],

@@ -6,8 +6,9 @@ methods ``embed`` and ``feature_maps``.
 """
 
 from cxgrad_jax.models._conv4 import Conv4
+from cxgrad_jax.models._efficientnet_lite import EfficientNetLite
 from cxgrad_jax.models._r2d2 import R2D2Conv4
 from cxgrad_jax.models._relation_net import RelationConv4, RelationHead
 from cxgrad_jax.models._resnet12 import ResNet12
 
-__all__ = ["Conv4", "R2D2Conv4", "RelationConv4", "RelationHead", "ResNet12"]
+__all__ = ["Conv4", "EfficientNetLite", "R2D2Conv4", "RelationConv4", "RelationHead", "ResNet12"]

@@ -17,8 +17,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "use_bias": (False, True),
     "relu_output": (False, True),
     "precision": ("default", "high", "highest", None),
-    "image_statistics": ("none", "imagenet"),
+    "image_statistics": ("none", "imagenet", "efficientnet_lite"),
     "pooling": ("alfa", "every_block"),
+    "variant": (0, 1, 2),
 }
 FILTERS = ("features", "channels")  # numbers of filters, each behind a normalisation
 BLOCKS = 4  # of every backbone
@@ -61,14 +62,16 @@ def check_images(images: jax.Array, smallest: int, statistics: str) -> None:
       UserError: names the shape or the dtype and what is expected.
     """
     shape = images.shape
-    if len(shape) != 4 or min(shape) < 1 or min(shape[1:3]) < smallest:
+    if len(shape) != 4 or any(size < 1 for size in shape) or min(shape[1:3]) < smallest:
         raise UserError(
             f"images have shape {shape}; expected [N, H, W, C] with H and W at least {smallest}{_advice(shape)}"
         )
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(f"images have dtype {images.dtype}; expected floats in [0, 1] (divide uint8 by 255)")
-    if statistics == "imagenet" and shape[-1] not in (1, 3):
-        raise UserError(f"images have {shape[-1]} channels; image_statistics='imagenet' needs 3, or 1 for grey images")
+    if statistics != "none" and shape[-1] not in (1, 3):
+        raise UserError(
+            f"images have {shape[-1]} channels; image_statistics={statistics!r} needs 3, or 1 for grey images"
+        )
 
 
 def _advice(shape: tuple[int, ...]) -> str:

@@ -13,7 +13,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
 
-def open_image(raw: bytes | np.ndarray, name: str) -> Image.Image:
+def open_image(raw: bytes | np.ndarray, name: str, at_least: int | None = None) -> Image.Image:
     """Decodes an image file completely. Of an animation it takes the first picture.
 
     16 bits of grey become 8, as a viewer shows them.
@@ -21,6 +21,8 @@ def open_image(raw: bytes | np.ndarray, name: str) -> Image.Image:
     Args:
       raw: the file's bytes, or uint8 pixels ``[H, W, 3]``.
       name: how an error message names the file.
+      at_least: lets a JPEG decoder halve large images, which is several times faster, until height or width would fall
+        below this number of pixels.
 
     Raises:
       UserError: the bytes are no image of the ``FORMATS``, or are cut off.
@@ -31,6 +33,8 @@ def open_image(raw: bytes | np.ndarray, name: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as many pixels are an error
             image = Image.open(io.BytesIO(raw), formats=FORMATS)
+        if at_least:
+            image.draft(None, (at_least, at_least))  # pyright: ignore[reportArgumentType]
         image.load()
         return _eight_bits(image) if image.mode.startswith(("I", "F")) else image
     except Image.UnidentifiedImageError as error:
@@ -54,13 +58,19 @@ def rgb_pixels(image: Image.Image, image_size: int) -> np.ndarray:
 
 
 def shown_pixels(image: Image.Image, image_size: int) -> np.ndarray:
-    """The pixels as an image viewer shows them, resized with Pillow's BICUBIC.
-
-    The image is turned as its EXIF orientation says, and transparent parts lie on white. Palette, one-bit and CMYK
-    images become RGB before they are resized.
+    """The pixels as an image viewer shows them (``shown``), resized with Pillow's BICUBIC.
 
     Returns:
       uint8 ``[image_size, image_size, 3]``.
+    """
+    return np.asarray(resized(shown(image), image_size))
+
+
+def shown(image: Image.Image) -> Image.Image:
+    """The image in RGB as an image viewer shows it.
+
+    It is turned as its EXIF orientation says, and transparent parts lie on white. Palette, one-bit and CMYK images
+    become RGB.
     """
     try:
         image = ImageOps.exif_transpose(image)
@@ -69,7 +79,7 @@ def shown_pixels(image: Image.Image, image_size: int) -> np.ndarray:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(resized(image.convert("RGB"), image_size))
+    return image.convert("RGB")
 
 
 def ink_pixels(image: Image.Image, image_size: int) -> np.ndarray:

@@ -1,0 +1,214 @@
+"""The network that turns photos into features, and where its weights come from."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cxgrad_jax import models, runtime
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.models import Conv4, EfficientNetLite
+from cxgrad_jax.models._layers import STATISTICS
+from cxgrad_jax.photos._preprocessing import Preprocessing
+from cxgrad_jax.photos._pretrained import pretrained
+from cxgrad_jax.saving import load as load_learner
+
+NAMES = {f"efficientnet_lite{variant}": variant for variant in (0, 1, 2)}
+WIDER_VIEWS = {"efficientnet_lite2": ("middle", "whole")}  # more views brought Lite0 nothing: benchmarks/photos.py
+SUFFIX = ".safetensors"
+USUAL_SIZES = (84, 32, 28, 64, 224)  # of images, where a file of meta-parameters does not tell
+
+
+class Backbone(NamedTuple):
+    """A network with weights, and how photos are made ready for it.
+
+    Attributes:
+      name: for people.
+      model: a ``flax.linen`` module with a method ``embed``, images ``[N, H, W, C]`` to features ``[N, D]``.
+      variables: flax's collections ``"params"`` and, for batch normalisations, ``"batch_stats"``.
+      preprocessing: of the photos.
+    """
+
+    name: str
+    model: nn.Module
+    variables: dict[str, Any]
+    preprocessing: Preprocessing
+
+
+def find_backbone(backbone: "str | Path | Backbone") -> Backbone:
+    """The backbone of a name, such as ``"efficientnet_lite0"``, or of a file that ``cx.save`` wrote.
+
+    Raises:
+      UserError: there is none, its weights are not installed, or the file cannot be read.
+    """
+    if isinstance(backbone, Backbone):
+        return backbone
+    if str(backbone) in NAMES:
+        model, variables = pretrained(NAMES[str(backbone)])
+        variables["params"].pop("head")  # of ImageNet's classes
+        mean, deviation = STATISTICS[model.image_statistics]
+        views = WIDER_VIEWS.get(str(backbone), ("middle",))
+        preprocessing = Preprocessing(model.image_size, views, mean=mean, deviation=deviation)
+        return Backbone(str(backbone), model.clone(image_statistics="none"), variables, preprocessing)
+    if str(backbone).endswith(SUFFIX):
+        learner, params = load_learner(backbone)
+        return backbone_of_learner(learner, params, name=Path(backbone).name)
+    known = ", ".join(NAMES)
+    raise UserError(
+        f"backbone is {str(backbone)!r}; expected one of {known}, a file that cx.save wrote, or a run's folder"
+    )
+
+
+def backbone_of_learner(
+    learner: MetaLearner, params: Any, size: int | None = None, name: str = "meta-trained"
+) -> Backbone:
+    """The network inside a learner of this package with its meta-parameters.
+
+    Its batch normalisations take the statistics of the batch until ``with_statistics`` gives it some.
+
+    Args:
+      learner: of this package, or loaded by ``cx.load``.
+      params: its meta-parameters.
+      size: of the images that it was trained on. Unless given it is that of EfficientNet-Lite, or what fits the head of
+        a Conv-4, or 84.
+      name: of the backbone.
+
+    Raises:
+      UserError: the learner tells nothing of its model, or the model has no features.
+    """
+    parts = getattr(learner.adapt, "parts", None)
+    model = parts[0] if parts else None
+    if model is None or not hasattr(model, "embed") or "model" not in params:
+        raise UserError(f"{name} is no backbone; expected a learner whose model has a method embed, such as Conv4")
+    channels = _first_kernel(params["model"]).shape[2]
+    preprocessing = Preprocessing(size or _image_size(model, params["model"], channels), channels=channels)
+    return Backbone(name, model, {"params": params["model"]}, preprocessing)
+
+
+def with_statistics(backbone: Backbone, images: np.ndarray) -> Backbone:
+    """The backbone with the statistics of ``images`` for its batch normalisations, where it has any and lacks them.
+
+    Without them the features of a photo would depend on the others in the same call.
+
+    Args:
+      backbone: the backbone.
+      images: uint8 ``[N, size, size, C]``, a view of each of some photos.
+    """
+    if "batch_stats" in backbone.variables:
+        return backbone
+
+    @jax.jit
+    def statistics(variables, images):
+        standard = standardised(images, backbone.preprocessing)
+        return backbone.model.apply(variables, standard, method="embed", mutable=["batch_stats"])[1]
+
+    return backbone._replace(variables={**backbone.variables, **statistics(backbone.variables, images)})
+
+
+def embedding(backbone: Backbone) -> Callable[[Any, Sequence[jax.Array]], jax.Array]:
+    """The function of variables and views, each uint8 ``[N, size, size, C]``, to features ``[N, D]``.
+
+    They are the mean over the views, scaled to length 1. The function is pure and not compiled.
+    """
+    model, preprocessing = backbone.model, backbone.preprocessing
+
+    def embed(variables: Any, views: Sequence[jax.Array]) -> jax.Array:
+        # One view at a time, which stays in the caches.
+        features = [_features(model, variables, standardised(view, preprocessing)) for view in views]
+        return unit(jnp.sum(jnp.stack(features), axis=0))
+
+    return embed
+
+
+def _features(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
+    """``[N, D]`` of length 1. Of EfficientNet-Lite they are the means and the maxima over positions, side by side."""
+    if not isinstance(model, EfficientNetLite):
+        return unit(jnp.asarray(model.apply(variables, images, method="embed")))
+    maps = jnp.asarray(model.apply(variables, images, method="feature_maps"))
+    return unit(jnp.concatenate([unit(maps.mean(axis=(1, 2))), unit(maps.max(axis=(1, 2)))], axis=-1))
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(model: nn.Module, preprocessing: Preprocessing) -> Callable[[Any, Sequence[np.ndarray]], jax.Array]:
+    embed = embedding(Backbone("", model, {}, preprocessing))
+    return jax.jit(embed, compiler_options=runtime.compiler_options(1))
+
+
+def features_of(backbone: Backbone, views: np.ndarray) -> np.ndarray:
+    """Features of one photo, of length 1: views uint8 ``[views, size, size, C]`` to float32 ``[D]``.
+
+    Every photo goes through the same compiled program alone, so its features depend on nothing else.
+    """
+    embed = _compiled(backbone.model, backbone.preprocessing)
+    return np.asarray(embed(backbone.variables, [view[None] for view in views])[0], np.float32)
+
+
+def embedding_of_views(backbone: Backbone, views: np.ndarray) -> np.ndarray:
+    """Features of each view alone, ``[views, D]``: for measurements of what several views bring."""
+    return np.stack([features_of(backbone, view[None]) for view in views])
+
+
+def standardised(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
+    """uint8 ``[N, H, W, C]`` in float32, divided by 255, less the mean, divided by the deviation."""
+    mean, deviation = (jnp.asarray(each, jnp.float32) for each in (preprocessing.mean, preprocessing.deviation))
+    return (images.astype(jnp.float32) / 255 - mean) / deviation
+
+
+def unit(features: jax.Array) -> jax.Array:
+    """Features ``[..., D]`` scaled to length 1; zeros stay zeros."""
+    return features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
+
+
+def describe_model(model: nn.Module) -> dict[str, Any] | None:
+    """What ``model_from`` makes the same model of; None for a model that is not this package's."""
+    if getattr(models, type(model).__name__, None) is not type(model):
+        return None
+    fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in ("parent", "name")}
+    if fields.get("dtype") is not None:
+        fields["dtype"] = jnp.dtype(fields["dtype"]).name
+    return {"class": type(model).__name__, "fields": fields}
+
+
+def model_from(description: dict[str, Any]) -> nn.Module:
+    """The model that ``describe_model`` described.
+
+    Raises:
+      UserError: this version has no such model.
+    """
+    name, fields = description["class"], description["fields"]
+    if name not in models.__all__:
+        raise UserError(f"this version has no model {name}; update cxgrad_jax")
+    try:
+        return getattr(models, name)(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    except TypeError as error:
+        raise UserError(f"the model was described by another version of cxgrad_jax: {error}") from None
+
+
+def _first_kernel(params: Any) -> Any:
+    """The convolution kernel with the fewest input channels: that of the first layer."""
+    kernels = [leaf for leaf in jax.tree.leaves(params) if getattr(leaf, "ndim", 0) == 4]
+    if not kernels:
+        raise UserError("the backbone has no convolution, so it is none for photos")
+    return min(kernels, key=lambda kernel: kernel.shape[2])
+
+
+def _image_size(model: nn.Module, params: Any, channels: int) -> int:
+    """A usual size of images whose features have the length that the head expects."""
+    if isinstance(model, EfficientNetLite):
+        return model.image_size
+    if not isinstance(model, Conv4) or "head" not in params:
+        return USUAL_SIZES[0]
+    length = params["head"]["kernel"].shape[0]
+    for size in USUAL_SIZES:
+        shape = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+        embed = functools.partial(model.apply, {"params": params}, method="embed")
+        if jax.eval_shape(embed, shape).shape[-1] == length:  # pyright: ignore[reportAttributeAccessIssue]
+            return size
+    raise UserError(f"the size of the images cannot be told from a head of {length} inputs; give it")

@@ -1,0 +1,167 @@
+"""A classifier of photos: fitted on a folder, asked for predictions."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.photos._backbones import Backbone, find_backbone, with_statistics
+from cxgrad_jax.photos._estimate import Estimate, fit_and_estimate
+from cxgrad_jax.photos._familiarity import familiarity, prototypes, threshold
+from cxgrad_jax.photos._features import all_features, each_photo
+from cxgrad_jax.photos._folders import PathLike, labelled_photos, photos_in
+from cxgrad_jax.photos._heads import HEADS, Head
+from cxgrad_jax.photos._preprocessing import read_views
+
+NONE = "none of these"
+DECIMALS = 7  # of what a prediction tells
+
+
+class Prediction(NamedTuple):
+    """What a classifier says of one photo; the columns of the CSV file.
+
+    Attributes:
+      file: the photo's path as it was found.
+      label: the best class, or "none of these" where the familiarity is below the classifier's threshold.
+      probability: of the best class, in [0, 1].
+      best: the most probable class.
+      runner_up: the second.
+      runner_up_probability: in [0, 1].
+      familiarity: larger the more the photo is like the support photos.
+    """
+
+    file: str
+    label: str
+    probability: float
+    best: str
+    runner_up: str
+    runner_up_probability: float
+    familiarity: float
+
+
+class Classifier(NamedTuple):
+    """A classifier of photos.
+
+    Attributes:
+      backbone: the network, its weights and the preprocessing.
+      class_names: the classes.
+      head: from features to logits.
+      prototypes: float32 ``[D, classes]``, for the familiarity.
+      threshold: the familiarity below which a photo is none of these; None where there was nothing to take it from.
+      estimate: what it promises.
+    """
+
+    backbone: Backbone
+    class_names: tuple[str, ...]
+    head: Head
+    prototypes: np.ndarray
+    threshold: float | None
+    estimate: Estimate
+
+    def predict(self, photos: PathLike | Iterable[PathLike]) -> list[Prediction]:
+        """Predicts each photo alone: the answer for one is the same whatever else is in the call.
+
+        Args:
+          photos: files, and folders for all photos in them.
+
+        Raises:
+          UserError: a place is not there, or a photo cannot be read.
+        """
+        paths = photos_in(photos)
+        features = all_features(self.backbone, paths)
+        if features.errors:
+            raise features.errors[0]
+        return self.predict_features(paths, features.features)
+
+    def predict_features(self, paths: Sequence[Path], features: np.ndarray) -> list[Prediction]:
+        """Predictions from features ``[N, D]`` of the photos."""
+        names, predictions = self.class_names, []
+        # Sums over a thousand numbers round otherwise in another order, which depends on how many photos there are and
+        # where they lie in memory. In double precision seven decimals are the same in any order.
+        features = np.asarray(features, np.float64)
+        probabilities = np.round(self.head.probabilities(features), DECIMALS)
+        known = np.round(familiarity(features, np.asarray(self.prototypes, np.float64)), DECIMALS)
+        for path, row, familiar in zip(paths, probabilities.tolist(), known.tolist(), strict=True):
+            best, second = np.argsort(np.negative(row), kind="stable")[:2]
+            none = self.threshold is not None and familiar < self.threshold
+            label = NONE if none else names[best]
+            predictions.append(
+                Prediction(str(path), label, row[best], names[best], names[second], row[second], familiar)
+            )
+        return predictions
+
+    def save(self, path: PathLike) -> None:
+        """Writes one safetensors file with the backbone and all else that predictions need, whole or not at all.
+
+        Raises:
+          UserError: the backbone's model is not this package's, or the file cannot be written.
+        """
+        from cxgrad_jax.photos._saving import save_classifier
+
+        save_classifier(path, self)
+
+
+def fit(
+    folder: PathLike,
+    *,
+    backbone: str | os.PathLike[str] | Backbone = "efficientnet_lite0",
+    head: str = "auto",
+    others: PathLike | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Classifier:
+    """Makes a classifier of a folder of labelled photos.
+
+        clf = cx.photos.fit("PHOTOS")
+        print(clf.estimate.accuracy, clf.predict("new.jpg"))
+
+    Args:
+      folder: ``folder/CLASS/*.jpg``, at least two classes of at least one photo.
+      backbone: ``"efficientnet_lite0"`` (or 1, 2; extra ``photos``), a file that ``cx.save`` wrote, or a ``Backbone``.
+      head: ``"centroid"``, ``"logistic"``, or ``"auto"``: the one with the higher likelihood of held-out photos.
+      others: a folder of photos that are none of the classes, for the threshold of "none of these".
+      seed: of the splits that the estimate is made with.
+      progress: called with the number of photos done and of all after each one.
+
+    Raises:
+      UserError: the folder is not laid out so, a photo cannot be read, or an argument has another value.
+    """
+    if head not in ("auto", *HEADS):
+        raise UserError(f"head is {head!r}; expected one of auto, {', '.join(HEADS)}")
+    photos = labelled_photos(folder)
+    strangers = [] if others is None else photos_in(others)
+    network = find_backbone(backbone if isinstance(backbone, Backbone) else str(backbone))
+    if "batch_stats" not in network.variables:  # statistics of some photos, so that each is later alone
+        some = photos.paths[:: -(-len(photos.paths) // 64)]
+        views = [v for v in each_photo(lambda path: read_views(path, network.preprocessing), some)]
+        network = with_statistics(network, np.concatenate([v for v in views if not isinstance(v, UserError)]))
+    paths, done = [*photos.paths, *strangers], iter(range(1, len(photos.paths) + len(strangers) + 1))
+    found = all_features(network, paths, lambda: progress(next(done), len(paths)) if progress else None)
+    if found.errors:
+        more = f" (and {len(found.errors) - 1} other photos cannot be read)" if len(found.errors) > 1 else ""
+        raise UserError(f"{next(iter(found.errors))}{more}")
+    own, labels = len(photos.paths), np.array(photos.labels)
+    features = found.features[:own]
+    fitted = fit_and_estimate(features, found.histograms[:own], labels, photos.class_names, head, seed)
+    like = prototypes(features, labels)
+    unlike = familiarity(found.features[own:], like) if strangers else None
+    limit = threshold(fitted.familiarity, unlike)
+    return Classifier(network, photos.class_names, fitted.head, like, limit, fitted.estimate)
+
+
+def load(path: PathLike, model: Any = None) -> Classifier:
+    """Reads what ``Classifier.save`` wrote. Nothing that the file names is imported.
+
+    Args:
+      path: of the file.
+      model: the backbone's ``flax.linen`` module, where it is not this package's.
+
+    Raises:
+      UserError: there is no such file, it is none of ``save``'s, or it is damaged.
+    """
+    from cxgrad_jax.photos._saving import load_classifier
+
+    return load_classifier(path, model)

@@ -1,0 +1,84 @@
+"""Features of many photos, each computed once and alone."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from cxgrad_jax import runtime
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.photos._backbones import Backbone, features_of
+from cxgrad_jax.photos._preprocessing import read_views
+
+AHEAD = 8  # photos that are read while the network is at work
+
+
+def each_photo(read: Callable[[Path], np.ndarray], paths: Sequence[Path]) -> Iterator[np.ndarray | UserError]:
+    """What ``read`` makes of each path, in order, or the error that it raises; some are read ahead in threads."""
+
+    def attempt(path):
+        try:
+            return read(path)
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor(min(runtime.cores(), 4)) as threads:
+        rest = iter(paths)
+        waiting = [threads.submit(attempt, path) for path in islice(rest, AHEAD)]
+        try:
+            while waiting:
+                yield waiting.pop(0).result()
+                waiting += [threads.submit(attempt, path) for path in islice(rest, 1)]
+        finally:  # an interruption does not wait for what nobody needs
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+class Features(NamedTuple):
+    """What is computed of each photo, once.
+
+    Attributes:
+      features: float32 ``[N, D]`` of length 1; NaN in the rows of unreadable photos.
+      histograms: float32 ``[N, bins]`` of the colours, for a baseline; NaN likewise.
+      errors: one for each unreadable photo, in order.
+    """
+
+    features: np.ndarray
+    histograms: np.ndarray
+    errors: tuple[UserError, ...]
+
+
+def all_features(backbone: Backbone, paths: Sequence[Path], tick: Callable[[], None] = lambda: None) -> Features:
+    """Features and colour histograms of photos.
+
+    Args:
+      backbone: the backbone.
+      paths: of the photos.
+      tick: called after each photo.
+    """
+    rows: list[tuple[np.ndarray, np.ndarray] | None] = []
+    errors: list[UserError] = []
+    for views in each_photo(lambda path: read_views(path, backbone.preprocessing), paths):
+        if isinstance(views, UserError):
+            errors.append(views)
+            rows.append(None)
+        else:
+            rows.append((features_of(backbone, views), colour_histogram(views[0])))
+        tick()
+    blank = next(((row[0] * np.nan, row[1] * np.nan) for row in rows if row), (np.zeros(0), np.zeros(0)))
+    features, histograms = (np.stack([(row or blank)[part] for row in rows]) for part in (0, 1))
+    return Features(features, histograms, tuple(errors))
+
+
+def colour_histogram(pixels: np.ndarray) -> np.ndarray:
+    """How often each of 8 hues x 4 saturations x 4 values occurs: uint8 ``[H, W, 1 or 3]`` to float32 ``[128]``.
+
+    The square roots of the shares, so that the vector has length 1.
+    """
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB").convert("HSV")
+    hue, saturation, value = (np.asarray(channel, np.int32) for channel in image.split())
+    bins = (hue // 32) * 16 + (saturation // 64) * 4 + value // 64
+    return np.sqrt(np.bincount(bins.ravel(), minlength=128) / bins.size).astype(np.float32)

@@ -1,0 +1,99 @@
+"""Which photos a command line or a folder means."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cxgrad_jax.data.datasets.image_folder import is_image
+from cxgrad_jax.data.datasets.images import SUFFIXES
+from cxgrad_jax.errors import UserError
+
+PathLike = str | os.PathLike[str]
+
+
+class LabelledPhotos(NamedTuple):
+    """Photos in folders of classes.
+
+    Attributes:
+      paths: of the photos, class by class.
+      labels: of the photos, numbers into ``class_names``.
+      class_names: names of the folders, sorted.
+      left_out: other files in the folder, hidden ones aside.
+    """
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    class_names: tuple[str, ...]
+    left_out: tuple[Path, ...]
+
+
+def labelled_photos(folder: PathLike, least: int = 2) -> LabelledPhotos:
+    """Finds the photos ``folder/CLASS/*.jpg`` (or bmp, gif, jpeg, png, webp, in capitals or not).
+
+    Args:
+      folder: the folder.
+      least: number of classes.
+
+    Raises:
+      UserError: no such folder, too few classes, or a class without a photo.
+    """
+    root = Path(folder).expanduser()
+    layout = "expected PHOTOS/CLASS/*.jpg, one folder for each class"
+    if not root.is_dir():
+        raise UserError(f"{root} is {'no folder' if root.exists() else 'not there'}; {layout}")
+    classes = [path for path in _entries(root) if path.is_dir()]
+    paths, labels, left_out = [], [], [path for path in _entries(root) if not path.is_dir()]
+    for label, directory in enumerate(classes):
+        entries = _entries(directory)
+        images = [path for path in entries if is_image(path.name) and not path.is_dir()]
+        if not images:
+            raise UserError(f"{directory} holds no photo ({', '.join(SUFFIXES)}); add some or remove it")
+        left_out += sorted(set(entries) - set(images))
+        paths += images
+        labels += [label] * len(images)
+    if len(classes) < least:
+        found = f"one class, {classes[0].name}" if classes else "no class"
+        raise UserError(f"{root} holds {found}; {layout}, and at least {least} of them")
+    return LabelledPhotos(tuple(paths), tuple(labels), tuple(path.name for path in classes), tuple(left_out))
+
+
+def photos_in(places: PathLike | Iterable[PathLike]) -> list[Path]:
+    """The photos that files and folders stand for, in this order; those of a folder and of the folders in it, sorted.
+
+    Raises:
+      UserError: a place is not there, or a folder holds no photo.
+    """
+    given = [places] if isinstance(places, str | os.PathLike) else list(places)
+    found: list[Path] = []
+    for path in (Path(place).expanduser() for place in given):
+        if path.is_dir():
+            inside = [
+                each for each in path.rglob("*")
+                if is_image(each.name) and not each.is_dir() and not _is_hidden(each.relative_to(path).parts)
+            ]  # fmt: skip
+            if not inside:
+                raise UserError(f"{path} holds no photo ({', '.join(SUFFIXES)})")
+            found += sorted(inside)
+        elif path.exists():
+            found.append(path)
+        else:
+            raise UserError(f"{path} is not there; expected a photo or a folder of photos")
+    return found
+
+
+def left_out_line(paths: Sequence[Path]) -> str:
+    """One line on files that are taken for no photos."""
+    some = ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
+    return f"{len(paths)} files are left out ({some}); photos are {', '.join(SUFFIXES)} in the folder of a class"
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror or error}") from None
+
+
+def _is_hidden(parts: Sequence[str]) -> bool:
+    return any(part.startswith(".") for part in parts)

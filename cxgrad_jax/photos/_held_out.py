@@ -1,0 +1,134 @@
+"""Predictions on photos that a classifier did not learn from: what every honest number is made of.
+
+Photos of one shelf or one burst look alike. Near-duplicates stay on one side of a split, because a photo is easily
+recognised by its twin.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cxgrad_jax.photos._heads import fit_head, log_softmax, span
+
+NEAR = (0.85, 0.9, 0.95)  # cosines of the features from which on photos count as near-duplicates
+MOST_FOLDS = 10
+ENOUGH = 150  # predictions; photos are split several times (at most three) only where one time gives fewer
+
+
+class Split(NamedTuple):
+    """One split of the photos into folds.
+
+    Attributes:
+      folds: ``[N]``, the fold in which a photo is held out; -1 for one that never is, because nothing else of its class
+        would be left.
+    """
+
+    folds: np.ndarray
+
+    def __iter__(self):
+        """Pairs of masks ``[N]``: what is learned from and what is held out."""
+        for fold in range(self.folds.max() + 1):
+            yield self.folds != fold, self.folds == fold
+
+
+def near_duplicates(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Groups ``[N]`` of photos that look alike: chains of pairs whose cosine is at least 0.85.
+
+    Photos of some things look alike even where they were taken on different days. A class that would be a single group
+    is divided by a higher cosine, 0.9 or 0.95, where this makes several.
+
+    Args:
+      features: ``[N, D]`` of length 1.
+      labels: ``[N]``.
+    """
+    groups = _chains(features, NEAR[0])
+    for label in range(labels.max() + 1):
+        own = np.flatnonzero(labels == label)
+        for near in NEAR[1:]:
+            if len(set(groups[own].tolist())) > 1:
+                break
+            groups[own] = own[_chains(features[own], near)]
+    return groups
+
+
+def _chains(features: np.ndarray, near: float) -> np.ndarray:
+    """For each photo the number of the first that a chain of pairs with at least this cosine joins it to."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    rows, columns = [], []
+    for start in range(0, len(features), 1000):  # so that many photos fit into memory
+        row, column = np.nonzero(features[start : start + 1000] @ features.T >= near)
+        rows.append(row + start)
+        columns.append(column)
+    row, column = np.concatenate(rows), np.concatenate(columns)
+    graph = coo_array((np.ones(len(row), bool), (row, column)), shape=(len(features), len(features)))
+    _, first, component = np.unique(connected_components(graph)[1], return_index=True, return_inverse=True)
+    return first[component]
+
+
+def splits(labels: np.ndarray, groups: np.ndarray, seed: int) -> list[Split]:
+    """Splits into at most ten folds, in which every class that has two groups is held out in part.
+
+    Each fold takes about the same share of every class, so that what is left is a smaller set of the same kind. None
+    where no class has two groups of photos.
+
+    Args:
+      labels: ``[N]``.
+      groups: of ``near_duplicates``; a group is held out as a whole.
+      seed: of the order of the groups.
+    """
+    rng = np.random.default_rng(seed)
+    members = [list(dict.fromkeys(groups[labels == label])) for label in range(labels.max() + 1)]
+    most = max(map(len, members))
+    if most < 2:
+        return []
+    found = []
+    for _ in range(min(3, max(1, ENOUGH // len(labels)))):
+        fold_of, next_fold = {}, 0
+        count = min(most, MOST_FOLDS)
+        for own in members:
+            own = [group for group in own if group not in fold_of]  # a group may have photos of two classes
+            if len(own) < 2:
+                fold_of.update(dict.fromkeys(own, -1))
+                continue
+            for group in rng.permutation(own):
+                fold_of[int(group)] = next_fold % count
+                next_fold += 1
+        found.append(Split(_kept(np.array([fold_of[group] for group in groups]), labels)))
+    return [split for split in found if split.folds.max() >= 0]
+
+
+def _kept(folds: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The folds without those photos that would leave nothing of a class to learn from."""
+    folds = folds.copy()
+    for fold in range(folds.max() + 1):
+        for label in set(labels[folds == fold].tolist()):
+            if not ((labels == label) & (folds != fold)).any():
+                folds[(labels == label) & (folds == fold)] = -1
+    _, numbers = np.unique(folds[folds >= 0], return_inverse=True)  # an empty fold is none
+    folds[folds >= 0] = numbers
+    return folds
+
+
+def held_out_logits(
+    kind: str, strength: float, features: np.ndarray, labels: np.ndarray, splits: list[Split]
+) -> np.ndarray:
+    """Logits of every photo by heads that did not see it.
+
+    Returns:
+      ``[splits, N, classes]``; NaN for photos that are never held out.
+    """
+    num_classes = labels.max() + 1
+    features = features @ span(features)  # fewer numbers, the same products
+    logits = np.full((len(splits), len(labels), num_classes), np.nan)
+    for number, split in enumerate(splits):
+        for seen, held in split:
+            head = fit_head(kind, strength, features[seen], labels[seen], num_classes)
+            logits[number, held] = head.logits(features[held])
+    return logits
+
+
+def log_likelihoods(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of the true class of each photo ``[N]``: logits ``[N, classes]`` divided by a temperature already."""
+    return np.take_along_axis(log_softmax(logits), labels[:, None], axis=1)[:, 0]

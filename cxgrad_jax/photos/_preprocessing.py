@@ -1,0 +1,94 @@
+"""From a photo's file to what a backbone sees: one function for every path."""
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from cxgrad_jax.data.datasets.images import open_image, shown
+from cxgrad_jax.errors import UserError
+
+GREY = (127, 127, 127)  # around a photo that is padded
+VIEWS = {  # of a photo: which part of it becomes the square
+    "middle": "the largest square in the middle",
+    "whole": "the whole photo, on grey where it is no square",
+}
+
+
+class Preprocessing(NamedTuple):
+    """What happens to a photo before the backbone; a part of every saved classifier.
+
+    Attributes:
+      size: height and width in pixels of a view.
+      views: of ``VIEWS``; the features of a photo are the mean over its views.
+      channels: 3, or 1 for grey.
+      mean, deviation: of each channel of images in [0, 1]; subtracted, and divided by.
+    """
+
+    size: int
+    views: tuple[str, ...] = ("middle",)
+    channels: int = 3
+    mean: tuple[float, ...] = (0.0,)
+    deviation: tuple[float, ...] = (1.0,)
+
+
+def read_photo(path: Path, at_least: int) -> Image.Image:
+    """The photo in RGB, turned upright, transparent parts on white, as a viewer shows it.
+
+    Args:
+      path: of the file.
+      at_least: pixels of the shorter side below which large JPEG files are not shrunk while they are decoded.
+
+    Raises:
+      UserError: the file cannot be read, or is no image.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    return shown(open_image(raw, str(path), at_least))
+
+
+def views_of(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    """The views of a photo, resized with Pillow's BICUBIC: uint8 ``[views, size, size, channels]``."""
+    if preprocessing.channels == 1:
+        image = image.convert("L")
+    size = (preprocessing.size, preprocessing.size)
+    views = [_square(image, view).resize(size, Image.Resampling.BICUBIC) for view in preprocessing.views]
+    return np.stack([np.asarray(view).reshape(*size, preprocessing.channels) for view in views])
+
+
+def read_views(path: Path, preprocessing: Preprocessing) -> np.ndarray:
+    """``views_of`` the photo in a file: uint8 ``[views, size, size, channels]``.
+
+    Raises:
+      UserError: as ``read_photo``.
+    """
+    return views_of(read_photo(path, 2 * preprocessing.size), preprocessing)
+
+
+def thumbnail(path: Path, side: int = 240) -> bytes:
+    """The whole photo as the bytes of a small JPEG file, its longer side ``side`` pixels at most.
+
+    Raises:
+      UserError: as ``read_photo``.
+    """
+    image = read_photo(path, side)
+    image.thumbnail((side, side))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=80)
+    return file.getvalue()
+
+
+def _square(image: Image.Image, view: str) -> Image.Image:
+    width, height = image.size
+    if view == "whole":
+        side = max(width, height)
+        square = Image.new(image.mode, (side, side), GREY if image.mode == "RGB" else GREY[0])
+        square.paste(image, ((side - width) // 2, (side - height) // 2))
+        return square
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return image.crop((left, top, left + side, top + side))

@@ -1,0 +1,244 @@
+"""``cxgrad photos fit|check|predict|export``: from a folder of labelled photos to a classifier, and what it says.
+
+    cxgrad photos fit PHOTOS --out shop.safetensors
+    cxgrad photos check shop.safetensors PHOTOS
+    cxgrad photos predict shop.safetensors FILE_OR_FOLDER ... --csv out.csv --html out.html
+    cxgrad photos export shop.safetensors shop.onnx
+
+Exit status as of ``cxgrad_jax.main``; ``predict`` ends with 2, after it has written its files, where some photos could
+not be read.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cxgrad_jax import photos
+from cxgrad_jax.command_line import Parser, add_verbosity, exit_status, start
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.files import check_writable, csv_text, write_whole
+
+FORMATS = ("onnx", "stablehlo")
+
+
+def run(arguments: list[str]) -> int:
+    """Runs the command line and returns the exit status."""
+
+    def action():
+        given = _parser().parse_args(arguments)
+        if not given.word:
+            raise UserError("a word is missing; expected one of fit, check, predict, export")
+        {"fit": _fit, "check": _check, "predict": _predict, "export": _export}[given.word](given)
+
+    return exit_status(action)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="cxgrad photos", description="Classifiers of photos.", allow_abbrev=False)
+    words = parser.add_subparsers(dest="word", metavar="WORD", parser_class=Parser)
+
+    fit = words.add_parser("fit", help="make a classifier of PHOTOS/CLASS/*.jpg", allow_abbrev=False)
+    fit.add_argument("photos", type=Path, metavar="PHOTOS", help="folder with a folder of photos for each class")
+    fit.add_argument("--out", type=Path, required=True, metavar="FILE", help="the classifier, a safetensors file")
+    fit.add_argument(
+        "--backbone", default="efficientnet_lite0", metavar="NAME",
+        help="efficientnet_lite0, 1 or 2; a file that cx.save wrote; or the folder of a run",
+    )  # fmt: skip
+    fit.add_argument("--head", default="auto", choices=("auto", "centroid", "logistic"))
+    fit.add_argument("--others", type=Path, metavar="DIR", help="photos of none of the classes, for the threshold")
+    fit.add_argument("--seed", type=int, default=0, metavar="N", help="of the splits that the estimate is made with")
+
+    check = words.add_parser("check", help="compare predictions with the truth", allow_abbrev=False)
+    check.add_argument("classifier", type=Path, metavar="FILE", help="that fit wrote")
+    check.add_argument("photos", type=Path, metavar="PHOTOS", help="folder with a folder of photos for each class")
+    check.add_argument("--html", type=Path, metavar="FILE", help="the page; NAME_check.html beside the classifier")
+
+    predict = words.add_parser("predict", help="predict photos", allow_abbrev=False)
+    predict.add_argument("classifier", type=Path, metavar="FILE", help="that fit wrote")
+    predict.add_argument("photos", type=Path, nargs="+", metavar="FILE_OR_FOLDER")
+    predict.add_argument("--csv", type=Path, metavar="FILE", help="the table; printed where neither is asked for")
+    predict.add_argument("--html", type=Path, metavar="FILE", help="a page with the photos")
+
+    export = words.add_parser("export", help="write the classifier for another program", allow_abbrev=False)
+    export.add_argument("classifier", type=Path, metavar="FILE", help="that fit wrote")
+    export.add_argument("out", type=Path, metavar="OUT", help="such as shop.onnx")
+    export.add_argument("--format", choices=FORMATS, default="onnx")
+    for each in (parser, fit, check, predict, export):
+        add_verbosity(each)
+    return parser
+
+
+def _fit(given: argparse.Namespace) -> None:
+    _check_place(given.out)
+    left_out = photos.labelled_photos(given.photos).left_out
+    if left_out:
+        print(f"cxgrad_jax: {photos.left_out_line(left_out)}", file=sys.stderr)
+    with _Progress("photos") as progress:
+        classifier = photos.fit(
+            given.photos, backbone=_backbone(given.backbone), head=given.head, others=given.others, seed=given.seed,
+            progress=progress,
+        )  # fmt: skip
+    classifier.save(given.out)
+    print("\n".join(summary(classifier, given.out)))
+
+
+def summary(classifier: photos.Classifier, out: Path) -> list[str]:
+    """What ``fit`` prints."""
+    told, head = classifier.estimate, classifier.head
+    kind = f"logistic regression (C = {head.strength:g})" if head.kind == "logistic" else "cosine to the centroids"
+    number = sum(told.photos.values())
+    network = f"{classifier.backbone.name} at {classifier.backbone.preprocessing.size} pixels"
+    lines = [f"{out}: {len(told.photos)} classes, {number} photos, {network}, {kind}"]
+    if told.accuracy is None or told.interval is None:
+        return [*lines, told.note]
+    low, high = (100 * end for end in told.interval)
+    lines.append(f"expected accuracy {100 * told.accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f} %)")
+    histogram = f", colour histogram {100 * told.histogram:.1f} %" if told.histogram is not None else ""
+    lines.append(f"for comparison: chance {100 * told.chance:.1f} %{histogram}")
+    if not told.is_worth_it:
+        lines.append("this classifier is NOT better than that; more photos, or other ones, are needed")
+    if told.auroc is not None:
+        lines.append(f"none of these: AUROC {told.auroc:.2f} with whole classes left out (0.5 is chance)")
+    if told.note:
+        lines.append(told.note)
+    width = max(map(len, ("class", *told.photos)))
+    lines.append(f"{'class':<{width}}  photos  unlike  recognised")
+    for name, recall in told.per_class.items():
+        share = "-" if recall is None else f"{100 * recall:.0f} %"
+        lines.append(f"{name:<{width}}  {told.photos[name]:>6}  {told.groups[name]:>6}  {share:>10}")
+    return lines
+
+
+def _check(given: argparse.Namespace) -> None:
+    from cxgrad_jax.report.photos import Checked, check_page
+
+    page = given.html or given.classifier.with_name(f"{given.classifier.stem}_check.html")
+    _check_place(page)
+    classifier = photos.load(given.classifier)
+    found = photos.labelled_photos(given.photos, least=1)
+    for name in found.class_names:
+        if name not in (*classifier.class_names, photos.NONE):
+            known = ", ".join(classifier.class_names)
+            raise UserError(
+                f"{given.photos / name} is no class of {given.classifier}; expected one of {known}, or "
+                f"{photos.NONE!r} for photos of no class"
+            )
+    predictions, unreadable = _predictions(classifier, found.paths)
+    read = {prediction.file for prediction in predictions}
+    truths = [
+        found.class_names[label] for path, label in zip(found.paths, found.labels, strict=True) if str(path) in read
+    ]
+    checked = Checked(predictions, truths)
+    known = checked.known()
+    if not known.truths:
+        raise UserError(f"{given.photos} holds no photo of a class of {given.classifier}")
+    check_page(page, classifier, checked)
+    print(f"accuracy {100 * known.accuracy():.1f} % of {len(known.truths)} photos; calibration error "
+          f"{known.calibration_error():.3f}")  # fmt: skip
+    strangers = len(checked.truths) - len(known.truths)
+    refused = sum(prediction.label == photos.NONE for prediction in known.predictions)
+    print(f"{refused} of them were called {photos.NONE!r}")
+    if strangers:
+        right = sum(p.label == t == photos.NONE for p, t in zip(checked.predictions, checked.truths, strict=True))
+        print(f"{right} of {strangers} photos of no class were called {photos.NONE!r}")
+    width = max(map(len, ("class", *classifier.class_names)))
+    print(f"{'class':<{width}}  photos  recognised  most often taken for")
+    for name, (right, count) in known.recall().items():
+        wrong = [p.best for p, truth in zip(known.predictions, known.truths, strict=True) if truth == name != p.best]
+        other = max(sorted(set(wrong)), key=wrong.count) if wrong else "-"
+        print(f"{name:<{width}}  {count:>6}  {100 * right / count:>8.0f} %  {other}")
+    print(f"page: {page}")
+    _end(unreadable, len(found.paths))
+
+
+def _predict(given: argparse.Namespace) -> None:
+    for place in (given.csv, given.html):
+        if place:
+            _check_place(place)
+    classifier = photos.load(given.classifier)
+    paths = photos.photos_in(given.photos)
+    predictions, unreadable = _predictions(classifier, paths)
+    table = csv_text(photos.Prediction._fields, predictions)
+    if given.csv:
+        write_whole(given.csv, table)
+    if given.html:
+        from cxgrad_jax.report.photos import predictions_page
+
+        predictions_page(given.html, predictions, [str(error) for error in unreadable])
+    if not given.csv and not given.html:
+        print(table, end="")
+    for place in (given.csv, given.html):
+        if place:
+            print(f"{len(predictions)} photos: {place}")
+    _end(unreadable, len(paths))
+
+
+def _export(given: argparse.Namespace) -> None:
+    _check_place(given.out)
+    classifier = photos.load(given.classifier)
+    export = photos.export_onnx if given.format == "onnx" else photos.export_stablehlo
+    print(export(classifier, given.out))
+
+
+def _predictions(
+    classifier: photos.Classifier, paths: Sequence[Path]
+) -> tuple[list[photos.Prediction], tuple[UserError, ...]]:
+    """Predictions of the photos that can be read; one line on stderr, and an error, for each of the others."""
+    with _Progress("photos") as progress:
+        done = iter(range(1, len(paths) + 1))
+        found = photos.all_features(classifier.backbone, paths, lambda: progress(next(done), len(paths)))
+    for error in found.errors:
+        print(f"cxgrad_jax: {error}", file=sys.stderr)
+    read = [i for i, row in enumerate(found.features) if row.size and row[0] == row[0]]
+    return classifier.predict_features([paths[i] for i in read], found.features[read]), found.errors
+
+
+def _end(unreadable: Sequence[UserError], number: int) -> None:
+    """Ends a command whose files are written with status 2 where photos are missing in them."""
+    if unreadable:
+        raise UserError(f"{len(unreadable)} of {number} photos could not be read and are left out")
+
+
+def _backbone(name: str) -> str | photos.Backbone:
+    """The name or file as it is; the backbone of a run where it is a folder."""
+    if not Path(name).is_dir():
+        return name
+    from cxgrad_jax.training.testing import load_run
+
+    run = load_run(name)
+    return photos.backbone_of_learner(run.learner, run.params, run.config.data.image_size, name=name)
+
+
+def _check_place(path: Path) -> None:
+    """Refuses a file that cannot be written before the work that it is for."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the name of a file")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {path.absolute().parent}")
+    check_writable(path.absolute().parent)
+
+
+class _Progress:
+    """A progress bar on stderr, made when the first photo is done."""
+
+    def __init__(self, unit: str):
+        self.unit, self.bar = unit, None
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        def show(done: int, number: int) -> None:
+            if self.bar is None:
+                self.bar = tqdm(total=number, unit=f" {self.unit}", leave=False, disable=None)
+            self.bar.update(done - self.bar.n)
+
+        return show
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+if __name__ == "__main__":
+    start(run)

