@@ -1,5 +1,7 @@
 """From a handful of labelled photos to a classifier.
 
+In short::
+
     clf = cxgrad_jax.photos.fit("PHOTOS")  # PHOTOS/CLASS/*.jpg
     print(clf.estimate.accuracy, clf.estimate.interval)
     for prediction in clf.predict("NEW"):
