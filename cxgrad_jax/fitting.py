@@ -109,7 +109,9 @@ def train_program(
             total = jax.tree.map(lambda g: g * (tasks * mesh.devices.size), gradients)
             gradients = with_statistics_of(total, gradients)
         metrics = {"loss": value, **metrics, "gradient_norm": optax.tree.norm(trained(gradients))}
-        updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
+        # Optax mixes dtypes and ranks, which a user may have forbidden to JAX.
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
         return TrainState(optax.apply_updates(state.params, updates), opt_state, state.iteration + 1), metrics
 
     def program(state, source):

@@ -16,7 +16,17 @@ import cxgrad_jax
 from cxgrad_jax.training import config
 
 ROOT = Path(__file__).parents[1]
-PUBLIC = ("", ".analysis", ".data", ".interop", ".learners", ".models", ".photos", ".pretraining", ".runtime")  # below cxgrad_jax
+PUBLIC = (
+    "",
+    ".analysis",
+    ".data",
+    ".interop",
+    ".learners",
+    ".models",
+    ".photos",
+    ".pretraining",
+    ".runtime",
+)  # below cxgrad_jax
 
 project, author = "cxgrad_jax", "The cxgrad_jax authors"
 release = version = cxgrad_jax.__version__
