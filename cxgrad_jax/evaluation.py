@@ -97,7 +97,7 @@ def query_logits(learner: MetaLearner) -> Callable[[Any, Episode], jax.Array]:
 
 
 @functools.cache
-def compile_over_tasks(function: Callable, mesh: Mesh) -> Callable[[Any, Any], Any]:
+def compile_over_tasks(function: Callable[..., Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
     """Compiles ``(params, batch) -> results`` of ``function(params, one of the batch)``.
 
     The batch lies along the mesh's task axis.

@@ -83,7 +83,7 @@ _NAMES = {
 }  # fmt: skip
 
 
-def from_official(arrays: Mapping[str, Any], learner: str) -> dict:
+def from_official(arrays: Mapping[str, Any], learner: str) -> dict[str, Any]:
     """Meta-parameters from the arrays of an official state dict.
 
     Args:
@@ -126,7 +126,7 @@ def to_official(params: Any, learner: str) -> dict[str, np.ndarray]:
     return {names[path]: _convert_back(path, array, flat) for path, array in flat.items()}
 
 
-def load_official(path: str | Path, learner: str) -> dict:
+def load_official(path: str | Path, learner: str) -> dict[str, Any]:
     """Meta-parameters from an official checkpoint file (``saved_models/train_model_N``), read as weights only.
 
     Needs the ``torch`` extra. Code in the file is never run: a file that holds anything but tensors and plain values

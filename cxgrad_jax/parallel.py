@@ -29,7 +29,7 @@ def task_mesh(num_devices: int = 0) -> Mesh:
     return Mesh(np.asarray(devices[: num_devices or None]), (TASK_AXIS,), axis_types=(AxisType.Auto,))
 
 
-def compiled_for(mesh: Mesh, function: Callable, **options: Any) -> Any:
+def compiled_for(mesh: Mesh, function: Callable[..., Any], **options: Any) -> Any:
     """``jax.jit`` of ``function`` for the mesh: traced in the forms of its platform, with its compiler options.
 
     Args:

@@ -206,7 +206,7 @@ def _backbone(name: str) -> str | photos.Backbone:
     """The name or file as it is; the backbone of a run where it is a folder."""
     if not Path(name).is_dir():
         return name
-    from cxgrad_jax.training.testing import load_run
+    from cxgrad_jax.training.runs import load_run
 
     run = load_run(name)
     return photos.backbone_of_learner(run.learner, run.params, run.config.data.image_size, name=name)

@@ -83,7 +83,7 @@ def evaluate_permutations(
 
 
 @functools.cache  # asked again, it is not compiled again
-def _by_step(learner: MetaLearner) -> Callable:
+def _by_step(learner: MetaLearner) -> Callable[..., Any]:
     def measure(params: Any, episode: Episode) -> jax.Array:
         logits = analysis.logits_by_step(learner, params, episode)
         return jnp.stack([accuracy(of_step, episode.query_labels) for of_step in logits])
@@ -92,7 +92,7 @@ def _by_step(learner: MetaLearner) -> Callable:
 
 
 @functools.cache
-def _by_part(learner: MetaLearner) -> Callable:
+def _by_part(learner: MetaLearner) -> Callable[..., Any]:
     def measure(params: Any, episode: Episode) -> dict[str, jax.Array]:
         logits = analysis.logits_by_part(learner, params, episode)
         return {part: accuracy(of_part, episode.query_labels) for part, of_part in logits.items()}
@@ -101,7 +101,7 @@ def _by_part(learner: MetaLearner) -> Callable:
 
 
 @functools.cache
-def _permuted(learner: MetaLearner, way: int) -> Callable:
+def _permuted(learner: MetaLearner, way: int) -> Callable[..., Any]:
     def measure(params: Any, episode: Episode) -> jax.Array:
         logits = analysis.permuted_logits(learner, params, episode, way)
         return jax.vmap(lambda of_order: accuracy(of_order, episode.query_labels))(logits)
@@ -109,7 +109,7 @@ def _permuted(learner: MetaLearner, way: int) -> Callable:
     return measure
 
 
-def _accuracies(measure: Callable, sampler: Sampler, episodes: int, progress: bool) -> Callable[[Any], Any]:
+def _accuracies(measure: Callable[..., Any], sampler: Sampler, episodes: int, progress: bool) -> Callable[[Any], Any]:
     check_episodes(episodes)
     return over_episodes(measure, sampler.batch, episodes, parallel.task_mesh(), "evaluation" if progress else "")
 

@@ -1,5 +1,7 @@
 """Pre-training: augmentation, the loss, and what of one set of parameters goes into another."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +12,11 @@ import cxgrad_jax as cx
 from cxgrad_jax.learners import by_path
 from cxgrad_jax.pretraining import Batch, augmented, pretraining, with_body_of
 
-IMAGES = np.random.default_rng(0).integers(0, 256, (12, SIZE, SIZE, 3), np.uint8)
+IMAGES: Any = np.random.default_rng(0).integers(0, 256, (12, SIZE, SIZE, 3), np.uint8)
 MODEL = cx.models.Conv4(num_classes=WAY, features=4)
 
 
-def pretrained(num_classes=7):
+def pretrained(num_classes=7) -> Any:
     learner = cx.learners.classifier_baseline(MODEL, query_statistics="running")
     learner = pretraining(learner, MODEL, num_classes)
     return learner, learner.init(jax.random.key(1), IMAGES[:2])
@@ -27,7 +29,7 @@ def test_an_augmented_image_depends_on_itself_and_the_key_alone(augmentation):
     assert ours.shape == IMAGES.shape and ours.dtype == jnp.float32
     assert 0 <= ours.min() and ours.max() <= 1
     np.testing.assert_array_equal(ours, augmented(key, IMAGES, augmentation))
-    others = np.concatenate([IMAGES[:1], 255 - IMAGES[1:]])
+    others: Any = np.concatenate([IMAGES[:1], 255 - IMAGES[1:]])
     np.testing.assert_array_equal(augmented(key, others, augmentation)[0], ours[0])
     if augmentation != "none":
         assert not np.array_equal(ours, augmented(jax.random.key(1), IMAGES, augmentation))
@@ -47,7 +49,7 @@ def test_grey_images_are_cropped_and_recoloured_too():
 
 def test_the_loss_is_that_of_a_classifier_of_all_classes():
     learner, params = pretrained()
-    labels = np.arange(12) % 7
+    labels: Any = np.arange(12) % 7
     value, metrics = learner.loss(params, Batch(IMAGES, labels))
     logits = cx.learners.apply_model(MODEL.clone(num_classes=7), params["model"], IMAGES)
     np.testing.assert_allclose(value, cx.learners.cross_entropy(logits, labels), rtol=1e-6)

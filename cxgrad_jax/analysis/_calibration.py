@@ -19,14 +19,14 @@ class Calibration(NamedTuple):
     Attributes:
       error: the expected calibration error, in [0, 1].
       negative_log_likelihood: mean over the predictions, in nats.
-      count: predictions in each bin, ``[bins]``.
+      counts: predictions in each bin, ``[bins]``.
       accuracy: share of right ones in each bin, ``[bins]``; NaN where a bin is empty.
       confidence: mean confidence in each bin, ``[bins]``; NaN where a bin is empty.
     """
 
     error: float
     negative_log_likelihood: float
-    count: np.ndarray
+    counts: np.ndarray
     accuracy: np.ndarray
     confidence: np.ndarray
 

@@ -12,6 +12,8 @@ Without the normalisation's epsilon the loss would not depend on gamma, and nu w
 Section 3.2 also names an explicit way to scale, which is the learner ``cxgrad_explicit``.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -110,7 +112,7 @@ def cxgrad(
     return gradient_based(model, adapt, init_extra, param_labels=param_labels, query_statistics=query_statistics)
 
 
-def init_generator(key, model_params, param_labels: ParamLabels, classes, context_dim: int, dtype) -> dict:
+def init_generator(key, model_params, param_labels: ParamLabels, classes, context_dim: int, dtype) -> dict[str, Any]:
     """The parameters of ``scaling_factors`` for a model's kernels to scale.
 
     Raises:
@@ -122,12 +124,12 @@ def init_generator(key, model_params, param_labels: ParamLabels, classes, contex
     return init_mlp(key, context_dim, context_dim, num_scaled, dtype)
 
 
-def no_context(generator: dict) -> jax.Array:
+def no_context(generator: dict[str, Any]) -> jax.Array:
     """The context before its first update: zeros ``[context_dim]``."""
     return jnp.zeros_like(generator["hidden"]["bias"])
 
 
-def scaling_factors(generator: dict, context: jax.Array) -> jax.Array:
+def scaling_factors(generator: dict[str, Any], context: jax.Array) -> jax.Array:
     """gamma(nu), Eq. 8: one positive factor for each scaled kernel, ``[L]``, of ``context [context_dim]``."""
     return jax.nn.softplus(mlp(generator, context))
 

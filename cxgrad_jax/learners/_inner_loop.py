@@ -80,7 +80,9 @@ def sgd(parameters: Any, gradients: Any, rates: float | Mapping[str, jax.Array])
     return jax.tree.map(lambda p, g: p - rates * g, parameters, gradients)
 
 
-def scan_steps(step: Callable, state: Any, num_steps: int, remat: bool, per_step: Any = None) -> tuple[Any, Any]:
+def scan_steps(
+    step: Callable[..., Any], state: Any, num_steps: int, remat: bool, per_step: Any = None
+) -> tuple[Any, Any]:
     """Runs ``step(state, input) -> (state, trace)`` ``num_steps`` times and stacks the traces.
 
     ``per_step`` is a pytree whose leaves have a leading axis of steps, such as learned rates; each step gets its slice,

@@ -123,6 +123,6 @@ def merge(*by_path: Mapping[str, Any]) -> Params:
     return unflatten_dict({path: value for part in by_path for path, value in part.items()}, sep="/")
 
 
-def _natural(path: str) -> list:
+def _natural(path: str) -> list[Any]:
     path = path.removesuffix("kernel")
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)]

@@ -14,6 +14,8 @@ CloserLookFewShot encodes support and query images in one batch (``joint_normali
 by running averages (``query_statistics="running"``).
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -89,7 +91,7 @@ def unit(features: jax.Array) -> jax.Array:
     return features / (jnp.sqrt(squares + jnp.finfo(features.dtype).tiny) + NORM_FLOOR)
 
 
-def support_context(context: dict, features: jax.Array) -> jax.Array:
+def support_context(context: dict[str, Any], features: jax.Array) -> jax.Array:
     """G of the support features, both ``[N, D]``."""
 
     def run(cell, reverse):
@@ -103,7 +105,7 @@ def support_context(context: dict, features: jax.Array) -> jax.Array:
     return features + run(context["forward"], False) + run(context["backward"], True)
 
 
-def query_context(context: dict, features: jax.Array, support: jax.Array) -> jax.Array:
+def query_context(context: dict[str, Any], features: jax.Array, support: jax.Array) -> jax.Array:
     """The last h of query ``features [M, D]`` that attend to G, ``support [N, D]``: ``[M, D]``."""
 
     def step(state, _):
@@ -116,7 +118,7 @@ def query_context(context: dict, features: jax.Array, support: jax.Array) -> jax
     return jax.lax.scan(step, (features, jnp.zeros_like(features)), length=len(support))[0][0]
 
 
-def lstm(cell: dict, x: jax.Array, h: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
+def lstm(cell: dict[str, Any], x: jax.Array, h: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
     """One step of an LSTM: input ``x [..., D_in]`` and state ``h, c [..., D]`` to the next state ``(h, c)``."""
     gates = linear(cell["input"], x) + linear(cell["hidden"], h)
     i, f, g, o = jnp.split(gates, 4, axis=-1)
@@ -124,7 +126,7 @@ def lstm(cell: dict, x: jax.Array, h: jax.Array, c: jax.Array) -> tuple[jax.Arra
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
-def init_lstm(key: jax.Array, inputs: int, size: int, dtype: jnp.dtype) -> dict:
+def init_lstm(key: jax.Array, inputs: int, size: int, dtype: jnp.dtype) -> dict[str, Any]:
     """Parameters of ``lstm`` with ``size`` units: uniform in ±1/sqrt(size), PyTorch's default, with its two biases."""
     input_key, hidden_key = jax.random.split(key)
     return {

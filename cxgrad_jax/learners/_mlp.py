@@ -1,6 +1,7 @@
 """The small networks that some learners meta-learn beside the model: a linear layer, and an MLP of two."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ def init_linear(key: jax.Array, inputs: int, outputs: int, bound: float, dtype: 
     return {"kernel": kernel, "bias": jax.random.uniform(bias_key, (outputs,), dtype, -bound, bound)}
 
 
-def init_mlp(key: jax.Array, inputs: int, hidden: int, outputs: int, dtype: jnp.dtype) -> dict:
+def init_mlp(key: jax.Array, inputs: int, hidden: int, outputs: int, dtype: jnp.dtype) -> dict[str, Any]:
     """Parameters of ``mlp``: weights and biases uniform in ±1/sqrt(fan-in), PyTorch's default."""
     hidden_key, output_key = jax.random.split(key)
     return {

@@ -14,6 +14,7 @@ layer adapts. What adapts in ResNet-12 (the last two convolutions of the last bl
 """
 
 import re
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -110,7 +111,7 @@ def vector_sizes(shape: tuple[int, ...]) -> tuple[int, int]:
     return side * outputs, side * inputs
 
 
-def mask(modulator: dict, context: jax.Array, num_mix: int, shape: tuple[int, ...]) -> jax.Array:
+def mask(modulator: dict[str, Any], context: jax.Array, num_mix: int, shape: tuple[int, ...]) -> jax.Array:
     """M(nu) of a parameter of ``shape``, not negative.
 
     A kernel's u v^T is read row by row as ``[C_out, C_in, S, S]``, PyTorch's order.

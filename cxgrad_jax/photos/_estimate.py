@@ -90,7 +90,7 @@ def fit_and_estimate(
     fitted = fit_head(kind, strength, features, labels, len(class_names))
     fitted = fitted._replace(temperature=temperatures[chosen])
 
-    chance, share = 1 / len(class_names), float(np.mean([seen.mean() for part in parts for seen, _ in part]))
+    chance, share = 1 / len(class_names), float(np.mean([seen.mean() for part in parts for seen, _ in part.pairs()]))
     right = (held_out[chosen][:, kept].argmax(axis=-1) == truths).mean(axis=0)  # of each photo, over the splits
     baseline = held_out_logits("logistic", HISTOGRAM_STRENGTH, histograms, labels, parts[:1])[0, kept]
     independent = len({(group, label) for group, label in zip(groups[kept], truths, strict=True)})

@@ -28,7 +28,7 @@ def held_out_familiarity(features: np.ndarray, labels: np.ndarray, splits: list[
     """Familiarity of the photos where they are held out, of all splits: ``[M]``."""
     found = [np.zeros(0)]
     for split in splits:
-        for seen, held in split:
+        for seen, held in split.pairs():
             found.append(familiarity(features[held], prototypes(features[seen], labels[seen])))
     return np.concatenate(found)
 
@@ -65,7 +65,7 @@ def auroc_of_left_out_classes(features: np.ndarray, labels: np.ndarray, split: S
     areas = []
     for label in range(labels.max() + 1):
         known, unknown = [], []
-        for seen, held in split:
+        for seen, held in split.pairs():
             like = prototypes(features[seen & (labels != label)], labels[seen & (labels != label)])
             known.append(familiarity(features[held & (labels != label)], like))
             unknown.append(familiarity(features[held & (labels == label)], like))

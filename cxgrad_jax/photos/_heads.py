@@ -5,7 +5,7 @@ Classes count alike, whatever their number of photos.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def fit_head(kind: str, strength: float, features: np.ndarray, labels: np.ndarra
       labels: ``[N]``, each class at least once.
       num_classes: number of classes.
     """
-    fit: Callable = _centroid if kind == "centroid" else _logistic
+    fit: Callable[..., Any] = _centroid if kind == "centroid" else _logistic
     # All that is learned lies in the space that the photos span, whose dimension is at most N.
     basis = span(features)
     weights, bias = fit(features @ basis, labels, num_classes, strength)

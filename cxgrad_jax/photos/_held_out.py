@@ -4,6 +4,7 @@ Photos of one shelf or one burst look alike. Near-duplicates stay on one side of
 recognised by its twin.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ class Split(NamedTuple):
 
     folds: np.ndarray
 
-    def __iter__(self):
+    def pairs(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Pairs of masks ``[N]``: what is learned from and what is held out."""
         for fold in range(self.folds.max() + 1):
             yield self.folds != fold, self.folds == fold
@@ -123,7 +124,7 @@ def held_out_logits(
     features = features @ span(features)  # fewer numbers, the same products
     logits = np.full((len(splits), len(labels), num_classes), np.nan)
     for number, split in enumerate(splits):
-        for seen, held in split:
+        for seen, held in split.pairs():
             head = fit_head(kind, strength, features[seen], labels[seen], num_classes)
             logits[number, held] = head.logits(features[held])
     return logits

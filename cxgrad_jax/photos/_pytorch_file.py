@@ -35,11 +35,11 @@ class Tensor(NamedTuple):
 
 
 class Storage(NamedTuple):
-    """Numbers that a tensor looks at: their key, dtype and count."""
+    """Numbers that a tensor looks at: their key, dtype and number."""
 
     key: str
     dtype: str
-    count: int
+    size: int
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
@@ -94,7 +94,7 @@ class _Unpickler(pickle._Unpickler):
         return Storage(key, dtype, _count(count))
 
 
-class _StateDict(collections.OrderedDict):
+class _StateDict(collections.OrderedDict[str, Any]):
     """A state dict. PyTorch hangs an attribute with versions on it, which is dropped."""
 
     def __setstate__(self, state: Any) -> None:
@@ -119,10 +119,10 @@ def _count(value: Any) -> int:
 
 def _numbers(file: BinaryIO, storage: Storage) -> np.ndarray:
     """The numbers of a storage, which its count precedes in the file."""
-    if int.from_bytes(file.read(8), "little") != storage.count:
+    if int.from_bytes(file.read(8), "little") != storage.size:
         raise ValueError(f"storage {storage.key} has another size than its tensors say")
-    raw = file.read(storage.count * np.dtype(storage.dtype).itemsize)
-    return np.frombuffer(raw, storage.dtype, storage.count)  # refuses too few bytes
+    raw = file.read(storage.size * np.dtype(storage.dtype).itemsize)
+    return np.frombuffer(raw, storage.dtype, storage.size)  # refuses too few bytes
 
 
 def _array(tensor: Tensor, numbers: np.ndarray) -> np.ndarray:

@@ -100,7 +100,9 @@ def check_alike(configs: Mapping[str, ConfigDict]) -> None:
 
 
 def table(
-    runs: Mapping[str, Sequence[Planned]], results: Mapping[str, Sequence[dict]], costs: Mapping[str, dict]
+    runs: Mapping[str, Sequence[Planned]],
+    results: Mapping[str, Sequence[dict[str, Any]]],
+    costs: Mapping[str, dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """One dict a configuration, with the numbers of all columns; None where there is none."""
     rows = []

@@ -83,7 +83,7 @@ def printed(config: ConfigDict) -> tuple[float, float | None] | None:
     if config.episode.way != 5:
         return None
     column = (config.data.name, config.evaluation.data or config.data.name, config.episode.shot)
-    rows: list[tuple[Mapping[Any, tuple], tuple]] = [(CONV4, TABLE_1), (CONV4_ACROSS, TABLE_2)]
+    rows: list[tuple[Mapping[Any, tuple[Any, ...]], tuple[Any, ...]]] = [(CONV4, TABLE_1), (CONV4_ACROSS, TABLE_2)]
     key: Any = config.learner.name
     if changes := _changes(config.learner):
         rows, key = [(ABLATIONS, TABLE_1)] if config.model.name == "conv4" else [], changes

@@ -57,10 +57,10 @@ def remarks(study: Study) -> list[str]:
 def over_tasks(
     study: Study,
     run: Run,
-    measure: Callable,
+    measure: Callable[..., Any],
     num_episodes: int,
     *,
-    draw: Callable | None = None,
+    draw: Callable[..., Any] | None = None,
     store: ImageStore | None = None,
     title: str = "",
 ) -> Callable[[Any], Any]:
@@ -80,7 +80,7 @@ def over_tasks(
     return over_episodes(lambda params, x: measure(run.learner, params, x), draw, num_episodes, study.mesh, title)
 
 
-def of_one_task(run: Run, measure: Callable, params: Any, episode: Any) -> Any:
+def of_one_task(run: Run, measure: Callable[..., Any], params: Any, episode: Any) -> Any:
     """The measure of one episode, compiled."""
     return jax.jit(lambda params, episode: measure(run.learner, params, episode))(params, episode)
 

@@ -89,7 +89,11 @@ def calibration_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         return [round(float(value), 6) if np.isfinite(value) else None for value in values]
 
     (likelihood,) = numbers([found.negative_log_likelihood])
-    bins = {"count": found.count.tolist(), "accuracy": numbers(found.accuracy), "confidence": numbers(found.confidence)}
+    bins = {
+        "count": found.counts.tolist(),
+        "accuracy": numbers(found.accuracy),
+        "confidence": numbers(found.confidence),
+    }
     return {
         "test_negative_log_likelihood": likelihood,
         "test_expected_calibration_error": round(found.error, 6),

@@ -13,7 +13,7 @@ def of(probabilities):
 def test_by_hand():
     # Confidences 0.93 (right), 0.97 (wrong), 0.64 (right) in ten bins.
     found = calibration(of([[0.93, 0.07], [0.97, 0.03], [0.36, 0.64]]), np.array([0, 1, 1]), bins=10)
-    assert found.count.tolist() == [0, 0, 0, 0, 0, 0, 1, 0, 0, 2]
+    assert found.counts.tolist() == [0, 0, 0, 0, 0, 0, 1, 0, 0, 2]
     assert found.confidence[9] == pytest.approx(0.95) and found.accuracy[9] == 0.5
     assert found.error == pytest.approx(2 / 3 * abs(0.5 - 0.95) + 1 / 3 * abs(1 - 0.64))
     assert found.negative_log_likelihood == pytest.approx(-np.mean(np.log([0.93, 0.03, 0.64])))
@@ -21,7 +21,7 @@ def test_by_hand():
 
 def test_predictions_that_are_sure_and_right_are_calibrated():
     found = calibration(np.array([[[50.0, 0.0], [0.0, 50.0]]]), np.array([0, 1]))
-    assert found.error < 1e-9 and found.count[-1] == 2 and np.isnan(found.accuracy[:-1]).all()
+    assert found.error < 1e-9 and found.counts[-1] == 2 and np.isnan(found.accuracy[:-1]).all()
 
 
 def test_labels_drawn_from_the_probabilities_are_calibrated():
@@ -35,4 +35,4 @@ def test_labels_drawn_from_the_probabilities_are_calibrated():
 
 def test_logits_that_are_no_numbers_are_in_no_bin():
     found = calibration(np.array([[[np.nan, 0.0], [5.0, 0.0]]]), np.array([0, 0]))
-    assert found.count.sum() == 1 and np.isnan(found.negative_log_likelihood) and np.isfinite(found.error)
+    assert found.counts.sum() == 1 and np.isnan(found.negative_log_likelihood) and np.isfinite(found.error)

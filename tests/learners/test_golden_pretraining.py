@@ -1,5 +1,7 @@
 """Supervised pre-training against Meta-Baseline's first stage, in float64."""
 
+from typing import Any
+
 import jax
 import optax
 from golden_files import Comparison, averages, load, tensors
@@ -20,7 +22,7 @@ def test_a_pretraining_agrees_with_the_official_code_in_float64():
     optimiser = with_running_averages(
         pretraining_sgd(outer["lr"], outer["momentum"], outer["weight_decay"], drop_at=(), drop_factor=0.1)
     )
-    params = merge(tensors(golden, "param", "baseline"))
+    params: Any = merge(tensors(golden, "param", "baseline"))
     params["statistics"] = {"model": averages(golden, "buffer", "baseline")}
     state = optimiser.init(params)
 

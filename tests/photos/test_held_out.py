@@ -37,7 +37,7 @@ def test_groups_are_held_out_as_a_whole_and_once():
     groups = near_duplicates(features, labels)
     for split in splits(labels, groups, seed=0):
         held_once = np.zeros(len(labels), int)
-        for seen, held in split:
+        for seen, held in split.pairs():
             assert not (seen & held).any() and not set(groups[seen]) & set(groups[held])
             assert set(labels[seen]) == {0, 1, 2} and sorted(np.bincount(labels[held])) == [3, 3, 3]
             held_once += held

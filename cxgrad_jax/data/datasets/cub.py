@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from pathlib import PurePosixPath
+from typing import Any
 
 from cxgrad_jax.data._store import SPLITS
 from cxgrad_jax.data.datasets import facts
@@ -38,7 +39,7 @@ def class_lists() -> dict[str, list[str]]:
 
 def index(files: Files, image_size: int) -> Index:
     """Reads ``CUB_200_2011.tgz``: ``CUB_200_2011/images/001.Black_footed_Albatross/*.jpg`` and so on."""
-    images: defaultdict[str, dict] = defaultdict(dict)
+    images: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for name, reader in files.items():
         path = PurePosixPath(name)
         if path.suffix.lower() == ".jpg" and path.parent.parent.name == "images":

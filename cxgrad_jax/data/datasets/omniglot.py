@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from pathlib import PurePosixPath
+from typing import Any
 
 from cxgrad_jax.data._store import SPLITS
 from cxgrad_jax.data.datasets import facts
@@ -46,7 +47,7 @@ def class_lists() -> dict[str, list[str]]:
 
 def index(files: Files, image_size: int) -> Index:
     """Reads ``images_background.zip`` and ``images_evaluation.zip``; the grey images are inverted: ink is 255."""
-    images: defaultdict[str, dict] = defaultdict(dict)
+    images: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for name, reader in files.items():
         path = PurePosixPath(name)
         # macOS puts "__MACOSX/…/._name.png" beside the images of some zips.

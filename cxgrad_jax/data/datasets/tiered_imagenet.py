@@ -46,7 +46,7 @@ def index(files: Files, image_size: int) -> Index:
     """Reads ``ILSVRC2012_img_train.tar``, a tar of one tar a synset, or synset folders, or the pickles."""
     by_name = {PurePosixPath(name).name: reader for name, reader in files.items()}
     if any(f"{split}_labels.pkl" in by_name for split in SPLITS):
-        loaded: dict[str, list] = {}
+        loaded: dict[str, list[Any]] = {}
         found = {split: _index_pickles(by_name, split, loaded) for split in SPLITS}
     else:
         found = _index_images(files)
@@ -81,7 +81,7 @@ def _index_images(files: Files) -> Index:
 
 
 def _index_pickles(
-    by_name: dict[str, Member], split: str, loaded: dict[str, list]
+    by_name: dict[str, Member], split: str, loaded: dict[str, list[Any]]
 ) -> dict[str, dict[str, Callable[[], Any]]]:
     """Reads ``label_specific``, the class of each row of the pickled list of PNG files, and ``label_specific_str``."""
     expected = f"expected {{{','.join(SPLITS)}}}_{{images_png,labels}}.pkl, all six"
@@ -104,7 +104,7 @@ def _index_pickles(
     }
 
 
-def _read_row(loaded: dict[str, list], member: Member, number: int, expected: str, row: int) -> bytes:
+def _read_row(loaded: dict[str, list[Any]], member: Member, number: int, expected: str, row: int) -> bytes:
     """The PNG file of one row. ``loaded`` holds the pickle that was read last, since memory hardly holds all three."""
     if member.name not in loaded:
         loaded.clear()

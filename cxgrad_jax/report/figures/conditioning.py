@@ -1,6 +1,7 @@
 """CxGrad's factors and what they owe to the task: no figure of the paper."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -101,7 +102,7 @@ def worth_table(accuracies: Mapping[str, Mapping[str, np.ndarray]]) -> list[tupl
     return table
 
 
-def with_other_factors(run: Run) -> Callable:
+def with_other_factors(run: Run) -> Callable[..., Any]:
     """``(learner, params, (episode, another)) -> (Conditioning, accuracies)`` with own, shared, other factors."""
     model, settings = build.build_model(run.config), run.config.learner
 

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -17,12 +18,12 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (1, 1)
 MARKERS = "osD^vPX"
 
 
-def style(i: int) -> dict:
+def style(i: int) -> dict[str, Any]:
     """Colour, line style and marker of the i-th thing of a picture."""
     return {**point_style(i), "linestyle": DASHES[i % len(DASHES)], "markersize": 4}
 
 
-def point_style(i: int) -> dict:
+def point_style(i: int) -> dict[str, Any]:
     """Colour and marker of the i-th thing of a picture."""
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
 
