@@ -26,8 +26,6 @@ from cxgrad_jax.photos._backbones import find_backbone
 from cxgrad_jax.photos._heads import fit_head
 
 BACKBONE, QUERY = "efficientnet_lite0", 5
-RATES = (0.1, 0.5, 2.0)  # of the inner loop; the best on meta-training episodes is taken
-SHOTS = (1, 5, 20)
 
 
 class Features(nn.Module):
@@ -82,6 +80,11 @@ def main(flags: list[str]) -> None:
     parser.add_argument("--features", type=Path, required=True, help="that benchmarks.photos keeps")
     parser.add_argument("--meta_features", type=Path, required=True, help="npz file that keeps those of META")
     parser.add_argument("--iterations", type=int, default=1000)
+    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5, 20])
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[0.1, 0.5, 2.0],
+        help="of the inner loop; the best on episodes of META is taken",
+    )  # fmt: skip
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--out", type=Path, help="JSON file")
     given = parser.parse_args(flags)
@@ -99,11 +102,11 @@ def main(flags: list[str]) -> None:
     seen, unseen, way = train.features(BACKBONE), test.features(BACKBONE), len(names)
 
     right: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for shot in SHOTS:
+    for shot in given.shots:
         trained = {}
-        for name in learners(way, RATES[0]):
+        for name in learners(way, given.rates[0]):
             tried = {}
-            for rate in RATES:
+            for rate in given.rates:
                 learner = learners(way, rate)[name]
                 try:
                     tried[rate] = (learner, *meta_train(learner, store, way, shot, given.iterations))
@@ -126,9 +129,13 @@ def main(flags: list[str]) -> None:
             for name, (_, params, _) in trained.items():
                 logits = apply[name](params, as_images(x), y, as_images(unseen))
                 right[name][shot].append(float((np.asarray(logits).argmax(1) == test.labels).mean()))
-    print(f"accuracy, %, mean of {given.draws} draws ± standard error, {SHOTS} photos a class")
+    print(f"accuracy, %, mean of {given.draws} draws ± standard error, {given.shots} photos a class")
     for name, row in right.items():
-        print(f"| {name:18} | " + " | ".join("{:5.1f} ± {:.1f}".format(*mean_and_error(row[s])) for s in SHOTS) + " |")
+        print(
+            f"| {name:18} | "
+            + " | ".join("{:5.1f} ± {:.1f}".format(*mean_and_error(row[s])) for s in given.shots)
+            + " |"
+        )
     if given.out:
         content = {"machine": machine(), "command": f"python -m benchmarks.photos_gradient {' '.join(flags)}"}
         given.out.write_text(json.dumps({**content, "accuracy": right}, indent=1) + "\n")
