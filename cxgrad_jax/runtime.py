@@ -23,6 +23,8 @@ from cxgrad_jax.platforms import current_platform, traced_for
 # them, in huge pages where the system has those.
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:glibc.malloc.trim_threshold=17179869184"
 
+PATIENCE = "xla_cpu_collective_call_terminate_timeout_seconds"
+
 
 def cores() -> int:
     """Processor cores that this process may use."""
@@ -50,7 +52,12 @@ def use_cores_as_devices() -> None:
 
     The tasks of an iteration are independent: two cores with a task each finish sooner than two cores that share every
     operation. A number that the user has set (``jax_num_cpu_devices``, or in ``XLA_FLAGS``) stays.
+
+    XLA ends a process whose devices wait for one another for more than 40 seconds. On an overloaded machine that is no
+    defect, so they may wait for a day, where this version of XLA can be told so.
     """
+    if jax.__version_info__ >= (0, 10) and PATIENCE not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{PATIENCE}=86400".strip()
     simulated = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     configured = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
     if not simulated and configured < 1:

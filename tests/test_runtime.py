@@ -58,3 +58,28 @@ def test_compiler_options_are_taken_by_this_compiler():
 
 def test_an_option_that_the_compiler_does_not_know_is_left_out():
     assert not runtime._is_known("xla_cpu_no_such_option", True)
+
+
+@pytest.mark.skipif("CXGRAD_KILLS" not in os.environ, reason="waits for a minute; $CXGRAD_KILLS asks for it")
+def test_a_device_may_be_late_on_an_overloaded_machine():
+    late = """
+import time
+from cxgrad_jax import runtime
+runtime.use_cores_as_devices()
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import Mesh, PartitionSpec as P
+
+def wait(i):
+    time.sleep(50 * int(i))
+    return np.int32(i)
+
+def total(x):
+    i = jax.pure_callback(wait, jax.ShapeDtypeStruct((), jnp.int32), jax.lax.axis_index("tasks"))
+    return jax.lax.psum(x + i, "tasks")
+
+mesh = Mesh(np.array(jax.devices()[:2]), ("tasks",))
+print(jax.jit(jax.shard_map(total, mesh=mesh, in_specs=P("tasks"), out_specs=P()))(jnp.zeros(2, jnp.int32)))
+"""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = subprocess.run([sys.executable, "-c", late], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout.strip() == "[1]", done.stderr[-2000:]
