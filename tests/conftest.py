@@ -20,6 +20,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the processes that share the test
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
+import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from PIL import Image  # noqa: E402
@@ -27,6 +28,13 @@ from runs import flags, run  # noqa: E402
 
 from cxgrad_jax import data  # noqa: E402
 from cxgrad_jax.data import _layout  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_a_module():
+    """Compiled programs are dropped after each module: a process may map its memory 65,530 times, and each takes some."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
