@@ -32,7 +32,7 @@ from cxgrad_jax.data import _layout  # noqa: E402
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_a_module():
-    """Compiled programs are dropped after each module: a process may map its memory 65,530 times, and each takes some."""
+    """Compiled programs are dropped after each module: a process has 65,530 pieces of memory, each takes some."""
     yield
     jax.clear_caches()
 
