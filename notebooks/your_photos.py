@@ -94,7 +94,7 @@ fig.tight_layout()
 # ## The classifier
 #
 # `fit` holds photos out in turns to estimate the accuracy on further photos like these. Chance and a colour histogram
-# stand beside it: a classifier that is no better than these is worth nothing.
+# stand beside it: a classifier that is no better than these is worth nothing. The interval of so few photos is wide.
 
 # %%
 if SMALL:  # without EfficientNet: the file of a small learner, trained on nothing, is a backbone too
@@ -105,10 +105,13 @@ else:
     backbone = "efficientnet_lite0"
 clf = cx.photos.fit("photos", backbone=backbone)
 estimate = clf.estimate
-low, high = estimate.interval
-print(f"expected accuracy {estimate.accuracy:.0%} (95 % interval {low:.0%} to {high:.0%})")
-print(f"chance {estimate.chance:.0%}, colour histogram {estimate.histogram:.0%}")
-print(f"worth it: {estimate.is_worth_it}")
+if estimate.accuracy is None:
+    print(estimate.note)
+else:
+    low, high = estimate.interval
+    print(f"expected accuracy {estimate.accuracy:.0%} (95 % interval {low:.0%} to {high:.0%})")
+    print(f"chance {estimate.chance:.0%}, colour histogram {estimate.histogram:.0%}")
+    print(f"worth it: {estimate.is_worth_it}")
 
 # %% [markdown]
 # ## Predictions
@@ -124,11 +127,15 @@ for ax, prediction in zip(axes.T.flat, predictions, strict=True):
     ax.set_title(f"{prediction.label}\n{prediction.best} {prediction.probability:.0%}", fontsize="medium")
     ax.axis("off")
 fig.tight_layout()
-print(f"threshold of familiarity {clf.threshold:.3f}")
+print("threshold of familiarity:", clf.threshold)
 for prediction in predictions:
     print(f"{prediction.file:20} {prediction.label:15} familiarity {prediction.familiarity:.3f}")
 
 # %% [markdown]
+# Stars are none of the classes, but nobody told the classifier of any other things. Drawn shapes look alike to a network
+# that has seen photographs, so most stars may stay above the threshold. `fit(…, others="folder")` takes photos of other
+# things, and sets the threshold where both kinds are told apart best.
+#
 # ## Keep it
 #
 # One file holds the network, the preprocessing and all else.
@@ -163,7 +170,7 @@ def pixels(path, view, size):
 
 program = export.deserialize(bytearray(Path("classifier.stablehlo").read_bytes()))
 probabilities, familiarity = program.call(*(pixels(predictions[0].file, view, told["size"]) for view in told["inputs"]))
-print(dict(zip(told["class_names"], np.round(probabilities[0], 4).tolist(), strict=True)))
+print({name: f"{value:.4f}" for name, value in zip(told["class_names"], probabilities[0], strict=True)})
 print("as before:", predictions[0].best, round(predictions[0].probability, 4))
 
 # %% [markdown]
