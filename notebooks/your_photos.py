@@ -132,9 +132,9 @@ for prediction in predictions:
     print(f"{prediction.file:20} {prediction.label:15} familiarity {prediction.familiarity:.3f}")
 
 # %% [markdown]
-# Stars are none of the classes, but nobody told the classifier of any other things. Drawn shapes look alike to a network
-# that has seen photographs, so most stars may stay above the threshold. `fit(…, others="folder")` takes photos of other
-# things, and sets the threshold where both kinds are told apart best.
+# Stars are none of the classes, but nobody told the classifier of any other things. Drawn shapes look alike to a
+# network that has seen photographs, so most stars may stay above the threshold. `fit(…, others="folder")` takes photos
+# of other things, and sets the threshold where both kinds are told apart best.
 #
 # ## Keep it
 #
