@@ -11,8 +11,6 @@ Exit status: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted (c
 import argparse
 from pathlib import Path
 
-import jax
-
 from cxgrad_jax import runtime
 from cxgrad_jax.command_line import Parser, add_verbosity, exit_status, override, start
 from cxgrad_jax.errors import UserError
@@ -61,7 +59,11 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
         choices=sorted(QUESTIONS),
         help="of --mode=evaluate: accuracy after every inner step, with parts adapted, over all orders of the classes",
     )
-    flags.add_argument("--distributed", action="store_true", help="one of several processes, found on a cluster or by:")
+    flags.add_argument(
+        "--distributed", action="store_true",
+        help="one of several processes, found on a cluster, by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
+        "JAX_PROCESS_ID, or by all of:",
+    )  # fmt: skip
     flags.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, the same in all processes")
     flags.add_argument("--num_processes", type=int, metavar="N")
     flags.add_argument("--process_id", type=int, metavar="I", help="0 to N - 1")
@@ -98,8 +100,9 @@ def run(arguments: list[str]) -> int:
 
     def action():
         config, given = parse(arguments)
-        if given.distributed or given.coordinator:
-            jax.distributed.initialize(given.coordinator, given.num_processes, given.process_id)
+        of_processes = given.coordinator, given.num_processes, given.process_id
+        if given.distributed or any(value is not None for value in of_processes):
+            runtime.join_processes(*of_processes)
         else:
             runtime.use_cores_as_devices()
         options = config.get("analysis")
