@@ -20,6 +20,7 @@ from cxgrad_jax.training.build import is_pretraining
 from cxgrad_jax.training.checks import check
 from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.config_files import config_name, load_config
+from cxgrad_jax.training.dry_run import dry_run
 from cxgrad_jax.training.testing import evaluate_run
 from cxgrad_jax.training.train import train
 from cxgrad_jax.training.workdir import read_config
@@ -60,6 +61,10 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
         help="of --mode=evaluate: accuracy after every inner step, with parts adapted, over all orders of the classes",
     )
     flags.add_argument(
+        "--dry_run", nargs="?", const="", metavar="DEVICE",
+        help="only tells the memory that a training would take, here or on an absent v5e:2x2, v6e:2x2 or h100:N",
+    )  # fmt: skip
+    flags.add_argument(
         "--distributed", action="store_true",
         help="one of several processes, found on a cluster, by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
         "JAX_PROCESS_ID, or by all of:",
@@ -90,6 +95,8 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
         raise UserError(f"--config={given.config} is {kind} pre-training; run it with --mode={other}")
     if given.question and given.mode != "evaluate":
         raise UserError(f"--question={given.question} is of --mode=evaluate, not of --mode={given.mode}")
+    if given.dry_run is not None and given.mode != "train":
+        raise UserError(f"--dry_run is of --mode=train, not of --mode={given.mode}")
     if len(given.workdir) > 1 and given.mode != "analyse":
         raise UserError(f"--workdir is given {len(given.workdir)} times; only --mode=analyse takes several runs")
     return config, given
@@ -115,7 +122,9 @@ def run(arguments: list[str]) -> int:
             print(f"report: {analyse(config, options, given.workdir)}")
             return
         (workdir,) = given.workdir
-        if given.question:
+        if given.dry_run is not None:
+            dry_run(config, given.dry_run)
+        elif given.question:
             ask_run(config, workdir, given.question)
         else:
             (evaluate_run if given.mode == "evaluate" else train)(config, workdir)
