@@ -112,7 +112,7 @@ def export(
         arrays |= {f"state/{i:04d}": leaf for i, leaf in enumerate(jax.tree.leaves(state[1:]))}
         arguments["train_step"] = (state, episodes)
         functions["train_step"] = _train_step(learner, optimiser)
-    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in arrays.items()}
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in arrays.items()}
     for name, function in functions.items():
         shapes = jax.eval_shape(lambda *x: x, *arguments[name])
         for form, (traced_as, lowered_for) in FORMS.items():
@@ -197,6 +197,8 @@ def _checked(name: str, program: Any) -> Callable[..., Any]:
                     f"argument {place} of {name} is {given.get(place, 'missing')}; it was exported for "
                     f"{expected.get(place, 'none')}"
                 )
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
+            return program.call(*arguments)  # within the caller's jit, which has compiler options of its own
         return compiled(*arguments)
 
     return call
