@@ -89,11 +89,11 @@ def test_a_stop_in_validation_and_in_the_test_is_agreed_on(tiny_data, tmp_path):
     in_second_validation = STOP_IN_SPLIT.replace("SPLIT", "val").replace("NUMBER", "5").replace("SIGNAL", "SIGTERM")
     stopped = run_all(tiny_data, tmp_path / "two", in_second_validation, launcher=True, **changes)
     assert [status for status, _, _ in stopped] == [130, 130], stopped
-    assert all("stopped at iteration 4, saved" in told(stderr)[-1] for _, _, stderr in stopped)
+    assert all("stopped at iteration 4, saved" in "".join(told(stderr)) for _, _, stderr in stopped)
     in_test = STOP_IN_SPLIT.replace("SPLIT", "test").replace("NUMBER", "2").replace("SIGNAL", "SIGTERM")
     stopped = run_all(tiny_data, tmp_path / "two", in_test, launcher=True, **changes)
     assert [status for status, _, _ in stopped] == [130, 130], stopped
-    assert all("stopped in the test" in told(stderr)[-1] for _, _, stderr in stopped)
+    assert all("stopped in the test" in "".join(told(stderr)) for _, _, stderr in stopped)
     done = run_all(tiny_data, tmp_path / "two", launcher=True, **changes)
     assert [status for status, _, _ in done] == [0, 0], done
     assert outcome(tmp_path / "two") == outcome(tmp_path / "one")
@@ -104,7 +104,7 @@ def test_four_processes_one_of_them_killed(tiny_data, tmp_path):
     assert one.returncode == 0, one.stderr
     kill = STOP_IN_SPLIT.replace("SPLIT", "val").replace("NUMBER", "2").replace("SIGNAL", "SIGKILL")
     killed = run_all(tiny_data, tmp_path / "four", kill, number=4, train__meta_batch=4)
-    assert [status for status, _, _ in killed] == [-9] * 4, killed
+    assert killed[1][0] == -9 and all(status for status, _, _ in killed), killed  # the others die of it, or are killed
     done = run_all(tiny_data, tmp_path / "four", number=4, train__meta_batch=4)
     assert [status for status, _, _ in done] == [0] * 4, done
     assert "resuming after iteration 2" in done[0][1]
