@@ -20,6 +20,7 @@ from cxgrad_jax.batching import mean_loss
 from cxgrad_jax.episodes import Episode, EpisodeShape, Sampler, sampler
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluation import Evaluation, evaluate
+from cxgrad_jax.exporting import ExportedLearner, export, load_exported
 from cxgrad_jax.fitting import fit
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.questions import Permutations, evaluate_by_part, evaluate_by_step, evaluate_permutations
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
 _TRAINING = ("Run", "load_run")  # of the trainer, which needs more packages than the library: loaded when asked for
 
 __all__ = [
-    "Episode", "EpisodeShape", "Evaluation", "MetaLearner", "Permutations", "Run", "Sampler", "UserError",
-    "__version__", "analysis", "data", "evaluate", "evaluate_by_part", "evaluate_by_step", "evaluate_permutations",
-    "fit", "interop", "learners", "load", "load_run", "mean_loss", "models", "photos", "sampler", "save",
+    "Episode", "EpisodeShape", "Evaluation", "ExportedLearner", "MetaLearner", "Permutations", "Run", "Sampler",
+    "UserError", "__version__", "analysis", "data", "evaluate", "evaluate_by_part", "evaluate_by_step",
+    "evaluate_permutations", "export", "fit", "interop", "learners", "load", "load_exported", "load_run", "mean_loss",
+    "models", "photos", "sampler", "save",
 ]  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def draw_on_device(
     split: str,
     index: jax.Array,
 ) -> Episode:
-    """Draws episode ``index`` inside a compiled program from ``images [num_images, H, W, C]``, uint8."""
+    """Draws episode ``index`` inside a compiled program from ``images [num_images, ...]``, which may be rows."""
     support, query = draw_indices(offsets, largest_class, shape, seed, split, index)
     support_labels, query_labels = map(jnp.asarray, shape.labels())
     return Episode(images[support], support_labels, images[query], query_labels)

@@ -119,8 +119,8 @@ def over_episodes(
     num_episodes: int,
     mesh: Mesh,
     title: str = "",
-) -> Callable[[Any], Any]:
-    """Makes the function ``params -> results`` of the fixed episodes 0 to ``num_episodes - 1``.
+) -> Callable[..., Any]:
+    """Makes the function ``(params, poll=None) -> results`` of the fixed episodes 0 to ``num_episodes - 1``.
 
     Args:
       function: ``(params, episode) -> `` a pytree of arrays. The same object is compiled once.
@@ -130,14 +130,15 @@ def over_episodes(
       title: of a progress bar; empty for none.
 
     Returns:
-      ``params -> `` that pytree of NumPy arrays ``[num_episodes, ...]``.
+      ``(params, poll=None) -> `` that pytree of NumPy arrays ``[num_episodes, ...]``. ``poll()`` is called after each
+      batch of episodes, in every process equally often; it may raise to end the work.
     """
     compiled = compile_over_tasks(function, mesh)
     at_once = -(-EPISODES_AT_ONCE // mesh.size) * mesh.size
     per_process = at_once // jax.process_count()
     first_here = jax.process_index() * per_process
 
-    def evaluator(params):
+    def evaluator(params, poll=None):
         from tqdm.auto import tqdm
 
         if jax.process_count() == 1:  # several processes give what lies on their mesh already
@@ -149,6 +150,9 @@ def over_episodes(
             episodes = draw(np.arange(first + first_here, first + first_here + per_process))
             batch = compiled(params, parallel.put(mesh, episodes, P(parallel.TASK_AXIS)))
             batches.append(parallel.fetch(batch) if title else batch)
+            if poll:
+                jax.block_until_ready(batches[-2:-1])  # at most one batch is ahead of the poll
+                poll()
         return jax.tree.map(lambda *x: np.concatenate(x)[:num_episodes], *map(parallel.fetch, batches))
 
     return evaluator

@@ -108,17 +108,24 @@ def train_program(
         if task_reduction == "sum":  # of running averages it is the mean in any case
             total = jax.tree.map(lambda g: g * (tasks * mesh.devices.size), gradients)
             gradients = with_statistics_of(total, gradients)
-        metrics = {"loss": value, **metrics, "gradient_norm": optax.tree.norm(trained(gradients))}
-        # Optax mixes dtypes and ranks, which a user may have forbidden to JAX.
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
-        return TrainState(optax.apply_updates(state.params, updates), opt_state, state.iteration + 1), metrics
+        return updated(optimiser, state, value, metrics, gradients)
 
     def program(state, source):
         return jax.lax.scan(lambda state, i: iterate(source, state, i), state, jnp.arange(num_iterations))
 
     sharded = jax.shard_map(program, mesh=mesh, in_specs=(P(), source_spec), out_specs=(P(), P()))
     return parallel.compiled_for(mesh, sharded, donate_argnums=0)
+
+
+def updated(
+    optimiser: optax.GradientTransformation, state: TrainState, loss: jax.Array, metrics: dict[str, Any], gradients: Any
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """The state after an outer iteration with these gradients, and all its metrics."""
+    metrics = {"loss": loss, **metrics, "gradient_norm": optax.tree.norm(trained(gradients))}
+    # Optax mixes dtypes and ranks, which a user may have forbidden to JAX.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
+    return TrainState(optax.apply_updates(state.params, updates), opt_state, state.iteration + 1), metrics
 
 
 def first_not_finite(metrics: dict[str, np.ndarray]) -> tuple[int, str] | None:

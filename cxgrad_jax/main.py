@@ -11,8 +11,6 @@ Exit status: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted (c
 import argparse
 from pathlib import Path
 
-import jax
-
 from cxgrad_jax import runtime
 from cxgrad_jax.command_line import Parser, add_verbosity, exit_status, override, start
 from cxgrad_jax.errors import UserError
@@ -22,6 +20,7 @@ from cxgrad_jax.training.build import is_pretraining
 from cxgrad_jax.training.checks import check
 from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.config_files import config_name, load_config
+from cxgrad_jax.training.dry_run import dry_run
 from cxgrad_jax.training.testing import evaluate_run
 from cxgrad_jax.training.train import train
 from cxgrad_jax.training.workdir import read_config
@@ -61,7 +60,15 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
         choices=sorted(QUESTIONS),
         help="of --mode=evaluate: accuracy after every inner step, with parts adapted, over all orders of the classes",
     )
-    flags.add_argument("--distributed", action="store_true", help="one of several processes, found on a cluster or by:")
+    flags.add_argument(
+        "--dry_run", nargs="?", const="", metavar="DEVICE",
+        help="only tells the memory that a training would take, here or on an absent v5e:2x2, v6e:2x2 or h100:N",
+    )  # fmt: skip
+    flags.add_argument(
+        "--distributed", action="store_true",
+        help="one of several processes, found on a cluster, by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
+        "JAX_PROCESS_ID, or by all of:",
+    )  # fmt: skip
     flags.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, the same in all processes")
     flags.add_argument("--num_processes", type=int, metavar="N")
     flags.add_argument("--process_id", type=int, metavar="I", help="0 to N - 1")
@@ -88,6 +95,8 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
         raise UserError(f"--config={given.config} is {kind} pre-training; run it with --mode={other}")
     if given.question and given.mode != "evaluate":
         raise UserError(f"--question={given.question} is of --mode=evaluate, not of --mode={given.mode}")
+    if given.dry_run is not None and given.mode != "train":
+        raise UserError(f"--dry_run is of --mode=train, not of --mode={given.mode}")
     if len(given.workdir) > 1 and given.mode != "analyse":
         raise UserError(f"--workdir is given {len(given.workdir)} times; only --mode=analyse takes several runs")
     return config, given
@@ -98,8 +107,9 @@ def run(arguments: list[str]) -> int:
 
     def action():
         config, given = parse(arguments)
-        if given.distributed or given.coordinator:
-            jax.distributed.initialize(given.coordinator, given.num_processes, given.process_id)
+        of_processes = given.coordinator, given.num_processes, given.process_id
+        if given.distributed or any(value is not None for value in of_processes):
+            runtime.join_processes(*of_processes)
         else:
             runtime.use_cores_as_devices()
         options = config.get("analysis")
@@ -112,7 +122,9 @@ def run(arguments: list[str]) -> int:
             print(f"report: {analyse(config, options, given.workdir)}")
             return
         (workdir,) = given.workdir
-        if given.question:
+        if given.dry_run is not None:
+            dry_run(config, given.dry_run)
+        elif given.question:
             ask_run(config, workdir, given.question)
         else:
             (evaluate_run if given.mode == "evaluate" else train)(config, workdir)

@@ -6,8 +6,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.layout import Format, Layout
 from jax.flatten_util import ravel_pytree
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from cxgrad_jax import platforms, runtime
@@ -70,6 +71,25 @@ def put(mesh: Mesh, tree: Any, spec: P = REPLICATED) -> Any:
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
+
+
+def rows_format(mesh: Mesh) -> Format:
+    """How ``put_rows`` places rows: a copy on every device, in which each row is contiguous.
+
+    A TPU would otherwise lay the numbers of one column side by side, and a program that gathers rows would begin with a
+    copy of all of them.
+    """
+    return Format(Layout(major_to_minor=(0, 1)), NamedSharding(mesh, REPLICATED))
+
+
+def put_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
+    """Places ``rows [N, D]`` on every device of the mesh as ``rows_format`` says."""
+    place = rows_format(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(rows, place)
+    here = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+    copies = [jax.device_put(rows, Format(place.layout, SingleDeviceSharding(device))) for device in here]
+    return jax.make_array_from_single_device_arrays(rows.shape, NamedSharding(mesh, REPLICATED), copies)
 
 
 def fetch(tree: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How the process and its compiled programs are set up: allocator, CPU devices, compiler options, compilation cache.
+"""How the process and its compiled programs are set up: memory, devices, other processes, compiler options, cache.
 
 The one place for what matters to speed but not to the numbers. What each setting buys is in ``benchmarks/README.md``.
 ``python -m cxgrad_jax.main`` calls all of it. A notebook or a program of your own may call ``use_cores_as_devices``
@@ -9,7 +9,9 @@ starts, by the environment variables that ``allocator`` tells.
 import functools
 import os
 import platform
+import signal
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import jax
 from absl import logging
 
+from cxgrad_jax.errors import UserError
 from cxgrad_jax.platforms import current_platform, traced_for
 
 # glibc gives freed buffers back to the system, and clearing new pages costs more than the arithmetic in them: keep
@@ -65,6 +68,64 @@ def use_cores_as_devices() -> None:
             jax.config.update("jax_num_cpu_devices", cores())
         except RuntimeError:  # a device was used before
             logging.info("JAX was used before, so the cores stay one device")
+
+
+def join_processes(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Makes this process one of several that share a training; called before the first use of a device.
+
+    What is not given is read from ``JAX_COORDINATOR_ADDRESS``, ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID``, which a
+    launcher such as Kubeflow Trainer sets. Where all three are known, nothing else is asked. Where none is, JAX detects
+    the cluster: Cloud TPU, SLURM, Open MPI or Kubernetes.
+
+    Args:
+      coordinator: ``"HOST:PORT"`` of process 0, the same in all processes.
+      num_processes: how many there are.
+      process_id: of this one, from 0.
+
+    Raises:
+      UserError: some of the three are known and some are not, a value that is none, or no cluster is detected.
+    """
+    known = {
+        "--coordinator": coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS") or None,
+        "--num_processes": _whole_number("JAX_NUM_PROCESSES") if num_processes is None else num_processes,
+        "--process_id": _whole_number("JAX_PROCESS_ID") if process_id is None else process_id,
+    }
+    missing = [flag for flag, value in known.items() if value is None]
+    if 0 < len(missing) < 3:
+        raise UserError(
+            f"{' and '.join(flag for flag in known if flag not in missing)} given without {' and '.join(missing)}; "
+            "give all three (or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID), or none on a cluster "
+            "that JAX detects"
+        )
+    if missing:
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:  # JAX's word for "no cluster was detected"
+            raise UserError(
+                f"JAX detects no cluster here ({' '.join(str(error).split())}); give --coordinator=HOST:PORT, "
+                "--num_processes and --process_id"
+            ) from None
+    else:
+        address, number, own = known.values()
+        if not str(address).rpartition(":")[2].isdecimal():
+            raise UserError(f"--coordinator is {address!r}; expected HOST:PORT, such as node1:1234")
+        if number < 1:
+            raise UserError(f"--num_processes is {number}; expected at least 1")
+        if not 0 <= own < number:
+            raise UserError(f"--process_id is {own}, and --num_processes is {number}; expected 0 to {number - 1}")
+        jax.distributed.initialize(address, number, own, cluster_detection_method="deactivate")
+    if threading.current_thread() is threading.main_thread():  # JAX has set a handler of SIGTERM: Python's again
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
+def _whole_number(variable: str) -> int | None:
+    """An environment variable as a whole number; None where it is not set."""
+    text = os.environ.get(variable, "")
+    if text and not text.isdecimal():
+        raise UserError(f"{variable} is {text!r}; expected a whole number")
+    return int(text) if text else None
 
 
 def keep_compiled_programs() -> None:

@@ -69,18 +69,7 @@ def load(path: str | os.PathLike[str], learner: MetaLearner | None = None) -> tu
         given.
     """
     path = Path(path)
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            header = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; expected a file that cx.save wrote") from None
-    except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path} cannot be read as a safetensors file ({' '.join(str(error).split())})") from None
-    if "format" not in header or "sha256" not in header:
-        raise UserError(f"{path} is a safetensors file of another program; expected one that cx.save wrote")
-    if header["format"] != FORMAT:
-        raise UserError(f"{path} has format {header['format']}; this version reads {FORMAT}: update cxgrad_jax")
+    header, arrays = read_arrays(path, "cx.save", "format", FORMAT)
     try:
         params = jax.tree.map(jnp.asarray, merge(arrays))
         spec = json.loads(header.get("learner", "{}"))
@@ -98,6 +87,33 @@ def load(path: str | os.PathLike[str], learner: MetaLearner | None = None) -> tu
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); get it again") from None
     return learner, params
+
+
+def read_arrays(path: Path, writer: str, kind: str, version: str) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Header and arrays of a safetensors file.
+
+    Args:
+      path: of the file.
+      writer: the function whose file is expected, for the messages.
+      kind: the field of the header that holds the version of such files.
+      version: that can be read.
+
+    Raises:
+      UserError: there is no such file, or it is none of this kind and version.
+    """
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            header = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; expected a file that {writer} wrote") from None
+    except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path} cannot be read as a safetensors file ({' '.join(str(error).split())})") from None
+    if kind not in header or "sha256" not in header:
+        raise UserError(f"{path} is a safetensors file of another program; expected one that {writer} wrote")
+    if header[kind] != version:
+        raise UserError(f"{path} has format {header[kind]}; this version reads {version}: update cxgrad_jax")
+    return header, arrays
 
 
 def params_sha256(params: Any) -> str:

@@ -453,3 +453,23 @@ def test_evaluate_again_and_elsewhere(finished, tmp_path):
     assert other["params_sha256"] == results(finished)["params_sha256"]
     after = content(tmp_path)
     assert {path: after[path] for path in before} == before and len(after) == len(before) + 2
+
+
+def test_dry_run_tells_the_memory_and_writes_nothing(tiny_data, tmp_path):
+    done = run(*flags(tiny_data, tmp_path / "run"), "--dry_run")
+    assert done.returncode == 0, done.stderr
+    lines = dict(re.split(r" {2,}", line, maxsplit=1) for line in done.stdout.splitlines()[:-1])
+    assert re.fullmatch(r"\d+\.\d MB, with the optimiser's state \d+\.\d MB", lines["parameters"])
+    assert lines["store"] == "0.0 MB, on the host" and lines["temporaries"].endswith("4 task(s) a device")
+    assert done.stdout.splitlines()[-1] == "This is the compiler's analysis; nothing ran."
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [("--dry_run=h200", "'h200' is no device that is known"), ("--mode=evaluate", "--dry_run is of --mode=train")],
+)
+def test_dry_run_refuses_in_one_line(finished, flag, message):
+    arguments = [f"--workdir={finished}", *(["--dry_run", flag] if "mode" in flag else [flag])]
+    done = run(*arguments)
+    assert done.returncode == 2 and message in done.stderr and len(told(done.stderr)) == 1

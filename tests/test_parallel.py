@@ -10,7 +10,7 @@ import cxgrad_jax as cx
 from cxgrad_jax import parallel
 from cxgrad_jax.data._store import ImageStore
 from cxgrad_jax.fitting import init_state, outer_adam, train_program
-from cxgrad_jax.training.sources import device_source, host_source
+from cxgrad_jax.training.sources import device_source, host_source, resident_shapes
 
 SHAPE = cx.EpisodeShape(way=3, shot=1, query=2)
 CLASSES, IMAGES = 4, 5
@@ -88,3 +88,21 @@ def test_no_retracing_and_no_transfer_after_the_first_dispatch():
 def test_more_devices_than_there_are():
     with pytest.raises(cx.UserError, match="num_devices is 99"):
         parallel.task_mesh(99)
+
+
+def test_no_copy_of_the_image_store_is_in_the_program():
+    """It enters as one row an image, and every operation that gives as much is a name for the same memory."""
+    block, sources, state = make(cx.learners.maml, 2, 2)
+    arrays = next(sources)
+    rows = arrays[0]
+    assert rows.shape == (CLASSES * IMAGES, 16 * 16 * 3) and rows.format.layout.major_to_minor == (0, 1)
+    text = block.lower(state, arrays).compile().as_text()
+    giving = re.findall(rf"= u8\[{rows.shape[0]},{rows.shape[1]}\]\S* ([\w-]+)\(", text)
+    assert giving and set(giving) <= {"parameter", "get-tuple-element", "bitcast"}
+
+
+def test_the_shapes_that_are_compiled_ahead_are_those_of_the_store():
+    mesh = parallel.task_mesh(2)
+    arrays = next(device_source(cx.sampler(STORE, *SHAPE), 4, mesh).arrays([(0, 1)]))
+    for real, shape in zip(arrays, resident_shapes(STORE, mesh), strict=True):
+        assert (real.shape, real.dtype, real.sharding) == (shape.shape, shape.dtype, shape.sharding)

@@ -8,6 +8,7 @@ import jax
 import pytest
 from runs import command
 
+import cxgrad_jax as cx
 from cxgrad_jax import runtime
 
 
@@ -83,3 +84,62 @@ print(jax.jit(jax.shard_map(total, mesh=mesh, in_specs=P("tasks"), out_specs=P()
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     done = subprocess.run([sys.executable, "-c", late], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stdout.strip() == "[1]", done.stderr[-2000:]
+
+
+LAUNCHER = {"JAX_COORDINATOR_ADDRESS": "node1:1234", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """What ``jax.distributed.initialize`` was given, without the launcher's variables."""
+    calls = []
+    for name in LAUNCHER:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **options: calls.append((*args, options)))
+    return calls
+
+
+def test_a_whole_triple_switches_detection_off_and_flags_come_before_the_launcher(joined, monkeypatch):
+    off = {"cluster_detection_method": "deactivate"}
+    runtime.join_processes("node0:99", 2, 0)
+    for name, value in LAUNCHER.items():
+        monkeypatch.setenv(name, value)
+    runtime.join_processes()
+    runtime.join_processes(process_id=0)
+    assert joined == [("node0:99", 2, 0, off), ("node1:1234", 4, 3, off), ("node1:1234", 4, 0, off)]
+
+
+def test_without_a_triple_the_cluster_is_detected(joined):
+    runtime.join_processes()
+    assert joined == [({},)]
+
+
+def test_no_cluster_gets_one_line(monkeypatch):
+    def refuse():
+        raise ValueError("coordinator_address should be defined.")
+
+    for name in LAUNCHER:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(jax.distributed, "initialize", refuse)
+    with pytest.raises(cx.UserError, match="detects no cluster here .* give --coordinator=HOST:PORT"):
+        runtime.join_processes()
+
+
+@pytest.mark.parametrize(
+    ("given", "launcher", "message"),
+    [
+        (("node0:99", None, None), {}, "--coordinator given without --num_processes and --process_id;"),
+        ((None, 2, None), {}, "--num_processes given without --coordinator and --process_id;"),
+        ((None, None, 0), {"JAX_NUM_PROCESSES": "2"}, "--num_processes and --process_id given without --coordinator;"),
+        ((None, None, None), {"JAX_PROCESS_ID": "first"}, "JAX_PROCESS_ID is 'first'; expected a whole number"),
+        (("node0", 2, 0), {}, "--coordinator is 'node0'; expected HOST:PORT"),
+        (("node0:99", 0, 0), {}, "--num_processes is 0; expected at least 1"),
+        (("node0:99", 2, 2), {}, "--process_id is 2, and --num_processes is 2; expected 0 to 1"),
+    ],
+)
+def test_half_a_triple_and_wrong_values_get_one_line(joined, monkeypatch, given, launcher, message):
+    for name, value in launcher.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(cx.UserError, match=message):
+        runtime.join_processes(*given)
+    assert not joined

@@ -36,7 +36,8 @@ class Setup(NamedTuple):
       dispatch_iterations: at most so many iterations are one compiled call.
       source: of the training episodes.
       program: ``n -> `` the compiled call of n iterations (``fitting.train_program``).
-      val_logits: ``params -> `` query logits of the validation episodes, ``[episodes, N, way]``.
+      val_logits: ``(params, poll) -> `` query logits of the validation episodes, ``[episodes, N, way]``; ``poll`` as in
+        ``evaluation.over_episodes``.
       query_labels: of an episode, int32 ``[N]``.
     """
 
@@ -50,7 +51,7 @@ class Setup(NamedTuple):
     dispatch_iterations: int
     source: Source
     program: Callable[[int], Any]
-    val_logits: Callable[[Any], np.ndarray]
+    val_logits: Callable[[Any, Callable[[], None]], np.ndarray]
     query_labels: np.ndarray
 
 

@@ -82,6 +82,8 @@ class Checkpoints:
     def save(self, iteration: int, state: Any, val_accuracy: float = NOT_VALIDATED) -> None:
         """Saves ``state`` after ``iteration`` and drops what need not be kept. The first one of a run is read back.
 
+        It takes the place of one of the same iteration, which was saved before its validation.
+
         Raises:
           UserError: it cannot be written, or the first one cannot be read again.
         """
@@ -94,6 +96,8 @@ class Checkpoints:
         }
         with _orbax_at_work():
             try:
+                if self.latest() == iteration:
+                    self._manager.delete(iteration)
                 self._manager.save(iteration, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
                 self._manager.wait_until_finished()
             except Exception as error:  # Orbax raises many kinds where a disk is full or read-only
@@ -122,6 +126,10 @@ class Checkpoints:
         scored = [(step, self._record(step)["val_accuracy"]) for step in self._manager.all_steps()]
         scored = [(step, value) for step, value in scored if value != NOT_VALIDATED]
         return [step for step, _ in sorted(scored, key=lambda pair: (-pair[1], -pair[0]))]
+
+    def is_validated(self, iteration: int) -> bool:
+        """Whether the checkpoint has an accuracy; one of a run that was stopped may have none."""
+        return self._record(iteration)["val_accuracy"] != NOT_VALIDATED
 
     def machine(self, iteration: int) -> str:
         """The kind and number of devices that the checkpoint was made on; empty if it does not tell."""

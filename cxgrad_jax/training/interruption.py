@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from cxgrad_jax.errors import Interrupted
+
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
@@ -37,3 +39,22 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def stop_together(message: str) -> Iterator[Callable[[], None] | None]:
+    """Lets several processes end together work that has nothing to save; None with one process, which ends at once.
+
+    Gives the function to call between two parts of the work, in every process equally often. It raises ``Interrupted``
+    with ``message`` in all of them where one received SIGINT or SIGTERM.
+    """
+    if jax.process_count() == 1:
+        yield None
+        return
+    with stop_signals() as stop:
+
+        def poll():
+            if stop():
+                raise Interrupted(message)
+
+        yield poll

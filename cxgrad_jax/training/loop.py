@@ -48,9 +48,10 @@ def run_loop(
 
     Raises:
       UserError: the loss became not finite, or a file cannot be written.
-      Interrupted: SIGINT or SIGTERM came; the state is saved.
+      Interrupted: SIGINT or SIGTERM came, to this process or another one; the state is saved. A validation that it cut
+        short is made when the run goes on.
     """
-    iteration, writer = int(state.iteration), metrics_file is not None
+    iteration, writer, resumed = int(state.iteration), metrics_file is not None, checkpoints.latest()
     plan = functools.partial(dispatches, iteration, setup.iterations, setup.epoch_iterations, setup.dispatch_iterations)
     first_end = sum(next(plan(), (iteration, 0)))
     program = functools.cache(setup.program)
@@ -61,8 +62,17 @@ def run_loop(
         if board:
             board.write(iteration, split, numbers)
 
+    def is_validated_here() -> bool:
+        return iteration % setup.epoch_iterations == 0 or iteration == setup.iterations
+
+    def stop_if_asked() -> None:
+        if stop():
+            if checkpoints.latest() != iteration:
+                checkpoints.save(iteration, state)
+            raise Interrupted(f"stopped at iteration {iteration}, saved; run the same command to go on")
+
     def validate() -> None:
-        logits = setup.val_logits(state.params)
+        logits = setup.val_logits(state.params, stop_if_asked)
         found = evaluation_of(logits, setup.query_labels)
         loss = mean_cross_entropy(logits, setup.query_labels)
         record("val", {"loss": loss, "accuracy": found.accuracy, "ci95_tasks": found.ci95})
@@ -74,8 +84,10 @@ def run_loop(
         total=setup.iterations, initial=iteration, unit="it", disable=not writer, dynamic_ncols=True, desc="compiling"
     )
     with bar, stop_signals() as stop:
-        if first_end == iteration and checkpoints.latest() is None:
+        if resumed is None and first_end == iteration:
             validate()  # nothing is to be trained: the test takes the start
+        if resumed is not None and is_validated_here() and not checkpoints.is_validated(resumed):
+            validate()  # the run was stopped in this validation
         for (first, length), arrays in zip(plan(), setup.source.arrays(plan()), strict=True):
             state, metrics = program(length)(state, arrays)
             metrics = jax.device_get(metrics)
@@ -91,12 +103,9 @@ def run_loop(
                 {name: f"{numbers[name]:.3f}" for name in ("loss", "accuracy", "gradient_norm")}, refresh=False
             )
             record("train", numbers)
-            if iteration % setup.epoch_iterations == 0 or iteration == setup.iterations:
+            if is_validated_here():
                 validate()
-            if stop():
-                if checkpoints.latest() != iteration:
-                    checkpoints.save(iteration, state)
-                raise Interrupted(f"stopped at iteration {iteration}, saved; run the same command to go on")
+            stop_if_asked()
     return state
 
 

@@ -1,6 +1,7 @@
 """Where training data come from: episodes drawn on the device or on the host, and batches of a pre-training."""
 
 import functools
+import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from cxgrad_jax import parallel
@@ -34,23 +35,40 @@ class Source(NamedTuple):
 
 
 def device_source(sampler: Sampler, meta_batch: int, mesh: Mesh) -> Source:
-    """Episodes drawn inside the compiled program, from images that live on every device."""
+    """Episodes drawn inside the compiled program, from images that live on every device, each as one row."""
     tasks, largest = meta_batch // mesh.devices.size, largest_class(sampler.store)
     shape, seed, split = sampler.shape, sampler.seed, sampler.store.split
+    image_shape = sampler.store.images.shape[1:]
 
     def draw(arrays, iteration, i):
         del i
         first = iteration * meta_batch + jax.lax.axis_index(parallel.TASK_AXIS) * tasks
-        images, offsets = parallel.vary(arrays)
-        indices = first + jnp.arange(tasks)
-        return jax.vmap(lambda index: draw_on_device(images, offsets, largest, shape, seed, split, index))(indices)
+        rows, offsets = parallel.vary(arrays)
+
+        def episode(index):
+            drawn = draw_on_device(rows, offsets, largest, shape, seed, split, index)
+            support, query = (x.reshape(-1, *image_shape) for x in (drawn.support_images, drawn.query_images))
+            return drawn._replace(support_images=support, query_images=query)
+
+        return jax.vmap(episode)(first + jnp.arange(tasks))
 
     def arrays(dispatches):
-        resident = parallel.put(mesh, (np.asarray(sampler.store.images), sampler.store.offsets))
+        images, offsets = np.asarray(sampler.store.images), sampler.store.offsets
+        resident = parallel.put_rows(mesh, images.reshape(len(images), -1)), parallel.put(mesh, offsets)
         for _ in dispatches:
             yield resident
 
     return Source(draw, P(), arrays)
+
+
+def resident_shapes(store: ImageStore, mesh: Mesh) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Shapes, dtypes and places of the arrays of ``device_source``: images ``[N, H*W*C]`` and offsets."""
+    images = len(store.images), math.prod(store.images.shape[1:])
+    everywhere = NamedSharding(mesh, parallel.REPLICATED)
+    return (
+        jax.ShapeDtypeStruct(images, store.images.dtype, sharding=parallel.rows_format(mesh)),
+        jax.ShapeDtypeStruct(store.offsets.shape, store.offsets.dtype, sharding=everywhere),
+    )
 
 
 def host_source(sampler: Sampler, meta_batch: int, mesh: Mesh) -> Source:

@@ -22,6 +22,7 @@ from cxgrad_jax.saving import params_sha256
 from cxgrad_jax.training import build
 from cxgrad_jax.training.checkpoints import Checkpoints
 from cxgrad_jax.training.config import ConfigDict, fields, to_json
+from cxgrad_jax.training.interruption import stop_together
 from cxgrad_jax.training.runs import open_checkpoints
 from cxgrad_jax.training.workdir import check_same_run, read_config
 
@@ -52,6 +53,7 @@ def test_run(
 
     Raises:
       UserError: no checkpoint was validated.
+      Interrupted: one of several processes was asked to stop.
     """
     sampler, num_episodes = build.build_sampler(config, store), config.evaluation.episodes
     evaluator = evaluation.over_episodes(evaluation.query_logits(learner), sampler.batch, num_episodes, mesh)
@@ -60,8 +62,9 @@ def test_run(
         raise UserError(f"{checkpoints.directory} has no validated checkpoint; train for at least one epoch first")
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
     logits = []
-    for iteration in tqdm(chosen, desc="test", unit="checkpoint", disable=jax.process_index() != 0):
-        logits.append(evaluator(checkpoints.restore(iteration, like).params))
+    with stop_together("stopped in the test, after the training was saved; run the same command to go on") as poll:
+        for iteration in tqdm(chosen, desc="test", unit="checkpoint", disable=jax.process_index() != 0):
+            logits.append(evaluator(checkpoints.restore(iteration, like).params, poll))
     labels = sampler.shape.labels()[1]
     ensemble = evaluation.evaluation_of(np.mean(logits, axis=0), labels)
     singles = [evaluation.evaluation_of(each, labels) for each in logits]

@@ -61,6 +61,17 @@ def killing(self, iteration, split, numbers):
     if iteration == 5: os.kill(os.getpid(), signal.SIGKILL)
 Board.write = killing
 """
+SIGNAL_IN_VALIDATION = """
+import os
+from cxgrad_jax import Sampler
+batch, validations = Sampler.batch, []
+def interrupting(self, indices):
+    if self.store.split == "val":
+        validations.append(indices)
+        if len(validations) == 2: os.kill(os.getpid(), NUMBERS)
+    return batch(self, indices)
+Sampler.batch = interrupting
+"""
 SIGNAL_IN_TEST = """
 import os
 from cxgrad_jax.training import testing
@@ -174,6 +185,19 @@ def test_interrupted_between_validations(finished, tiny_data, tmp_path, number):
     compiled = re.findall(r"Compiling jit\((\w+|<lambda>)\)", resumed.stderr)
     assert compiled.count("program") == compiled.count("results_of") == 1 and "init" not in compiled
     assert len(compiled) <= 8, compiled
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_in_a_validation(finished, tiny_data, tmp_path, number):
+    """The validation of iteration 4 is cut short, and made when the run goes on."""
+    workdir = tmp_path / "run"
+    stopped = run(*flags(tiny_data, workdir), before=SIGNAL_IN_VALIDATION.replace("NUMBERS", str(int(number))))
+    assert stopped.returncode == 130
+    assert told(stopped.stderr) == ["cxgrad_jax: stopped at iteration 4, saved; run the same command to go on"]
+    checkpoints = Checkpoints(workdir, 2, read_only=True)
+    assert checkpoints.latest() == 4 and not checkpoints.is_validated(4) and checkpoints.is_validated(2)
+    assert run(*flags(tiny_data, workdir)).returncode == 0
+    assert outcome(workdir) == outcome(finished)
 
 
 def test_second_signal_ends_at_once(finished, tiny_data, tmp_path):

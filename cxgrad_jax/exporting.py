@@ -1,0 +1,231 @@
+"""A learner as programs in one file, which run without the code of its model and with no compiler but JAX's.
+
+    cxgrad_jax.export("learner.programs", learner, params, sampler.batch(range(4)), optax.adam(1e-3))
+    exported = cxgrad_jax.load_exported("learner.programs")
+    adapted = exported.adapt(exported.params, support_images, support_labels)
+
+The file is safetensors: the arrays of the meta-parameters and of the optimiser, and each program as the bytes that
+``jax.export`` makes. Every program is there twice, in the form that is fast on a CPU and in that of accelerators.
+"""
+
+import functools
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import safetensors.numpy
+
+from cxgrad_jax import platforms, runtime
+from cxgrad_jax.batching import mean_loss
+from cxgrad_jax.episodes import Episode
+from cxgrad_jax.errors import UserError
+from cxgrad_jax.files import write_whole
+from cxgrad_jax.fitting import TrainState, updated
+from cxgrad_jax.learners import MetaLearner, by_path, merge, with_running_averages
+from cxgrad_jax.learners._base import Adapted
+from cxgrad_jax.learners._cavia import Context
+from cxgrad_jax.learners._metric import Described, Support
+from cxgrad_jax.saving import params_sha256, read_arrays
+
+FORMAT = "1"  # of the header; a change that older files cannot follow raises it
+
+# By form: the platform whose forms of layers and loops it has, and the platforms that it is lowered for. The form of
+# accelerators is lowered for a CPU, too, so that a process without an accelerator can compare its numbers.
+FORMS = {"cpu": ("cpu", ("cpu",)), "accelerator": ("tpu", ("cpu", "cuda", "tpu"))}
+
+
+class ExportedLearner(NamedTuple):
+    """The programs of a file. Each takes arrays of the shapes and dtypes that it was exported with, and no others.
+
+    A program can be called inside ``jax.jit``. It can neither be differentiated nor vectorised.
+
+    Attributes:
+      params: meta-parameters.
+      state: ``TrainState(params, opt_state, iteration)`` at iteration 0, where to start with ``train_step``; or None.
+      adapt: ``(params, support_images, support_labels) -> adapted`` of one episode.
+      predict: ``(params, adapted, query_images) -> logits [N, way]`` of one episode.
+      loss_and_gradients: ``(params, episodes) -> ((loss, metrics), gradients)`` of the mean loss over a task axis.
+      train_step: ``(state, episodes) -> (state, metrics)``, one outer iteration; or None.
+    """
+
+    params: Any
+    state: TrainState | None
+    adapt: Callable[..., Any]
+    predict: Callable[..., jax.Array]
+    loss_and_gradients: Callable[..., Any]
+    train_step: Callable[..., tuple[TrainState, dict[str, jax.Array]]] | None
+
+
+def export(
+    path: str | os.PathLike[str],
+    learner: MetaLearner,
+    params: Any,
+    episodes: Episode,
+    optimiser: optax.GradientTransformation | None = None,
+) -> None:
+    """Writes a learner's functions as programs for CPU, CUDA and TPU into one file, whole or not at all.
+
+    Such a file can be read for six months: a version of JAX runs what versions up to six months older exported, and
+    what versions up to three weeks newer did. Numbers of a program that is read back are those of the learner itself,
+    up to rounding: 1e-5 of the largest value for logits, 1e-4 for gradients.
+
+    Args:
+      path: of the file.
+      learner: any, also of the caller's own.
+      params: its meta-parameters.
+      episodes: a batch ``[tasks, ...]``, such as ``sampler.batch(range(4))``. It gives the shapes and dtypes; its
+        values do not matter.
+      optimiser: an Optax transformation, for ``train_step``.
+
+    Raises:
+      UserError: ``flatbuffers`` is not installed, ``params`` or ``episodes`` do not fit the learner, what ``adapt``
+        returns or the optimiser's state cannot be written, or the file cannot be written.
+    """
+    serialise = _jax_export().export
+    episodes = Episode(*episodes)
+    if np.ndim(episodes.support_labels) != 2:
+        raise UserError(
+            f"support_labels have shape {np.shape(episodes.support_labels)}; expected [tasks, way*shot]: give a batch "
+            "of episodes, such as sampler.batch(range(4))"
+        )
+    params, one = jax.tree.map(jnp.asarray, params), jax.tree.map(lambda x: x[0], episodes)
+    arrays = {f"params/{name}": leaf for name, leaf in by_path(params).items()}
+    adapted = jax.eval_shape(learner.adapt, params, *one[:2])
+    arguments = {
+        "adapt": (params, *one[:2]),
+        "predict": (params, adapted, one.query_images),
+        "loss_and_gradients": (params, episodes),
+    }
+    functions: dict[str, Callable[..., Any]] = {
+        "adapt": learner.adapt,
+        "predict": learner.predict,
+        "loss_and_gradients": jax.value_and_grad(mean_loss(learner), has_aux=True),
+    }
+    if optimiser:
+        state = TrainState(params, with_running_averages(optimiser).init(params), jnp.zeros((), jnp.int32))
+        arrays |= {f"state/{i:04d}": leaf for i, leaf in enumerate(jax.tree.leaves(state[1:]))}
+        arguments["train_step"] = (state, episodes)
+        functions["train_step"] = _train_step(learner, optimiser)
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in arrays.items()}
+    for name, function in functions.items():
+        shapes = jax.eval_shape(lambda *x: x, *arguments[name])
+        for form, (traced_as, lowered_for) in FORMS.items():
+            program = serialise(_traced_for(traced_as, function), platforms=lowered_for)(*shapes)
+            try:
+                arrays[f"{form}/{name}"] = np.frombuffer(program.serialize(), np.uint8)
+            except ValueError as error:  # a type of the caller's own
+                raise UserError(
+                    f"{name} has a type that jax.export cannot write ({str(error).splitlines()[0]}); "
+                    "jax.export.register_namedtuple_serialization makes it known"
+                ) from None
+    header = {
+        "export": FORMAT, "learner": json.dumps(learner.spec), "jax": jax.__version__, "sha256": params_sha256(arrays)
+    }  # fmt: skip
+    write_whole(Path(path), safetensors.numpy.save(arrays, metadata=header))
+
+
+def load_exported(path: str | os.PathLike[str]) -> ExportedLearner:
+    """Reads what ``export`` wrote, in the form of this process's platform. Nothing that the file names is imported.
+
+    Raises:
+      UserError: ``flatbuffers`` is not installed, there is no such file, it is none of ``export``'s or damaged, or this
+        version of JAX no longer reads it. A program raises it for other shapes or dtypes.
+    """
+    return _load(path, "cpu" if platforms.current_platform() == "cpu" else "accelerator")
+
+
+def _load(path: str | os.PathLike[str], form: str) -> ExportedLearner:
+    path, deserialise = Path(path), _jax_export().deserialize
+    header, arrays = read_arrays(path, "cx.export", "export", FORMAT)
+    if params_sha256(arrays) != header["sha256"]:
+        raise UserError(f"{path} is damaged (its arrays are not those that were saved); get it again")
+    programs = {}
+    for name in ("adapt", "predict", "loss_and_gradients", "train_step"):
+        if (content := arrays.get(f"{form}/{name}")) is not None:
+            try:
+                programs[name] = deserialise(bytearray(content.tobytes()))
+            except Exception as error:  # jax and flatbuffers raise many kinds
+                raise UserError(
+                    f"{path} was exported with jax {header.get('jax')} and cannot be read with {jax.__version__} "
+                    f"({str(error).splitlines()[0][:120]}); export it again with a version less than six months older"
+                ) from None
+    params = jax.tree.map(jnp.asarray, merge({n[7:]: x for n, x in arrays.items() if n.startswith("params/")}))
+    state = None
+    if "train_step" in programs:
+        others = [jnp.asarray(arrays[name]) for name in sorted(arrays) if name.startswith("state/")]
+        of_state = programs["train_step"].in_tree.children()[0].children()[0]
+        state = jax.tree.unflatten(of_state, [*jax.tree.leaves(params), *others])
+    functions = {name: _checked(name, program) for name, program in programs.items()}
+    return ExportedLearner(params, state, **{"train_step": None, **functions})
+
+
+def _train_step(learner: MetaLearner, optimiser: optax.GradientTransformation) -> Callable[..., Any]:
+    """One outer iteration, as ``fitting.train_program`` has it on one device."""
+    gradient, optimiser = jax.value_and_grad(mean_loss(learner), has_aux=True), with_running_averages(optimiser)
+
+    def step(state, episodes):
+        (loss, metrics), gradients = gradient(state.params, episodes, state.iteration)
+        return updated(optimiser, state, loss, metrics, gradients)
+
+    return step
+
+
+def _traced_for(platform: str, function: Callable[..., Any]) -> Any:
+    def traced(*arguments):
+        with platforms.traced_for(platform):
+            return function(*arguments)
+
+    return jax.jit(traced)
+
+
+def _checked(name: str, program: Any) -> Callable[..., Any]:
+    """The compiled program, which refuses arguments that it was not made for in one line."""
+    compiled = jax.jit(program.call, compiler_options=runtime.compiler_options(1))
+    expected = _shapes(jax.tree.unflatten(program.in_tree, program.in_avals)[0])
+
+    def call(*arguments):
+        given = _shapes(jax.eval_shape(lambda *x: x, *arguments))
+        for place in [*expected, *given]:
+            if expected.get(place) != given.get(place):
+                raise UserError(
+                    f"argument {place} of {name} is {given.get(place, 'missing')}; it was exported for "
+                    f"{expected.get(place, 'none')}"
+                )
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
+            return program.call(*arguments)  # within the caller's jit, which has compiler options of its own
+        return compiled(*arguments)
+
+    return call
+
+
+def _shapes(tree: Any) -> dict[str, str]:
+    return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in jax.tree.leaves_with_path(tree)}
+
+
+@functools.cache
+def _jax_export() -> Any:
+    """``jax.export``, which knows the types of episodes, of what learners return, and of Optax's states."""
+    try:
+        import flatbuffers  # noqa: F401
+    except ModuleNotFoundError:
+        raise UserError("an export needs flatbuffers: pip install 'cxgrad_jax[export]'") from None
+    from jax import export  # not an attribute of jax until it is imported
+
+    ours = {f"cxgrad_jax.{kind.__name__}": kind for kind in (Episode, TrainState, Adapted, Context, Described, Support)}
+    states = {
+        f"optax.{name}": kind
+        for name, kind in vars(optax).items()
+        if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
+    }
+    for name, kind in (ours | states).items():
+        try:
+            export.register_namedtuple_serialization(kind, serialized_name=name)
+        except ValueError:  # the caller has made it known before, or Optax has two names for it
+            continue
+    return export

@@ -1,0 +1,66 @@
+"""``--dry_run``: the memory that a training would take, by the compiler's own analysis. Nothing is trained."""
+
+import jax
+
+from cxgrad_jax.training import ahead_of_time, build
+from cxgrad_jax.training.config import ConfigDict
+
+# A GPU's part that JAX takes by default (XLA_PYTHON_CLIENT_MEM_FRACTION).
+GPU_FRACTION = 0.75
+
+
+def dry_run(config: ConfigDict, target: str = "") -> None:
+    """Compiles the training's program and prints its memory on one device, and the largest meta-batch that would fit.
+
+    Args:
+      config: a checked configuration.
+      target: of ``ahead_of_time.mesh_of``; empty for the devices that are here.
+
+    Raises:
+      UserError: as ``ahead_of_time.mesh_of``, or data that cannot be used.
+    """
+    mesh = ahead_of_time.mesh_of(target) if target else build.build_mesh(config)
+    store = build.load_stores(config, ("train",))["train"]
+    device, tasks = mesh.devices.flat[0], max(1, config.train.meta_batch // mesh.size)
+    if target:
+        memory = ahead_of_time.memory_of(target) * (1 if device.platform == "tpu" else GPU_FRACTION)
+    else:
+        memory = (device.memory_stats() or {}).get("bytes_limit", 0) if device.platform != "cpu" else 0
+    fits = store.images.nbytes <= memory / 2
+    storage = config.data.storage if config.data.storage != "auto" else "device" if fits else "host"
+
+    def compiled(tasks_of_a_device):
+        changed = ConfigDict(config.to_dict())
+        changed.train.meta_batch = tasks_of_a_device * mesh.size
+        program = ahead_of_time.lower_training(changed, store, mesh, config.train.iterations_per_dispatch or 5, storage)
+        return program.compile(compiler_options=ahead_of_time.compiler_options(mesh) or None).memory_analysis()
+
+    learner, optimiser = build.build_learner(config), build.build_optimiser(config)
+    state = build.abstract_state(learner, optimiser, store.images[:2], mesh)
+    of_state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    of_params = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
+    once, twice = compiled(tasks), compiled(2 * tasks)
+    growth = (_need(twice) - _need(once)) / tasks
+    print(f"device        {mesh.size} × {device.device_kind}; all figures are of one")
+    print(f"parameters    {_mb(of_params)}, with the optimiser's state {_mb(of_state)}")
+    print(f"store         {_mb(store.images.nbytes)}, on the {storage}")
+    print(f"arguments     {_mb(once.argument_size_in_bytes)}")
+    for number, analysis in ((tasks, once), (2 * tasks, twice)):
+        print(f"temporaries   {_mb(analysis.temp_size_in_bytes)} with {number} task(s) a device")
+    if memory:
+        most = int(tasks + (memory - _need(once)) // max(growth, 1)) if memory > _need(once) else 0
+        fitting = f"meta-batch {most * mesh.size} ({most} task(s) a device)" if most > 0 else "none fits"
+        print(f"largest       {fitting} in {_mb(memory)}, by the growth between these two")
+    else:
+        print("largest       not known: the device does not tell its memory")
+    print("This is the compiler's analysis; nothing ran.", flush=True)
+
+
+def _need(analysis) -> int:
+    """Bytes of arguments, results that take no argument's place, and temporaries."""
+    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return analysis.argument_size_in_bytes + results + analysis.temp_size_in_bytes
+
+
+def _mb(number: float) -> str:
+    return f"{number / 1e6:,.1f} MB"
