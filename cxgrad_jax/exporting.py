@@ -12,6 +12,7 @@ import functools
 import json
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import safetensors.numpy
+from jax.core import Tracer
 
 from cxgrad_jax import platforms, runtime
 from cxgrad_jax.batching import mean_loss
@@ -197,7 +199,7 @@ def _checked(name: str, program: Any) -> Callable[..., Any]:
                     f"argument {place} of {name} is {given.get(place, 'missing')}; it was exported for "
                     f"{expected.get(place, 'none')}"
                 )
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments)):
             return program.call(*arguments)  # within the caller's jit, which has compiler options of its own
         return compiled(*arguments)
 
@@ -211,10 +213,8 @@ def _shapes(tree: Any) -> dict[str, str]:
 @functools.cache
 def _jax_export() -> Any:
     """``jax.export``, which knows the types of episodes, of what learners return, and of Optax's states."""
-    try:
-        import flatbuffers  # noqa: F401
-    except ModuleNotFoundError:
-        raise UserError("an export needs flatbuffers: pip install 'cxgrad_jax[export]'") from None
+    if find_spec("flatbuffers") is None:
+        raise UserError("an export needs flatbuffers: pip install 'cxgrad_jax[export]'")
     from jax import export  # not an attribute of jax until it is imported
 
     ours = {f"cxgrad_jax.{kind.__name__}": kind for kind in (Episode, TrainState, Adapted, Context, Described, Support)}

@@ -1,6 +1,9 @@
 """Programs that are written, read back and run give the learner's own numbers, in the form of every platform."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -50,11 +53,12 @@ def test_the_numbers_are_the_learners_own(written, form):
 @pytest.mark.parametrize("form", exporting.FORMS)
 def test_an_outer_iteration_is_that_of_a_training(written, form):
     learner, params, path = written
-    exported, mesh = exporting._load(path, form), parallel.task_mesh(1)
+    mesh = parallel.task_mesh(1)
+    exported: Any = exporting._load(path, form)
     program = train_program(
         learner.loss, OPTIMISER, lambda source, *_: source, mesh, jax.sharding.PartitionSpec("task"), 1
     )
-    state = TrainState(params, OPTIMISER.init(params), np.zeros((), np.int32))
+    state: Any = TrainState(params, OPTIMISER.init(params), jnp.zeros((), jnp.int32))
     close(exported.state, state, 0)
     state, theirs = program(parallel.put(mesh, jax.tree.map(np.array, state)), parallel.put(mesh, BATCH))
     ours, metrics = exported.train_step(exported.state, BATCH)

@@ -83,7 +83,7 @@ def test_two_processes(tiny_data, tmp_path):
 
 
 def test_a_stop_in_validation_and_in_the_test_is_agreed_on(tiny_data, tmp_path):
-    changes = {"evaluation__val_episodes": 60, "evaluation__episodes": 60}
+    changes: Any = {"evaluation__val_episodes": 60, "evaluation__episodes": 60}
     one = run(*flags(tiny_data, tmp_path / "one", **CHANGES, **changes), devices=2)
     assert one.returncode == 0, one.stderr
     in_second_validation = STOP_IN_SPLIT.replace("SPLIT", "val").replace("NUMBER", "5").replace("SIGNAL", "SIGTERM")
