@@ -6,6 +6,7 @@ import difflib
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from logging import root
 from typing import Any, NoReturn
 
 import jax
@@ -162,6 +163,7 @@ def start(run: Callable[[list[str]], int]) -> NoReturn:
     """
     runtime.restart_with_allocator()
     make_lasting()
+    root.handlers.clear()  # Orbax gives the root logger one when it is imported; each line would be printed twice
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = sys.argv[1:]
     sys.exit(status_of_streams(exit_status(lambda: _keep_compiled_programs(arguments)) or run(arguments)))

@@ -190,7 +190,7 @@ MISTAKES: dict[str, tuple[Callable[[Place], Any], str]] = {
     ),
     "unknown learner": (
         lambda p: p.flags(learner__name="reptile"),
-        "learner.name is 'reptile'; expected one of alfa, anil, boil,",
+        "learner.name is 'reptile'; expected one of alfa, anil, baseline_plus_plus,",
     ),
     "unknown norm": (
         lambda p: p.flags(model__norm="instance"),

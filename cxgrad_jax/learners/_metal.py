@@ -126,7 +126,12 @@ def metal(
     if not transductive:
         return inductive
 
+    def refuse_others(params, images):
+        """Raises what the model says of images that it cannot take, before they are joined with others."""
+        jax.eval_shape(lambda params, images: apply_model(model, params, images), params["model"], images)
+
     def adapt(params, support_images, support_labels):
+        refuse_others(params, support_images)
         return Described(Support(support_images, support_labels))
 
     def all_logits(params, support, query_images):
@@ -135,6 +140,7 @@ def metal(
         return apply_model(model, adapted.model, joined(params, support.inputs, query_images)), adapted.trace
 
     def predict(params, adapted, query_images):
+        refuse_others(params, query_images)
         return all_logits(params, adapted.episode, query_images)[0][len(adapted.episode.labels) :]
 
     def loss(params, episode, iteration=None):

@@ -29,8 +29,7 @@ from cxgrad_jax.training.workdir import check_same_run, read_config
 # What an evaluation may change: the meta-parameters do not depend on it, or their shapes tell.
 MAY_CHANGE = ("evaluation.", "parallel.", "episode.", "learner.", "model.precision", "model.dtype")
 MAY_CHANGE_IN_WORDS = (
-    "fields of evaluation (whose seed draws the episodes), parallel, episode and learner, model.precision, "
-    "model.dtype, and where the data lie"
+    "evaluation (whose seed draws the episodes), parallel, episode, learner, model.precision, model.dtype, data.dir"
 )
 SIZES = ("evaluation.episodes", "evaluation.val_episodes", "evaluation.ensemble")
 

@@ -99,6 +99,8 @@ def test_in_float32_another_batch_size_changes_rounding_only(name):
 @every_learner
 @pytest.mark.parametrize("network", ["conv4", "flax"])
 def test_the_statistics_are_the_support_set_s_at_the_adapted_parameters(name, network):
+    if name == "metal":
+        pytest.skip("its inner loop sees the query images, and by 'support' it is another one")
     # The support set as the query set has these very statistics, so both modes agree on it.
     ours, theirs = (predictor(build(name, network, mode))(EPISODE.support_images) for mode in ("support", "query"))
     assert relative(ours, theirs) < 1e-11
@@ -125,6 +127,8 @@ def test_training_with_them_has_the_gradient_of_its_loss(name):
 
 @every_learner
 def test_without_batch_normalisation_both_are_one(name):
+    if name == "metal":
+        pytest.skip("its inner loop sees the query images, and by 'support' it is another one")
     learners = [
         getattr(cx.learners, name)(cx.models.Conv4(WAY, 4, norm="layer"), query_statistics=mode, **SHORT.get(name, {}))
         for mode in ("support", "query")

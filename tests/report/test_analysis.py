@@ -164,7 +164,7 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Path], Path], list[str]], str]] = 
     ),
     "a file in the way": (
         lambda runs, folder: [f"--workdir={runs['maml']}", f"--config.analysis.dir={runs['maml'] / 'config.json'}"],
-        "config.json cannot be made: File exists",
+        "config.json cannot be written: File exists",
     ),
 }  # fmt: skip
 

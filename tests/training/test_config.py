@@ -24,6 +24,7 @@ from cxgrad_jax.training.config import base_config
 from cxgrad_jax.training.config_files import load_config
 
 CONFIGS = sorted(Path(__file__).parents[2].glob("configs/*.py"))
+PRETRAINING = [path for path in CONFIGS if path.name.startswith("pretrain_")]
 BASELINES = sorted(Path(__file__).parents[2].glob("configs/baselines/*.py"))
 LEARNERS = sorted(learners.NAMES)
 
@@ -39,7 +40,19 @@ def shapes(sections: str, image_shape: tuple[int, int, int]):
     return params, jax.eval_shape(built.loss, params, Episode(images[0], support, images[1], query))
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PRETRAINING, ids=lambda path: path.stem)
+def test_pretraining_file(path):
+    config = load_config(str(path))
+    check(config)
+    facts = CATALOGUE[config.data.name]
+    assert config.data.image_size == facts.image_size and config.pretrain.num_classes == facts.classes[0]
+    images = jax.ShapeDtypeStruct((2, config.data.image_size, config.data.image_size, facts.channels), jnp.uint8)
+    params = jax.eval_shape(build.build_learner(config).init, jax.random.key(0), images)
+    assert params["model"]["head"]["bias"].shape == (config.pretrain.num_classes,) and params["statistics"]
+    assert f"--mode=pretrain --config=configs/{path.name}" in path.read_text()
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path not in PRETRAINING], ids=lambda path: path.stem)
 def test_file(path):
     for preset in ("", ":paper"):
         config = load_config(f"{path}{preset}")

@@ -100,8 +100,9 @@ def test_a_stop_in_validation_and_in_the_test_is_agreed_on(tiny_data, tmp_path):
 
 
 def test_four_processes_one_of_them_killed(tiny_data, tmp_path):
-    one = run(*flags(tiny_data, tmp_path / "one", **CHANGES, train__meta_batch=4), devices=4)
-    assert one.returncode == 0, one.stderr
+    # Four processes add their gradients in another order than four devices of one process.
+    never_killed = run_all(tiny_data, tmp_path / "one", number=4, train__meta_batch=4)
+    assert [status for status, _, _ in never_killed] == [0] * 4, never_killed
     kill = STOP_IN_SPLIT.replace("SPLIT", "val").replace("NUMBER", "2").replace("SIGNAL", "SIGKILL")
     killed = run_all(tiny_data, tmp_path / "four", kill, number=4, train__meta_batch=4)
     assert killed[1][0] == -9 and all(status for status, _, _ in killed), killed  # the others die of it, or are killed

@@ -302,6 +302,7 @@ def test_tensorboard_events_after_the_resume_point_are_dropped(tmp_path):
     assert events(tmp_path) == [(1, "train/loss", 1.0), (2, "train/loss", 2.0)]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # tensorboardX leaves its file open
 def test_tensorboard_events_that_cannot_be_written_are_told(tmp_path):
     pytest.importorskip("tensorboardX")
     (tmp_path / "tensorboard").write_text("")
