@@ -45,7 +45,8 @@ def test_pretraining_file(path):
     config = load_config(str(path))
     check(config)
     facts = CATALOGUE[config.data.name]
-    assert config.data.image_size == facts.image_size and config.pretrain.num_classes == facts.classes[0]
+    assert facts.classes and config.pretrain.num_classes == facts.classes[0]
+    assert config.data.image_size == facts.image_size
     images = jax.ShapeDtypeStruct((2, config.data.image_size, config.data.image_size, facts.channels), jnp.uint8)
     params = jax.eval_shape(build.build_learner(config).init, jax.random.key(0), images)
     assert params["model"]["head"]["bias"].shape == (config.pretrain.num_classes,) and params["statistics"]
