@@ -82,7 +82,7 @@ for name in ("house", "boat", "arrow"):
     write("new", name, range(100, 103))
 write("new", "star", range(100, 103))
 
-fig, axes = plt.subplots(3, 8, figsize=(10, 3))
+fig, axes = plt.subplots(3, 8, figsize=(10, 3.2), dpi=60)
 for row, folder in zip(axes, sorted(Path("photos").iterdir()), strict=True):
     for ax, photo in zip(row, sorted(folder.iterdir()), strict=True):
         ax.imshow(Image.open(photo))
@@ -121,7 +121,7 @@ else:
 
 # %%
 predictions = clf.predict("new")
-fig, axes = plt.subplots(3, 4, figsize=(9, 6))
+fig, axes = plt.subplots(3, 4, figsize=(9, 7), dpi=60)
 for ax, prediction in zip(axes.T.flat, predictions, strict=True):
     ax.imshow(Image.open(prediction.file))
     ax.set_title(f"{prediction.label}\n{prediction.best} {prediction.probability:.0%}", fontsize="medium")
