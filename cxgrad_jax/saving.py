@@ -46,7 +46,7 @@ def save(path: str | os.PathLike[str], learner: MetaLearner | None, params: Any)
             f"{part} not part of cxgrad_jax, and a file never names code to run; save the parameters alone with "
             "cx.save(path, None, params), and read them with cx.load(path, learner=...)"
         )
-    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in by_path(params).items()}
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in by_path(params).items()}
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub":
             raise UserError(f"the parameter {name} has dtype {array.dtype}; expected an array of numbers")
@@ -120,7 +120,7 @@ def params_sha256(params: Any) -> str:
     """Digest of meta-parameters: SHA-256 over path, dtype, shape and bytes of every leaf, in the order of the paths."""
     digest = hashlib.sha256()
     for path, leaf in sorted((jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(params)):
-        array = np.ascontiguousarray(leaf)
+        array = np.asarray(leaf, order="C")
         digest.update(f"{path} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -98,3 +98,11 @@ def test_what_cannot_be_read_is_one_line(saved, damage):
     with pytest.raises(cx.UserError, match=str(path)) as error:
         cx.load(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["meta_baseline", "metaoptnet", "r2d2"])
+def test_a_scalar_stays_one(name, tmp_path):
+    learner, _, params = make(name, make_episode())
+    cx.save(tmp_path / "x.safetensors", learner, params)
+    _, loaded = cx.load(tmp_path / "x.safetensors")
+    assert jax.tree.map(np.shape, loaded) == jax.tree.map(np.shape, params) and loaded["scale"].shape == ()

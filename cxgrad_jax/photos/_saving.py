@@ -40,7 +40,7 @@ def save_classifier(path: PathLike, classifier: Classifier) -> None:
         "head": {"weights": head.weights, "bias": head.bias},
         "prototypes": classifier.prototypes,
     }
-    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in by_path(tree).items()}
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in by_path(tree).items()}
     description = {
         "class_names": classifier.class_names,
         "backbone": network.name,
