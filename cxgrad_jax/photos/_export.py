@@ -9,6 +9,7 @@ this package: it needs orbax-checkpoint < 0.11.37, and training needs 0.12.4.
 """
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,12 @@ def export_stablehlo(classifier: Classifier, path: Path) -> str:
       One line on what was written.
 
     Raises:
-      UserError: a file cannot be written.
+      UserError: flatbuffers is missing, or a file cannot be written.
     """
     from jax import export  # not an attribute of jax until it is imported
 
+    if find_spec("flatbuffers") is None:
+        raise UserError("StableHLO needs flatbuffers: pip install 'cxgrad_jax[export]'")
     number = export.symbolic_shape("n")[0]
     arguments = [jax.ShapeDtypeStruct((number, *shape), jnp.uint8) for shape in _shapes(classifier).values()]
     exported = export.export(_program(classifier), platforms=PLATFORMS)(*arguments)

@@ -156,7 +156,7 @@ def test_files_that_are_no_classifier_are_refused(classifier, tmp_path):
         cx.photos.load(path)
 
 
-def test_stablehlo_gives_the_same_answers(classifier, root, tmp_path):
+def test_stablehlo_gives_the_same_answers(classifier, root, tmp_path, monkeypatch):
     from cxgrad_jax.photos._preprocessing import read_views
 
     line = cx.photos.export_stablehlo(classifier, tmp_path / "shop.bin")
@@ -172,6 +172,10 @@ def test_stablehlo_gives_the_same_answers(classifier, root, tmp_path):
         assert float(known) == pytest.approx(ours.familiarity, abs=1e-5)
     with pytest.raises(cx.UserError, match="EfficientNetLite alone, not Conv4"):
         cx.photos.export_onnx(classifier, tmp_path / "shop.onnx")
+    monkeypatch.setattr("cxgrad_jax.photos._export.find_spec", lambda name: None)
+    with pytest.raises(cx.UserError, match="StableHLO needs flatbuffers: pip install"):
+        cx.photos.export_stablehlo(classifier, tmp_path / "none.bin")
+    assert not (tmp_path / "none.bin").exists()
 
 
 def test_onnx_gives_the_same_answers(lite0, tmp_path):
