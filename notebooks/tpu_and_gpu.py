@@ -133,8 +133,8 @@ for changes in ({}, {"remat": True}, {"first_order": True}):
 
 # %% [markdown]
 # On a CPU `remat` saves nothing for one small task, as the second line shows. On an accelerator all tasks of an
-# iteration are vectorised, so that four tasks take about four times as much. `--config.parallel.tasks_per_chunk=1` works
-# on one after the other.
+# iteration are vectorised, so that four tasks take about four times as much. `--config.parallel.tasks_per_chunk=1`
+# works on one after the other.
 #
 # ## A full training
 #
