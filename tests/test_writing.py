@@ -189,7 +189,7 @@ def test_advice_on_another_configuration_suits_the_mode(finished, tmp_path):
     config = workdir_of.read_config(finished)
     changed = ConfigDict(config.to_dict())
     changed.train.meta_batch = 9
-    with pytest.raises(UserError, match=r"not 2\); a test may change fields of evaluation .*, and where the data lie$"):
+    with pytest.raises(UserError, match=r"not 2\); a test may change evaluation .*, data\.dir$"):
         testing.evaluate_run(changed, finished)
     with pytest.raises(UserError, match=r"not 2\); choose another folder: --workdir=.*-2$"):
         workdir_of.check_extends(changed, finished)
