@@ -108,6 +108,21 @@ def results_at_hand(workdir: Path) -> dict[str, Any] | None:
     return read_or_make(workdir / "results.json", _is_whole, dict) or None
 
 
+def answers_at_hand(workdir: Path, question: str) -> dict[str, dict[str, Any]]:
+    """The answers of a run to a further question, by name (``training.asking``); empty if it was not asked.
+
+    Of several files, such as those of ``inner_steps`` with other numbers of steps, the one with the most answers counts.
+    """
+    files = sorted(workdir.glob(f"results_question={question}*.json"))
+    found = [read_or_make(path, _has_answers, dict).get("answers", {}) for path in files]
+    return max(found, key=len, default={})
+
+
+def _has_answers(found: dict[str, Any]) -> bool:
+    numbers = ("test_accuracy", "test_ci95_tasks")
+    return all(_is_number(answer[name]) for answer in found["answers"].values() for name in numbers)
+
+
 def _is_whole(found: dict[str, Any]) -> bool:
     """Whether the content of a ``results.json`` has what tables and reports show, in the right types."""
     shares = ("test_accuracy", "test_ci95_tasks", "test_ci95_pooled", "single_model_test_accuracy")

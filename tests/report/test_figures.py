@@ -1,11 +1,18 @@
 """Pictures: files, axes, colours."""
 
+import json
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from cxgrad_jax.report.figures import FIGURES
+from cxgrad_jax import parallel
+from cxgrad_jax.report.figures import FIGURES, questions
 from cxgrad_jax.report.figures.style import binned, panels, plain_numbers, save, style
+from cxgrad_jax.report.study import Study
+from cxgrad_jax.training.config import ConfigDict
 
 
 def test_every_listed_figure_can_be_asked():
@@ -40,3 +47,35 @@ def test_an_axis_of_positive_values_has_plain_numbers(values):
 
 def test_binned_drops_what_is_left():
     np.testing.assert_array_equal(binned(np.arange(7.0), 3), [1.0, 4.0])
+
+
+def test_further_questions_are_shown_where_they_were_asked(tmp_path):
+    def asked(run, file, **accuracies):
+        answers = {
+            name.replace("_", " "): {"test_accuracy": value, "test_ci95_tasks": 0.01}
+            for name, value in accuracies.items()
+        }
+        (tmp_path / run).mkdir(exist_ok=True)
+        (tmp_path / run / f"results_question={file}.json").write_text(json.dumps({"answers": answers}))
+
+    runs: Any = [SimpleNamespace(name=name, workdir=tmp_path / name) for name in ("maml", "cxgrad", "boil")]
+    study = Study(runs, ConfigDict(), {}, parallel.task_mesh(1), tmp_path)
+    assert questions.sections(study) == []
+
+    asked("maml", "inner_steps", after_0=0.2, after_1=0.3)
+    asked("maml", "inner_steps_num_steps=2", after_0=0.2, after_1=0.3, after_2=0.35)
+    asked("maml", "parts", none_adapted=0.2, head_adapted=0.31)
+    asked("cxgrad", "parts", none_adapted=0.2, head_adapted=0.4)
+    (tmp_path / "cxgrad" / "results_question=permutations.json").write_text('{"answers": {"mean": {}}}')
+    (section,) = questions.sections(study)
+    assert section.picture == tmp_path / "questions.png"
+    assert section.table[1:] == [
+        ("maml", "after 0", "20.00 ± 1.00"), ("maml", "after 1", "30.00 ± 1.00"), ("maml", "after 2", "35.00 ± 1.00"),
+        ("maml", "none adapted", "20.00 ± 1.00"), ("maml", "head adapted", "31.00 ± 1.00"),
+        ("cxgrad", "none adapted", "20.00 ± 1.00"), ("cxgrad", "head adapted", "40.00 ± 1.00"),
+    ]  # fmt: skip
+    assert section.caption[1:] == [
+        "cxgrad was not asked --question=inner_steps.", "boil was not asked --question=inner_steps.",
+        "boil was not asked --question=parts.",
+    ]  # fmt: skip
+    assert (tmp_path / "questions.csv").read_text().count("\n") == 8

@@ -10,7 +10,8 @@ from cxgrad_jax.report.figures import (
     embeddings,
     gradient_norms,
     landscape,
+    questions,
     similarity,
 )
 
-FIGURES = (accuracy, calibration, gradient_norms, similarity, embeddings, landscape, conditioning)
+FIGURES = (accuracy, questions, calibration, gradient_norms, similarity, embeddings, landscape, conditioning)
