@@ -111,7 +111,7 @@ def results_at_hand(workdir: Path) -> dict[str, Any] | None:
 def answers_at_hand(workdir: Path, question: str) -> dict[str, dict[str, Any]]:
     """The answers of a run to a further question, by name (``training.asking``); empty if it was not asked.
 
-    Of several files, such as those of ``inner_steps`` with other numbers of steps, the one with the most answers counts.
+    Of several files, such as those of ``inner_steps`` with other numbers of steps, the one with most answers counts.
     """
     files = sorted(workdir.glob(f"results_question={question}*.json"))
     found = [read_or_make(path, _has_answers, dict).get("answers", {}) for path in files]
