@@ -23,8 +23,8 @@ from cxgrad_jax.learners import accuracy
 from cxgrad_jax.report.tables import markdown_table
 
 LEARNERS = (  # trained on episodes from the first iteration on, without pre-training
-    "alfa", "anil", "boil", "cavia", "cxgrad", "cxgrad_explicit", "l2f", "maml", "maml_plus_plus", "matching_net",
-    "meta_sgd", "modgrad", "proto_net", "relation_net",
+    "alfa", "anil", "boil", "cavia", "cxgrad", "cxgrad_explicit", "cxgrad_informed", "l2f", "maml", "maml_plus_plus",
+    "matching_net", "meta_sgd", "modgrad", "proto_net", "relation_net",
 )  # fmt: skip
 MODES = ("query", "support", "running")
 BATCHES = ("one image at a time", "one class at a time", "all together")

@@ -2,6 +2,7 @@
 
     cxgrad_jax.save("learner.safetensors", learner, params)
     learner, params = cxgrad_jax.load("learner.safetensors")
+    learner, params = cxgrad_jax.load("maml_cifar_fs_1shot")          # weights that this package brings along
 
 The file holds every array of the meta-parameters by its path, such as ``"model/block_0/conv/kernel"``. Its header has
 ``"format"``, ``"learner"`` (the learner's ``spec`` as JSON) and ``"sha256"`` (``params_sha256`` of the arrays).
@@ -22,6 +23,7 @@ import safetensors.numpy
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import write_whole
 from cxgrad_jax.learners import MetaLearner, by_path, from_spec, merge
+from cxgrad_jax.weight_files import find
 
 FORMAT = "1"  # of the header; a change that older files cannot follow raises it
 
@@ -54,21 +56,23 @@ def save(path: str | os.PathLike[str], learner: MetaLearner | None, params: Any)
     write_whole(Path(path), safetensors.numpy.save(arrays, metadata=header))
 
 
-def load(path: str | os.PathLike[str], learner: MetaLearner | None = None) -> tuple[MetaLearner, Any]:
+def load(name_or_path: str | os.PathLike[str], learner: MetaLearner | None = None) -> tuple[MetaLearner, Any]:
     """Reads what ``save`` wrote. Nothing that the file names is imported.
 
     Args:
-      path: of the file.
+      name_or_path: a file; else the name of weights that the package brings along, such as ``"maml_cifar_fs_1shot"``;
+        else ``hf://OWNER/NAME``, the file ``model.safetensors`` of that repository on the Hugging Face Hub, or
+        ``hf://OWNER/NAME/FILE.safetensors``. Only these two need a network, and ``pip install 'cxgrad_jax[hub]'``.
       learner: takes the place of the one that the header describes.
 
     Returns:
       The learner and its meta-parameters.
 
     Raises:
-      UserError: there is no such file, it is none of ``save``'s or damaged, or it describes no learner and none is
-        given.
+      UserError: there is no such file, it cannot be fetched, it is none of ``save``'s or damaged, or it describes no
+        learner and none is given.
     """
-    path = Path(path)
+    path = find(name_or_path)
     header, arrays = read_arrays(path, "cx.save", "format", FORMAT)
     try:
         params = jax.tree.map(jnp.asarray, merge(arrays))

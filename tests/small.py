@@ -27,7 +27,7 @@ def jitted(learner):
 def make(name, episode, **hyper_parameters):
     """The learner called ``name`` on a small Conv-4, its model, and meta-parameters."""
     model = cx.models.Conv4(num_classes=WAY, features=4)
-    if name.startswith("cxgrad"):
+    if name in ("cxgrad", "cxgrad_explicit"):
         hyper_parameters.setdefault("context_dim", 6)
     learner = getattr(cx.learners, name)(model, **hyper_parameters)
     return learner, model, jax.jit(learner.init)(jax.random.key(0), episode.support_images)

@@ -116,6 +116,19 @@ def test_from_the_path_alone_without_a_home_or_an_installation(words, tmp_path):
     assert "train" in done.stdout and not list(tmp_path.iterdir())
 
 
+def test_weights_are_found_from_the_path_alone(tmp_path):
+    libraries = os.pathsep.join([str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))])
+    code = "import cxgrad_jax as cx; from cxgrad_jax import weight_files as w; print(*w.bundled()); cx.load('nowhere')"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=tmp_path, env={**environment(), "PYTHONPATH": libraries},
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    names = sorted(path.stem for path in ROOT.glob("weights/*.safetensors"))
+    assert done.stdout.split() == names
+    line = done.stderr.splitlines()[-1]
+    assert "nowhere is neither a file nor the name of bundled weights" in line and line.endswith(", ".join(names))
+
+
 def test_without_a_home_programs_are_not_kept(monkeypatch):
     def none(*_):
         raise RuntimeError("Could not determine home directory.")
@@ -275,9 +288,11 @@ def test_the_metadata_name_every_package_and_the_versions_that_are_tested():
     there = {
         path.parent.relative_to(ROOT) for top in ("cxgrad_jax", "data_prep") for path in ROOT.rglob(f"{top}/**/*.py")
     }
-    configs = {path.parent.relative_to(ROOT) for path in ROOT.glob("configs/**/*.py")}
-    expected = {".".join(path.parts) for path in there} | {".".join(("cxgrad_jax", *path.parts)) for path in configs}
+    renamed = {path.parent.relative_to(ROOT) for top in ("configs", "weights") for path in ROOT.glob(f"{top}/**/*.py")}
+    expected = {".".join(path.parts) for path in there} | {".".join(("cxgrad_jax", *path.parts)) for path in renamed}
     assert sorted(expected) == packages
+    files = {path.suffix for path in (ROOT / "weights").iterdir() if path.is_file()} - {".py"}
+    assert {f"*{suffix}" for suffix in files} <= {*metadata["options.package_data"]["cxgrad_jax.weights"].split()}
     oldest = dict(re.findall(r"^([\w-]+)==(.*)$", (ROOT / ".ci" / "oldest.txt").read_text(), re.M))
     options = metadata["options"]["install_requires"] + "".join(metadata["options.extras_require"].values())
     bounds = dict(re.findall(r"^([\w-]+)>=(.*)$", options, re.M))

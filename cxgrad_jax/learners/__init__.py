@@ -12,6 +12,7 @@ from cxgrad_jax.learners._cavia import cavia
 from cxgrad_jax.learners._classifier_baseline import classifier_baseline
 from cxgrad_jax.learners._cxgrad import cxgrad
 from cxgrad_jax.learners._cxgrad_explicit import cxgrad_explicit
+from cxgrad_jax.learners._cxgrad_informed import cxgrad_informed
 from cxgrad_jax.learners._describe import describe
 from cxgrad_jax.learners._inner_loop import scan_steps, sgd, support_gradients, support_loss
 from cxgrad_jax.learners._l2f import l2f
@@ -40,9 +41,9 @@ from cxgrad_jax.learners._statistics import (
 from cxgrad_jax.learners._unicorn_maml import unicorn_maml
 
 NAMES = (
-    "alfa", "anil", "baseline_plus_plus", "boil", "cavia", "classifier_baseline", "cxgrad", "cxgrad_explicit", "l2f",
-    "maml", "maml_plus_plus", "matching_net", "meta_baseline", "meta_sgd", "metal", "metaoptnet", "modgrad",
-    "proto_net", "r2d2", "relation_net", "rfs", "unicorn_maml",
+    "alfa", "anil", "baseline_plus_plus", "boil", "cavia", "classifier_baseline", "cxgrad", "cxgrad_explicit",
+    "cxgrad_informed", "l2f", "maml", "maml_plus_plus", "matching_net", "meta_baseline", "meta_sgd", "metal",
+    "metaoptnet", "modgrad", "proto_net", "r2d2", "relation_net", "rfs", "unicorn_maml",
 )  # fmt: skip
 LABEL_FUNCTIONS = ("body_labels", "default_labels", "every_parameter", "last_two_convolutions")
 
@@ -53,7 +54,7 @@ __all__ = [
     "module_classes", "running_statistics", "scan_steps", "sgd", "split_by_label", "support_gradients", "support_loss",
     "with_initial", "with_running_averages",
     "alfa", "anil", "baseline_plus_plus", "body_labels", "boil", "cavia", "classifier_baseline", "cxgrad",
-    "cxgrad_explicit", "default_labels", "every_parameter", "l2f", "last_two_convolutions", "maml", "maml_plus_plus",
-    "matching_net", "meta_baseline", "meta_sgd", "metal", "metaoptnet", "modgrad", "proto_net", "r2d2", "relation_net",
-    "rfs", "unicorn_maml",
+    "cxgrad_explicit", "cxgrad_informed", "default_labels", "every_parameter", "l2f", "last_two_convolutions", "maml",
+    "maml_plus_plus", "matching_net", "meta_baseline", "meta_sgd", "metal", "metaoptnet", "modgrad", "proto_net",
+    "r2d2", "relation_net", "rfs", "unicorn_maml",
 ]  # fmt: skip

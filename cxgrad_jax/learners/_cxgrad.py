@@ -113,15 +113,21 @@ def cxgrad(
 
 
 def init_generator(key, model_params, param_labels: ParamLabels, classes, context_dim: int, dtype) -> dict[str, Any]:
-    """The parameters of ``scaling_factors`` for a model's kernels to scale.
+    """The parameters of ``scaling_factors`` for a model's kernels to scale; errors as ``scaled_kernels``."""
+    num_scaled = len(scaled_kernels(model_params, param_labels, classes))
+    return init_mlp(key, context_dim, context_dim, num_scaled, dtype)
+
+
+def scaled_kernels(model_params, param_labels: ParamLabels, classes) -> list[str]:
+    """The paths of a model's kernels to scale.
 
     Raises:
       UserError: there are none.
     """
-    num_scaled = len(split_by_label(model_params, param_labels, classes)[2])
-    if num_scaled == 0:
+    paths = split_by_label(model_params, param_labels, classes)[2]
+    if not paths:
         raise UserError("the model has no kernel to scale: param_labels gave 'scaled' for no path")
-    return init_mlp(key, context_dim, context_dim, num_scaled, dtype)
+    return paths
 
 
 def no_context(generator: dict[str, Any]) -> jax.Array:

@@ -14,6 +14,7 @@ from cxgrad_jax.report.results import Planned, check_all, costs_of, planned, res
 from cxgrad_jax.report.seeds import paired_over_seeds, summary
 from cxgrad_jax.report.tables import (
     MISSING,
+    by_kind,
     latex_table,
     markdown_table,
     p_value,
@@ -23,6 +24,7 @@ from cxgrad_jax.report.tables import (
     write_tables,
 )
 from cxgrad_jax.training.config import ConfigDict, value_at
+from cxgrad_jax.training.testing import is_transductive
 
 # What the same test episodes need. The images that a learner saw before are part of it.
 ALIKE = (
@@ -53,8 +55,10 @@ OVER_SEEDS = ("std_seeds", "ci95_seeds")  # columns that need several seeds
 def compare(configs: Mapping[str, ConfigDict], workdir: Path, *, seeds: int | None = None, wide: bool = False) -> str:
     """Makes what is missing of the runs, writes the table in three forms, and returns the one in Markdown.
 
+    Transductive and inductive configurations stand in tables of their own (in CSV in one, with a column that tells).
+
     Args:
-      configs: by name; the others are compared with the first.
+      configs: by name; the others of a table are compared with its first.
       workdir: receives the runs in ``NAME`` and ``comparison.md``, ``.csv`` and ``.tex``.
       seeds: how many runs of each, in ``NAME/seed_0``, ``NAME/seed_1``, …; None: one, with the configuration's seed.
       wide: whether the LaTeX table has all columns, not only method and accuracy.
@@ -70,13 +74,17 @@ def compare(configs: Mapping[str, ConfigDict], workdir: Path, *, seeds: int | No
     for name, of_name in runs.items():
         results[name] = [results_of(run) for run in of_name]
         costs[name] = costs_of(of_name[0])
-    rows = table(runs, results, costs)
-    names = [name for name in HEADINGS if (seeds or 1) > 1 or name not in OVER_SEEDS]
-    lines = [[HEADINGS[name] for name in names], *([cell(row, name) for name in names] for row in rows)]
-    text = caption(configs, rows)
-    markdown = text + "\n\n" + markdown_table(lines)
-    latex = latex_table(lines, [text]) if wide else narrow(configs, rows)
-    write_tables(workdir, "comparison", md=markdown, csv=as_csv(rows), tex=latex)
+    kinds = {
+        kind: table({name: runs[name] for name in names}, results, costs) for kind, names in by_kind(configs).items()
+    }
+    rows = [row for of_kind in kinds.values() for row in of_kind]
+    text, names = caption(configs, rows), [name for name in HEADINGS if (seeds or 1) > 1 or name not in OVER_SEEDS]
+    markdown, latex = text + "\n", []
+    for kind, of_kind in kinds.items():
+        lines = [[HEADINGS[name] for name in names], *([cell(row, name) for name in names] for row in of_kind)]
+        markdown += f"\n{kind}\n\n{markdown_table(lines)}"
+        latex.append(latex_table(lines, [text, kind]) if wide else narrow(configs, of_kind, kind))
+    write_tables(workdir, "comparison", md=markdown, csv=as_csv(rows), tex="\n".join(latex))
     return markdown
 
 
@@ -104,15 +112,16 @@ def table(
     results: Mapping[str, Sequence[dict[str, Any]]],
     costs: Mapping[str, dict[str, Any]],
 ) -> list[dict[str, Any]]:
-    """One dict a configuration, with the numbers of all columns; None where there is none."""
+    """One dict a configuration of ``runs``, with the numbers of all columns; None where there is none."""
     rows = []
-    first = episode_accuracies(next(iter(results.values())))
+    first = episode_accuracies(results[next(iter(runs))])
     for name, of_name in runs.items():
         config, found = of_name[0].config, summary(results[name])
         comparison = paired_over_seeds(episode_accuracies(results[name]), first)
         rows.append({
-            "name": name, "learner": config.learner.name, "num_seeds": len(of_name), "test_accuracy": found.accuracy,
-            "std_seeds": found.std_seeds, "ci95_seeds": found.ci95_seeds, "test_ci95_tasks": found.ci95_tasks,
+            "name": name, "learner": config.learner.name, "transductive": is_transductive(config),
+            "num_seeds": len(of_name), "test_accuracy": found.accuracy, "std_seeds": found.std_seeds,
+            "ci95_seeds": found.ci95_seeds, "test_ci95_tasks": found.ci95_tasks,
             "test_ci95_pooled": found.ci95_pooled, **(comparison if rows else dict.fromkeys(comparison)),
             **{key: costs[name][key] for key in ("num_parameters", "seconds_per_iteration", "memory_bytes", "device")},
             "iterations": results[name][0]["iterations"], "meta_batch": config.train.meta_batch,
@@ -168,7 +177,7 @@ def caption(configs: Mapping[str, ConfigDict], rows: Sequence[dict[str, Any]]) -
         over, test = ", mean over the seeds", "with seeds and episodes as random factors"
     return (
         f"{setting(configs[first['name']])} {seeds}± tasks: 95 % interval over episodes{over}. ± pooled: binomial over "
-        f"all predictions of a run, as the CxGrad paper prints it{over}. difference: from {first['name']} in "
+        f"all predictions of a run, as the CxGrad paper prints it{over}. difference: from the first row in "
         f"percentage points on the same episodes, with its 95 % interval; p: two-sided, {test}. tasks: of an "
         f"iteration. Time and memory: of the first training iterations, compiled, on {devices}. published: the number "
         "that the CxGrad paper prints for this model, data and iterations, obtained under other conditions and not "
@@ -176,14 +185,14 @@ def caption(configs: Mapping[str, ConfigDict], rows: Sequence[dict[str, Any]]) -
     )
 
 
-def narrow(configs: Mapping[str, ConfigDict], rows: Sequence[dict[str, Any]]) -> str:
-    """The table of a paper in LaTeX: method and accuracy."""
+def narrow(configs: Mapping[str, ConfigDict], rows: Sequence[dict[str, Any]], kind: str) -> str:
+    """The table of a paper in LaTeX: method and accuracy; ``kind`` is what ``by_kind`` says of it."""
     several = rows[0]["num_seeds"] > 1
     interval = "ci95_seeds" if several else "test_ci95_tasks"
     means = f"95 % t-interval over {rows[0]['num_seeds']} training seeds" if several else "95 % interval over episodes"
     note = f"{setting(configs[rows[0]['name']])} Accuracy in %, ±: {means}. Bold: the best mean."
     cells = [(METHODS.get(str(row["name"]), str(row["name"])), [(row["test_accuracy"], row[interval])]) for row in rows]
-    return paper_table(["method", f"{configs[rows[0]['name']].episode.shot}-shot"], cells, [note])
+    return paper_table(["method", f"{configs[rows[0]['name']].episode.shot}-shot"], cells, [note, kind])
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -21,6 +21,8 @@ from cxgrad_jax.report.results import Planned, check_all, planned, results_elsew
 from cxgrad_jax.report.seeds import Summary, paired_over_seeds, summary
 from cxgrad_jax.report.tables import (
     MISSING,
+    TRANSDUCTIVE,
+    by_kind,
     latex_table,
     markdown_table,
     p_value,
@@ -141,7 +143,10 @@ class Cell(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A cell with its numbers: the summary over seeds, and ``paired`` with the paper's row (None: it is that row)."""
+    """A cell with its numbers: the summary over seeds, and ``paired`` with the paper's row.
+
+    ``paired`` is None for that row itself, and where one of both is transductive and the other is not.
+    """
 
     cell: Cell
     summary: Summary
@@ -237,24 +242,28 @@ def make(
     }
     specs = TABLES[number].rows.values()
     paper = next((row[0].row for row, spec in zip(grid, specs, strict=True) if spec == PAPER), "")
+    kinds = by_kind({row[0].row: row[0].config for row in grid})
+    kind_of = {name: kind for kind, names in kinds.items() for name in names}
     lines = []
     for row in wanted:
         for cell in row:
             ours, first = results[cell.row, cell.column], results.get((paper, cell.column))
             compared = None
-            if first and cell.row != paper:
+            if first and cell.row != paper and kind_of[cell.row] == kind_of[paper]:
                 compared = paired_over_seeds(episode_accuracies(ours), episode_accuracies(first))
             lines.append(Line(cell, summary(ours), compared))
     tested = next(iter(results.values()))[0]
     titles = [cell.column for cell in grid[0]]
-    names = [row[0].row for row in grid]
-    texts = [caption(number, grid, tested["num_tasks"], seeds, preset), *TABLES[number].footnotes]
-    both = with_published(names, titles, lines)
-    notes = "".join(f"{i}. {note}\n" for i, note in enumerate(TABLES[number].footnotes, 1))
-    parts = (texts[0] + "\n", markdown_table(both), notes, markdown_table(details(lines)))
+    text = caption(number, grid, tested["num_tasks"], seeds, preset)
+    parts, latex = [text + "\n"], []
+    for kind, names in kinds.items():
+        of_kind, texts = [line for line in lines if line.cell.row in names], [text, kind, *TABLES[number].footnotes]
+        both = with_published(names, titles, of_kind)
+        parts += [kind + "\n", markdown_table(both), markdown_table(details(of_kind))]
+        latex.append(latex_table(both, texts) if wide else narrow(names, titles, of_kind, texts))
+    parts += ["".join(f"{i}. {note}\n" for i, note in enumerate(TABLES[number].footnotes, 1))]
     markdown = "\n".join(part for part in parts if part)
-    latex = latex_table(both, texts) if wide else narrow(names, titles, lines, texts)
-    write_tables(workdir, f"table_{number}", md=markdown, csv=as_csv(lines), tex=latex)
+    write_tables(workdir, f"table_{number}", md=markdown, csv=as_csv(lines, kind_of), tex="\n".join(latex))
     return markdown
 
 
@@ -308,16 +317,19 @@ def narrow(names: Sequence[str], titles: Sequence[str], lines: Sequence[Line], n
     return paper_table(["method", *titles], rows, notes)
 
 
-def as_csv(lines: Sequence[Line]) -> str:
+def as_csv(lines: Sequence[Line], kind_of: Mapping[str, str]) -> str:
     """A line a cell, unrounded; accuracies as shares in [0, 1], the published numbers in per cent."""
     head = (
-        "row", "column", "num_seeds", "test_accuracy", "std_seeds", "ci95_seeds", "test_ci95_tasks",
+        "row", "column", "transductive", "num_seeds", "test_accuracy", "std_seeds", "ci95_seeds", "test_ci95_tasks",
         "test_ci95_pooled", "difference", "difference_ci95", "p_value", "published_percent", "published_ci95_percent",
     )  # fmt: skip
     rows: list[list[Any]] = []
     for cell, found, compared in lines:
         paired = [compared[name] if compared else None for name in ("difference", "difference_ci95", "p_value")]
-        rows.append([cell.row, cell.column, len(cell.runs), *found, *paired, *(cell.published or (None, None))])
+        transductive = kind_of[cell.row] == TRANSDUCTIVE
+        rows.append(
+            [cell.row, cell.column, transductive, len(cell.runs), *found, *paired, *(cell.published or (None, None))]
+        )
     return csv_text(head, rows)
 
 

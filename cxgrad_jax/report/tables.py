@@ -1,6 +1,6 @@
 """How numbers and tables are written: Markdown, LaTeX, CSV."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +8,26 @@ import numpy as np
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluation import ci95_tasks
 from cxgrad_jax.files import write_whole
+from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.testing import is_transductive
 
 MISSING = "–"
+INDUCTIVE = "Inductive: each query image is predicted by itself."
+TRANSDUCTIVE = (
+    "Transductive: all query images of an episode are seen together, so that a prediction depends on the others. Such "
+    "numbers are not comparable with inductive ones."
+)
+
+
+def by_kind(configs: Mapping[str, ConfigDict]) -> dict[str, list[str]]:
+    """Names of configurations by what a table of them says first: ``INDUCTIVE`` or ``TRANSDUCTIVE``.
+
+    The kind of the first configuration comes first.
+    """
+    kinds: dict[str, list[str]] = {}
+    for name, config in configs.items():
+        kinds.setdefault(TRANSDUCTIVE if is_transductive(config) else INDUCTIVE, []).append(name)
+    return kinds
 
 
 def percent(share: float | None, form: str = ".2f") -> str:

@@ -129,6 +129,16 @@ def batch_norm(config: ConfigDict) -> str:
     return words.get(config.learner.get("query_statistics", "query"), jointly)
 
 
+def is_transductive(config: ConfigDict) -> bool:
+    """Whether a prediction depends on the other query images of its episode.
+
+    It does where query images are normalised by their own batch, and in MeTAL's inner loop, which sees them all.
+    """
+    if config.learner.get("query_statistics", "query") != "query":
+        return False
+    return config.model.get("norm", "batch") == "batch" or config.learner.name == "metal"
+
+
 def announce(results: dict[str, Any]) -> None:
     """Prints the line with which the command line ends."""
     told = (*SIZES, "evaluation.data")  # in the line anyway

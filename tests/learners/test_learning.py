@@ -11,6 +11,7 @@ WAY, SHOT, QUERY, ITERATIONS = 3, 2, 3, 40
 SETTINGS = {
     "cxgrad": {"num_steps": 2, "context_dim": 8, "inner_lr": 0.1}, "maml": {"num_steps": 2, "inner_lr": 0.1},
     "cxgrad_explicit": {"num_steps": 2, "context_dim": 8, "inner_lr": 0.1}, "anil": {"num_steps": 3},
+    "cxgrad_informed": {"num_steps": 2, "inner_lr": 0.1},
     "alfa": {"num_steps": 2, "initial_lr": 0.1}, "l2f": {"num_steps": 2, "inner_lr": 0.1},
     "maml_plus_plus": {"num_steps": 2, "initial_lr": 0.1}, "cavia": {"context_dim": 8},
     "modgrad": {"context_dim": 8, "num_mix": 2},

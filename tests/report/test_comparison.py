@@ -12,6 +12,10 @@ import pytest
 import scipy.stats
 from runs import environment, flags, results
 
+from cxgrad_jax.report import comparison
+from cxgrad_jax.report.tables import INDUCTIVE, TRANSDUCTIVE
+from cxgrad_jax.training.config import base_config, learner_config
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = ["maml", "maml_plus_plus", "proto_net"]
 
@@ -97,6 +101,43 @@ def test_several_seeds_in_folders_of_their_own(tiny_data, tmp_path):
     assert float(rows["matching_net"]["difference"]) == pytest.approx(difference, abs=1e-6)
     for words in ("mean over 2 training seeds, 0 to 1", "t-interval of the mean over seeds", "| sd seeds | ± seeds |"):
         assert words in done.stdout
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_transductive_methods_stand_in_a_table_of_their_own(wide, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    accuracies = {name: rng.uniform(0.2, 0.8, 6).tolist() for name in ("maml", "support", "anil", "running")}
+    configs = {name: base_config() for name in accuracies}
+    configs["maml"].learner = learner_config("maml")
+    configs["support"].learner = learner_config("maml", query_statistics="support")
+    configs["anil"].learner = learner_config("anil")
+    configs["running"].learner = learner_config("proto_net", query_statistics="running")
+
+    def results_of(run):
+        mean = float(np.mean(accuracies[run.name]))
+        numbers = {"test_ci95_tasks": 0.01, "test_ci95_pooled": 0.005, "iterations": 1, "ensemble_size": 1}
+        return {"test_accuracy": mean, "episode_accuracies": accuracies[run.name], **numbers}
+
+    costs = {"num_parameters": 1, "seconds_per_iteration": 1.0, "memory_bytes": 1, "device": "cpu"}
+    monkeypatch.setattr(comparison, "results_of", results_of)
+    monkeypatch.setattr(comparison, "costs_of", lambda run: costs)
+    monkeypatch.setattr(comparison, "check_all", lambda *_: None)
+    told = comparison.compare(configs, tmp_path, wide=wide)
+
+    first, second = told.split(TRANSDUCTIVE)[1].split(INDUCTIVE)
+    names = [re.findall(r"^\| (\w+) \| \d", table, re.M) for table in (first, second)]
+    assert names == [["maml", "anil"], ["support", "running"]]
+    with (tmp_path / "comparison.csv").open() as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert {name: row["transductive"] for name, row in rows.items()} == {
+        "maml": "True", "anil": "True", "support": "False", "running": "False",
+    }  # fmt: skip
+    assert rows["maml"]["difference"] == rows["support"]["difference"] == ""
+    expected = np.mean(accuracies["running"]) - np.mean(accuracies["support"])  # the first of its own table
+    assert float(rows["running"]["difference"]) == pytest.approx(expected)
+    latex = (tmp_path / "comparison.tex").read_text()
+    first, second = latex.split(r"\end{tabular}")[:2]
+    assert f"% {TRANSDUCTIVE}" in first and f"% {INDUCTIVE}" in second and latex.count(r"\toprule") == 2
 
 
 def test_again_it_reads_what_is_there(compared, tiny_data):

@@ -11,6 +11,7 @@ from runs import environment, flags, results
 from cxgrad_jax.command_line import overrides
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.report import paper_tables as tables
+from cxgrad_jax.report.tables import INDUCTIVE, TRANSDUCTIVE
 from cxgrad_jax.training import checks
 from cxgrad_jax.training import workdir as workdir_of
 
@@ -137,3 +138,26 @@ def test_mistakes_get_one_line(extra, words):
 def test_started_elsewhere_the_configurations_are_this_project_s(tmp_path):
     done = make("3", "--workdir=runs/x", f"--config.data.dir={tmp_path / 'data'}", cwd=tmp_path)
     assert done.returncode == 2 and "mini_imagenet is not prepared in" in done.stderr, done.stderr
+
+
+def test_an_inductive_row_stands_apart(tmp_path, monkeypatch):
+    """The ablation over the normalisation: layer and group normalisation see one image alone."""
+    found = {
+        "test_accuracy": 0.5, "test_ci95_tasks": 0.01, "test_ci95_pooled": 0.005, "episode_accuracies": [0.25, 0.75],
+        "num_tasks": 2,
+    }  # fmt: skip
+    monkeypatch.setattr(tables, "results_elsewhere", lambda run, data: found)
+    monkeypatch.setattr(tables, "check_all", lambda *_: None)
+    told = tables.make("norm", tmp_path, lambda config: None)
+    inductive, transductive = told.split(INDUCTIVE)[1].split(TRANSDUCTIVE)
+    rows = [[line.split(" | ")[0] for line in text.splitlines() if " | " in line] for text in (inductive, transductive)]
+    head, details, rule = "| ", "| ", "| :--"
+    assert rows[0] == [head, rule, "| layer", "| group", details, rule] + ["| layer"] * 2 + ["| group"] * 2
+    assert rows[1] == [head, rule, "| batch", details, rule] + ["| batch"] * 2
+    with (tmp_path / "table_norm.csv").open() as file:
+        read = list(csv.DictReader(file))
+    assert {(row["row"], row["transductive"]) for row in read} == {
+        ("layer", "False"), ("group", "False"), ("batch", "True"),
+    }  # fmt: skip
+    assert all(row["difference"] == "" for row in read)  # the paper's row is of the other kind
+    assert (tmp_path / "table_norm.tex").read_text().count(r"\toprule") == 2

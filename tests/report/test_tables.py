@@ -1,8 +1,10 @@
 """Numbers and tables as readers see them."""
 
 import numpy as np
+import pytest
 
 from cxgrad_jax.report import tables
+from cxgrad_jax.training.config import base_config, learner_config, model_config
 
 
 def test_numbers():
@@ -36,3 +38,33 @@ def test_the_table_of_a_paper_has_the_best_of_each_column_in_bold():
         r"\bottomrule",
         r"\end{tabular}",
     ]
+
+
+def config_of(name, norm="batch", **changes):
+    config = base_config()
+    config.learner, config.model = learner_config(name, **changes), model_config("conv4", norm=norm)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (config_of("maml"), tables.TRANSDUCTIVE),
+        (config_of("maml", query_statistics="support"), tables.INDUCTIVE),
+        (config_of("maml", norm="group"), tables.INDUCTIVE),
+        (config_of("proto_net", query_statistics="running"), tables.INDUCTIVE),
+        (config_of("proto_net", joint_normalisation=True), tables.TRANSDUCTIVE),
+        (config_of("metal"), tables.TRANSDUCTIVE),
+        (config_of("metal", norm="group"), tables.TRANSDUCTIVE),  # its inner loop sees the query images
+        (config_of("metal", query_statistics="support"), tables.INDUCTIVE),
+    ],
+)
+def test_what_a_prediction_sees_chooses_the_table(config, kind):
+    assert tables.by_kind({"it": config}) == {kind: ["it"]}
+    assert kind.lower().startswith("transductive" if tables.is_transductive(config) else "inductive")
+
+
+def test_the_kind_of_the_first_comes_first():
+    support, query = config_of("maml", query_statistics="support"), config_of("maml")
+    found = tables.by_kind({"a": support, "b": query, "c": support})
+    assert list(found.items()) == [(tables.INDUCTIVE, ["a", "c"]), (tables.TRANSDUCTIVE, ["b"])]

@@ -1,0 +1,21 @@
+"""CxGrad with factors from what the support set shows of each layer, 5-way 1-shot miniImageNet.
+
+    python -m cxgrad_jax.main --config=configs/baselines/cxgrad_informed.py --workdir=runs/cxgrad_informed
+
+5-shot: --config.episode.shot=5 --config.train.meta_batch=2. Other data: --config.data.name=cifar_fs and the like.
+
+The default preset, :shared, is the setting that all learners share: Conv-4 with 48 filters, no convolution bias,
+images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, second order, five best checkpoints.
+
+The preset :authors is the same. The learner is an experiment of this project; nobody has published a number for it.
+"""
+
+from cxgrad_jax.training.config import base_config, learner_config
+from cxgrad_jax.training.presets import is_authors
+
+
+def get_config(preset=None):
+    config = base_config()
+    config.learner = learner_config("cxgrad_informed")
+    is_authors(preset)  # both presets are one
+    return config

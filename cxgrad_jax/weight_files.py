@@ -1,0 +1,65 @@
+"""Weights: how ``cx.load(NAME)`` finds a file.
+
+A file of the user's wins. Otherwise the name is that of a file of this project's ``weights/``, which an installed
+package holds in itself. Only a name that begins with ``hf://`` is looked for on the Hugging Face Hub.
+"""
+
+import difflib
+import os
+from pathlib import Path
+
+from cxgrad_jax.errors import UserError
+
+PACKAGE = Path(__file__).parent
+HUB = "hf://"
+HUB_FILE = "model.safetensors"  # of a repository, where the name gives none
+
+
+def bundled() -> dict[str, Path]:
+    """The files of this project's ``weights/`` by name, such as ``"maml_cifar_fs_1shot"``.
+
+    They lie inside an installed package, and beside the package in a checkout.
+    """
+    folder = next((folder for folder in (PACKAGE / "weights", PACKAGE.parent / "weights") if folder.is_dir()), None)
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))} if folder else {}
+
+
+def find(name: str | os.PathLike[str]) -> Path:
+    """The file that ``name`` names.
+
+    Args:
+      name: a file; the name of one of ``bundled``; or ``hf://OWNER/NAME``, the file ``model.safetensors`` of a
+        repository on the Hugging Face Hub, or ``hf://OWNER/NAME/FILE.safetensors``, another file of it.
+
+    Raises:
+      UserError: there is none, which the Hub is never asked about; the line names those that are bundled. Or the file
+        cannot be fetched from the Hub.
+    """
+    if str(name).startswith(HUB):
+        return _fetched(str(name))
+    if os.path.isfile(name):  # unlike Path.is_file, it raises nothing where a folder may not be read
+        return Path(name)
+    known = bundled()
+    if str(name) in known:
+        return known[str(name)]
+    stem = Path(name).name.removesuffix(".safetensors")
+    close = difflib.get_close_matches(stem, known, n=1)
+    hint = f"did you mean {close[0]}? The names are" if close else "expected a file that cx.save wrote, or one of"
+    raise UserError(f"{name} is neither a file nor the name of bundled weights; {hint} {', '.join(known)}")
+
+
+def _fetched(name: str) -> Path:
+    """The file on the Hub that ``hf://OWNER/NAME[/FILE.safetensors]`` names, in the cache of ``huggingface_hub``."""
+    owner, _, rest = name.removeprefix(HUB).partition("/")
+    repository, _, file = rest.partition("/")
+    if not owner or not repository or (file and not file.endswith(".safetensors")):
+        raise UserError(f"{name} is no name on the Hub; expected {HUB}OWNER/NAME or {HUB}OWNER/NAME/FILE.safetensors")
+    try:
+        import huggingface_hub  # pyright: ignore[reportMissingImports]  (an extra)
+    except ImportError:
+        raise UserError(f"{name} needs huggingface_hub: pip install 'cxgrad_jax[hub]'") from None
+    try:
+        return Path(huggingface_hub.hf_hub_download(f"{owner}/{repository}", file or HUB_FILE))
+    except Exception as error:  # of the Hub, the network, the cache and the name: many kinds
+        lines = str(error).strip().splitlines() or [""]
+        raise UserError(f"{name} cannot be fetched ({type(error).__name__}: {lines[0]})") from None
