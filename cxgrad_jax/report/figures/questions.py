@@ -1,0 +1,96 @@
+"""Further questions to a run: accuracy by inner steps, by adapted part, and over the orders of the classes.
+
+Read from the files of ``--mode=evaluate --question=NAME``. No figure of the paper; the parts test its "representation
+change".
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cxgrad_jax.report.figures.style import COLOURS, panels, point_style, save, style
+from cxgrad_jax.report.html import Section
+from cxgrad_jax.report.results import answers_at_hand
+from cxgrad_jax.report.study import Study, write_numbers
+from cxgrad_jax.report.tables import percent_with
+
+TITLE = "Inner steps, adapted parts, orders of the classes"
+PANELS = {
+    "inner_steps": "accuracy after so many inner steps, %",
+    "parts": "accuracy where this part adapts, %",
+    "permutations": "accuracy over the orders of the classes, %",
+}
+Answers = Mapping[str, Mapping[str, Any]]  # by name, as ``answers_at_hand`` gives them
+
+
+def sections(study: Study) -> list[Section]:
+    """No section where no run was asked."""
+    asked = {
+        question: {run.name: answers for run in study.runs if (answers := answers_at_hand(run.workdir, question))}
+        for question in PANELS
+    }
+    asked = {question: of_runs for question, of_runs in asked.items() if of_runs}
+    if not asked:
+        return []
+    lines = [
+        (run, question, name, answer["test_accuracy"], answer["test_ci95_tasks"])
+        for question, of_runs in asked.items()
+        for run, answers in of_runs.items()
+        for name, answer in answers.items()
+    ]
+    write_numbers(study, "questions", ("run", "question", "answer", "accuracy", "ci95_tasks"), lines)
+    caption = [
+        "Test accuracy of the one checkpoint that was best in validation, with the 95 % interval over test episodes. "
+        "Inner steps: 0 is the meta-learned start. Parts: head or body adapts alone, the other stays at its start. "
+        "Orders: the classes of an episode are numbered in every possible order; best and worst are chosen for each "
+        "episode, with its query labels, so that only the mean is an accuracy that one can get."
+    ]
+    missing = [
+        f"{run.name} was not asked --question={question}."
+        for question, of_runs in asked.items()
+        for run in study.runs
+        if run.name not in of_runs
+    ]
+    table = [("run", "answer", "accuracy ± tasks"), *((run, name, percent_with(*of)) for run, _, name, *of in lines)]
+    return [Section(TITLE, save(picture(asked), study.folder, "questions"), caption + missing, table)]
+
+
+def picture(asked: Mapping[str, Mapping[str, Answers]]) -> Figure:
+    """A panel for each question that was asked: lines over steps, points with intervals for the others."""
+    figure, (axes,) = panels(1, len(asked), 4.2 * len(asked), 3.6)
+    for axis, (question, of_runs) in zip(axes, asked.items(), strict=True):
+        axis.set_title(PANELS[question], fontsize=10)
+        (_lines if question == "inner_steps" else _points)(axis, of_runs)
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+def _lines(axis: Axes, of_runs: Mapping[str, Answers]) -> None:
+    for i, (run, answers) in enumerate(of_runs.items()):
+        accuracy, interval = _percentages(answers)
+        steps = np.arange(len(accuracy))
+        axis.plot(steps, accuracy, label=run, **style(i))
+        colour = COLOURS[i % len(COLOURS)]
+        axis.fill_between(steps, accuracy - interval, accuracy + interval, color=colour, alpha=0.2, linewidth=0)
+    axis.set_xlabel("inner steps")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _points(axis: Axes, of_runs: Mapping[str, Answers]) -> None:
+    names = list(dict.fromkeys(name for answers in of_runs.values() for name in answers))
+    for i, (run, answers) in enumerate(of_runs.items()):
+        places = np.asarray([names.index(name) for name in answers]) + 0.12 * (i - (len(of_runs) - 1) / 2)
+        axis.errorbar(places, *_percentages(answers), fmt="none", color=COLOURS[i % len(COLOURS)], capsize=2)
+        axis.plot(places, _percentages(answers)[0], label=run, linestyle="", **point_style(i))
+    axis.set_xticks(range(len(names)), [name.split()[0] for name in names])
+    axis.set_xlim(-0.5, len(names) - 0.5)
+
+
+def _percentages(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracies and intervals, %."""
+    return tuple(
+        100 * np.asarray([answer[name] for answer in answers.values()]) for name in ("test_accuracy", "test_ci95_tasks")
+    )
