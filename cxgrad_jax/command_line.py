@@ -126,7 +126,7 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
-def exit_status(action: Callable[[], None]) -> int:
+def exit_status(action: Callable[[], object]) -> int:
     """Runs ``action``; 0, or after one line on stderr 2 for a user's mistake and 130 for an interruption."""
     flags.FLAGS.mark_as_parsed()  # absl would warn of logging before its own flags are parsed; there are none
     logging.use_absl_handler()
