@@ -1,9 +1,14 @@
 """``python -m cxgrad_jax.main [--config=NAME[:PRESET]] [--workdir=DIR] [--mode=MODE] [--config.FIELD=VALUE …]``
 
-NAME is a file, or that of a configuration of this project: ``tiered_1shot``, ``baselines/alfa``.
-``--mode=train`` (or resume) and test; ``pretrain`` a body to start from; ``evaluate`` a run, or ask it a further
-``--question``; ``analyse`` some: ``--workdir=DIR`` once for each. Without ``--workdir`` the run lies in ``runs/NAME``,
-NAME being that of the configuration.
+NAME is a file or the name of a configuration of this project, such as ``tiered_1shot`` or ``baselines/alfa``. MODE is
+one of these:
+
+- ``train``: trains or resumes a run, and tests it;
+- ``pretrain``: trains a classifier whose body a run may start from;
+- ``evaluate``: tests a run again, or asks it a further ``--question``;
+- ``analyse``: writes a report of some runs, with ``--workdir=DIR`` once for each.
+
+Without ``--workdir`` the folder of the run is ``runs/NAME``, where NAME is the name of the configuration.
 
 Exit status: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted (checkpoint saved), 1 a defect.
 """
@@ -27,18 +32,18 @@ from cxgrad_jax.training.workdir import read_config
 
 MODES = ("train", "pretrain", "evaluate", "analyse")
 OWN_CODE = ("--config.learner.name=", "--config.model.name=")  # flags that may name a module of the user's own
-# What the embedded default is called, by mode.
+# The name of the embedded default configuration of each mode.
 DEFAULTS = dict.fromkeys(MODES, "glyphs_1shot") | {"pretrain": "pretrain_glyphs"}
 
 
 def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     """Reads the command line: the configuration with its overrides, and the other flags.
 
-    Without ``--config`` the configuration is the embedded default, or in the other modes the (first) run's own. In
-    ``--mode=analyse`` it has a section ``analysis`` more.
+    Without ``--config`` the modes ``train`` and ``pretrain`` take the embedded default, and the other modes take the
+    configuration of the (first) run. In ``--mode=analyse`` the configuration also has a section ``analysis``.
 
     Raises:
-      UserError: an unknown flag, field or file, or a value of the wrong type.
+      UserError: A flag, field or file is unknown, or a value has the wrong type.
     """
     flags = Parser(add_help=False, allow_abbrev=False)
     flags.add_argument(
@@ -117,7 +122,7 @@ def run(arguments: list[str]) -> int:
             del config.analysis
         check(config)
         if options:
-            from cxgrad_jax.report.analysis import analyse  # with matplotlib, which training does not need
+            from cxgrad_jax.report.analysis import analyse  # it imports matplotlib, which training does not need
 
             print(f"report: {analyse(config, options, given.workdir)}")
             return

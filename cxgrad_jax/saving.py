@@ -30,13 +30,13 @@ def save(path: str | os.PathLike[str], learner: MetaLearner | None, params: Any)
     """Saves a learner and its meta-parameters, whole or not at all.
 
     Args:
-      path: of the file, which should end in ``.safetensors``.
-      learner: whose description the header holds; None saves the parameters alone, and ``load`` is then given the
+      path: The file, whose name should end in ``.safetensors``.
+      learner: The learner, which the header describes. None saves the parameters alone, and ``load`` then needs the
         learner.
-      params: meta-parameters, a nested dict of arrays.
+      params: The meta-parameters, a nested dict of arrays.
 
     Raises:
-      UserError: a part of the learner is not this package's and cannot be described, a leaf is no array of numbers, or
+      UserError: A part of the learner is not this package's and cannot be described, a leaf is no array of numbers, or
         the file cannot be written.
     """
     spec = learner.spec if learner else {}
@@ -58,14 +58,14 @@ def load(path: str | os.PathLike[str], learner: MetaLearner | None = None) -> tu
     """Reads what ``save`` wrote. Nothing that the file names is imported.
 
     Args:
-      path: of the file.
-      learner: takes the place of the one that the header describes.
+      path: The file.
+      learner: The learner, in place of the one that the header describes.
 
     Returns:
       The learner and its meta-parameters.
 
     Raises:
-      UserError: there is no such file, it is none of ``save``'s or damaged, or it describes no learner and none is
+      UserError: There is no such file, ``save`` did not write it, it is damaged, or it describes no learner and none is
         given.
     """
     path = Path(path)
@@ -90,16 +90,16 @@ def load(path: str | os.PathLike[str], learner: MetaLearner | None = None) -> tu
 
 
 def read_arrays(path: Path, writer: str, kind: str, version: str) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Header and arrays of a safetensors file.
+    """Reads the header and the arrays of a safetensors file.
 
     Args:
-      path: of the file.
-      writer: the function whose file is expected, for the messages.
-      kind: the field of the header that holds the version of such files.
-      version: that can be read.
+      path: The file.
+      writer: The function whose file is expected, for the messages.
+      kind: The field of the header that holds the version of such files.
+      version: The version that can be read.
 
     Raises:
-      UserError: there is no such file, or it is none of this kind and version.
+      UserError: There is no such file, or it has another kind or version.
     """
     try:
         with safetensors.safe_open(path, "np") as file:
@@ -117,7 +117,7 @@ def read_arrays(path: Path, writer: str, kind: str, version: str) -> tuple[dict[
 
 
 def params_sha256(params: Any) -> str:
-    """Digest of meta-parameters: SHA-256 over path, dtype, shape and bytes of every leaf, in the order of the paths."""
+    """SHA-256 of meta-parameters, over path, dtype, shape and bytes of every leaf in the order of the paths."""
     digest = hashlib.sha256()
     for path, leaf in sorted((jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(params)):
         array = np.asarray(leaf, order="C")
