@@ -40,9 +40,9 @@ def mean_loss_and_gradients(loss: Loss, params: Any, episodes: Episode, at_once:
 
     Args:
       loss: ``(params, episode) -> (scalar, dict of scalars)``, such as ``MetaLearner.loss``.
-      params: The meta-parameters.
-      episodes: Arrays ``[tasks, ...]``.
-      at_once: The number of tasks that are vectorised together, a divisor of ``tasks``.
+      params: the meta-parameters.
+      episodes: arrays ``[tasks, ...]``.
+      at_once: the number of tasks that are vectorised together, a divisor of ``tasks``.
 
     Returns:
       ``((loss, metrics), gradients)``.
@@ -74,8 +74,8 @@ def mean_loss(
     ``params``.
 
     Args:
-      learner: The learner whose loss is averaged.
-      platform: The platform that the program will run on: ``"cpu"``, ``"gpu"`` or ``"tpu"``. None means that of JAX's
+      learner: the learner whose loss is averaged.
+      platform: the platform that the program will run on: ``"cpu"``, ``"gpu"`` or ``"tpu"``. None means that of JAX's
         default device.
 
     Raises:

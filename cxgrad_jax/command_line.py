@@ -46,9 +46,9 @@ def override(config: ConfigDict, arguments: list[str], flags: argparse.ArgumentP
     """Sets the fields that ``--config.FIELD=VALUE`` among ``arguments`` name.
 
     Args:
-      config: The configuration, which is changed in place.
-      arguments: The command line.
-      flags: The parser of all other flags.
+      config: the configuration, which is changed in place.
+      arguments: the command line.
+      flags: the parser of all other flags.
 
     Returns:
       What ``flags`` reads from ``arguments``.
@@ -83,15 +83,15 @@ def overrides(given: Sequence[str], configs: Iterable[ConfigDict], others: str) 
     """Reads ``--config.FIELD=VALUE`` for several configurations.
 
     Args:
-      given: The flags that the program itself does not know.
-      configs: The configurations.
-      others: The program's own flags, for the message.
+      given: the flags that the program itself does not know.
+      configs: the configurations.
+      others: the program's own flags, for the message.
 
     Returns:
       A function that takes a configuration and sets those of the fields that it has.
 
     Raises:
-      UserError: A flag is no ``--config.FIELD=VALUE``, or none of the configurations has its field.
+      UserError: a flag is no ``--config.FIELD=VALUE``, or none of the configurations has its field.
     """
     known = {f"--config.{field}" for config in configs for field in configuration.fields(config)}
     for flag in given:
@@ -170,7 +170,7 @@ def start(run: Callable[[list[str]], int]) -> NoReturn:
     """Sets the process up, runs a program with the arguments of the command line, and ends with its exit status.
 
     Args:
-      run: The program. It takes the arguments and returns the exit status.
+      run: the program. It takes the arguments and returns the exit status.
     """
     runtime.restart_with_allocator()
     make_lasting()

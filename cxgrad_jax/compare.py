@@ -25,7 +25,7 @@ def load_all(specs: list[str], flags: list[str]) -> dict[str, ConfigDict]:
     """Loads the configurations ``NAME[:PRESET]`` and applies the overrides in ``flags``; returns them by name.
 
     Raises:
-      UserError: A file is missing or fails, two configurations have one name, or an override does not fit.
+      UserError: a file is missing or fails, two configurations have one name, or an override does not fit.
     """
     configs: dict[str, ConfigDict] = {}
     for spec in specs:

@@ -57,11 +57,11 @@ def draw_indices(
 
     Args:
       offsets: int32 ``[num_classes + 1]``, the class boundaries of an ``ImageStore``. Classes may differ in size.
-      largest_class: The number of images of the largest class (static).
-      shape: Way, shot and query (static).
-      seed: The seed of the run.
+      largest_class: the number of images of the largest class (static).
+      shape: way, shot and query (static).
+      seed: the seed of the run.
       split: "train", "val" or "test". The same seed and index give other episodes on another split.
-      index: The number of the episode. It may be traced.
+      index: the number of the episode. It may be traced.
 
     Returns:
       Positions in the store: int32 ``[way*shot]`` and ``[way*query]``, grouped by class. The bits are Threefry's and
@@ -104,9 +104,9 @@ class Sampler:
     or float images as the store has them, and int32 labels. The function ``sampler`` makes one.
 
     Attributes:
-      store: The images.
-      shape: Way, shot and query.
-      seed: The seed of the draws.
+      store: the images.
+      shape: way, shot and query.
+      seed: the seed of the draws.
     """
 
     def __init__(self, store: ImageStore, shape: EpisodeShape, seed: int):
@@ -155,14 +155,14 @@ def sampler(store: ImageStore, way: int = 5, shot: int = 1, query: int = 15, see
     """Makes the function that draws episodes from ``store``.
 
     Args:
-      store: Images grouped by class. The same seed and index give other episodes on another ``store.split``.
-      way: The number of classes of an episode, at least 2.
-      shot: The number of support images of each class, at least 1.
-      query: The number of query images of each class, at least 1.
-      seed: The seed of the draws, 0 to 4294967295.
+      store: images grouped by class. The same seed and index give other episodes on another ``store.split``.
+      way: the number of classes of an episode, at least 2.
+      shot: the number of support images of each class, at least 1.
+      query: the number of query images of each class, at least 1.
+      seed: the seed of the draws, 0 to 4294967295.
 
     Raises:
-      UserError: A number is out of its range, the store has fewer classes than ``way``, or its smallest class has fewer
+      UserError: a number is out of its range, the store has fewer classes than ``way``, or its smallest class has fewer
         images than ``shot + query``.
     """
     for name, value, least in (("way", way, 2), ("shot", shot, 1), ("query", query, 1)):

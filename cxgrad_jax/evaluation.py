@@ -27,9 +27,9 @@ class Evaluation(NamedTuple):
     """The accuracy of a learner on some episodes. Every number is in [0, 1].
 
     Attributes:
-      accuracy: The mean over the episodes.
-      ci95: The half-width of the 95 % interval of the mean over episodes (``ci95_tasks``).
-      ci95_pooled: The half-width of the binomial interval over all predictions (``ci95_pooled``), which the CxGrad
+      accuracy: the mean over the episodes.
+      ci95: the half-width of the 95 % interval of the mean over episodes (``ci95_tasks``).
+      ci95_pooled: the half-width of the binomial interval over all predictions (``ci95_pooled``), which the CxGrad
         paper prints.
       accuracies: float64 ``[episodes]``.
     """
@@ -53,11 +53,11 @@ def evaluate(
     not depend on the number of episodes.
 
     Args:
-      learner: The learner to evaluate.
-      params: Its meta-parameters.
-      sampler: The sampler of the episodes, made from a test split.
-      episodes: The number of episodes.
-      progress: Whether to show a progress bar.
+      learner: the learner to evaluate.
+      params: its meta-parameters.
+      sampler: the sampler of the episodes, made from a test split.
+      episodes: the number of episodes.
+      progress: whether to show a progress bar.
 
     Raises:
       UserError: ``episodes`` is not positive, or the learner's ``adapt`` or ``predict`` refuses an episode.
@@ -127,9 +127,9 @@ def over_episodes(
     Args:
       function: ``(params, episode) -> pytree of arrays``. The same object is compiled once.
       draw: ``indices [n] -> episodes``, such as ``Sampler.batch``.
-      num_episodes: The number of episodes.
-      mesh: The mesh to work on.
-      title: The title of a progress bar. If it is empty, there is none.
+      num_episodes: the number of episodes.
+      mesh: the mesh to work on.
+      title: the title of a progress bar. If it is empty, there is none.
 
     Returns:
       ``(params, poll=None) -> pytree of NumPy arrays [num_episodes, ...]``. ``poll()`` is called after each batch of

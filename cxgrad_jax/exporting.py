@@ -49,7 +49,7 @@ class ExportedLearner(NamedTuple):
     A program can be called inside ``jax.jit``. It can neither be differentiated nor vectorised.
 
     Attributes:
-      params: The meta-parameters.
+      params: the meta-parameters.
       state: ``TrainState(params, opt_state, iteration)`` at iteration 0, from which ``train_step`` starts; or None.
       adapt: ``(params, support_images, support_labels) -> adapted`` of one episode.
       predict: ``(params, adapted, query_images) -> logits [N, way]`` of one episode.
@@ -79,12 +79,12 @@ def export(
     of the largest value for logits, 1e-4 for gradients.
 
     Args:
-      path: The file.
-      learner: Any learner, also one of the caller's own.
-      params: Its meta-parameters.
-      episodes: A batch ``[tasks, ...]``, such as ``sampler.batch(range(4))``. It gives the shapes and dtypes; its
+      path: the file.
+      learner: any learner, also one of the caller's own.
+      params: its meta-parameters.
+      episodes: a batch ``[tasks, ...]``, such as ``sampler.batch(range(4))``. It gives the shapes and dtypes; its
         values do not matter.
-      optimiser: An Optax transformation for ``train_step``. Without it the file has no ``train_step``.
+      optimiser: an Optax transformation for ``train_step``. Without it the file has no ``train_step``.
 
     Raises:
       UserError: ``flatbuffers`` is not installed; ``params`` or ``episodes`` do not fit the learner; the file cannot
@@ -137,7 +137,7 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedLearner:
     """Reads what ``export`` wrote, in the form of this process's platform. Nothing that the file names is imported.
 
     Args:
-      path: The file.
+      path: the file.
 
     Raises:
       UserError: ``flatbuffers`` is not installed, there is no such file, ``export`` did not write it, it is damaged, or

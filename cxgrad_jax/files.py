@@ -19,7 +19,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file so that a reader, a kill or a power loss finds the old content or the new, never a part.
 
     Raises:
-      UserError: The file cannot be written. The line names it and the cause, and the old content stays.
+      UserError: the file cannot be written. The line names it and the cause, and the old content stays.
     """
     temporary = path.parent / f".{path.name}.tmp"
     try:
@@ -40,7 +40,7 @@ def check_writable(folder: Path) -> None:
     """Makes a folder and tries to write a file there, before the work whose result it is to receive.
 
     Raises:
-      UserError: The folder cannot be written. The line names it and the cause.
+      UserError: the folder cannot be written. The line names it and the cause.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,8 +61,8 @@ def write_json(path: Path, content: Any) -> None:
     """Writes ``content`` as JSON, whole or not at all.
 
     Raises:
-      UserError: The file cannot be written.
-      ValueError: A number is not finite; JSON has no such number.
+      UserError: the file cannot be written.
+      ValueError: a number is not finite; JSON has no such number.
     """
     write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 

@@ -29,9 +29,9 @@ class TrainState(NamedTuple):
     """Everything that an outer iteration changes, and all that a checkpoint holds.
 
     Attributes:
-      params: The meta-parameters, a pytree such as ``MetaLearner.init`` returns.
-      opt_state: The optimiser's state. It has no part for running averages.
-      iteration: An int32 scalar, the number of outer iterations done.
+      params: the meta-parameters, a pytree such as ``MetaLearner.init`` returns.
+      opt_state: the optimiser's state. It has no part for running averages.
+      iteration: an int32 scalar, the number of outer iterations done.
     """
 
     params: Any
@@ -55,10 +55,10 @@ def outer_adam(
     """Adam as the official code runs it: betas 0.9 and 0.999, eps 1e-8, no weight decay.
 
     Args:
-      learning_rate: The rate at the start.
-      decay_every: After every so many iterations the rate is multiplied by ``decay_factor``; 0 means never.
-      decay_factor: The factor of the rate.
-      gradient_clamp: Every entry of the gradient is first cut to ± this value; 0 means no cut.
+      learning_rate: the rate at the start.
+      decay_every: after every so many iterations the rate is multiplied by ``decay_factor``; 0 means never.
+      decay_factor: the factor of the rate.
+      gradient_clamp: every entry of the gradient is first cut to ± this value; 0 means no cut.
 
     Reference: https://github.com/shlee625/CxGrad
     """
@@ -82,14 +82,14 @@ def train_program(
     """Compiles ``num_iterations`` outer iterations into one call; each device of the mesh works on its own tasks.
 
     Args:
-      loss: A ``MetaLearner.loss``.
-      optimiser: The optimiser of the outer loop.
+      loss: a ``MetaLearner.loss``.
+      optimiser: the optimiser of the outer loop.
       draw: ``(source, iteration, i) -> episodes`` of one device, inside the compiled program. ``iteration`` is the
         outer iteration, and ``i`` counts from 0 in this call.
-      mesh: A mesh with a task axis.
-      source_spec: How the source lies on the mesh.
-      num_iterations: The number of outer iterations in one call.
-      at_once: The number of tasks of a device that are vectorised together; 0 takes what is fast on the platform.
+      mesh: a mesh with a task axis.
+      source_spec: how the source lies on the mesh.
+      num_iterations: the number of outer iterations in one call.
+      at_once: the number of tasks of a device that are vectorised together; 0 takes what is fast on the platform.
       task_reduction: ``"mean"`` or ``"sum"`` of the gradients over tasks.
 
     Returns:
@@ -162,16 +162,16 @@ def fit(
     local devices as divide ``tasks`` share them.
 
     Args:
-      learner: The learner to train.
-      sampler: The sampler of the training episodes.
-      optimiser: An Optax transformation, such as ``optax.adam(1e-3)``.
-      iterations: The number of outer iterations.
-      tasks: The number of episodes in an iteration, the meta-batch.
-      params: The meta-parameters to start from. If None, ``learner.init`` makes them with ``seed``.
-      seed: The seed of the start.
-      callback: A function that is called after each iteration with its number, from 1, and its metrics: ``"loss"``,
+      learner: the learner to train.
+      sampler: the sampler of the training episodes.
+      optimiser: an Optax transformation, such as ``optax.adam(1e-3)``.
+      iterations: the number of outer iterations.
+      tasks: the number of episodes in an iteration, the meta-batch.
+      params: the meta-parameters to start from. If None, ``learner.init`` makes them with ``seed``.
+      seed: the seed of the start.
+      callback: a function that is called after each iteration with its number, from 1, and its metrics: ``"loss"``,
         ``"accuracy"``, ``"gradient_norm"`` and the learner's others, all floats. If it returns True, training ends.
-      progress: Whether to show a progress bar.
+      progress: whether to show a progress bar.
 
     Returns:
       The meta-parameters after the last iteration.

@@ -90,7 +90,7 @@ def from_official(arrays: Mapping[str, Any], learner: str) -> dict[str, Any]:
     """Makes meta-parameters of the arrays of an official state dict.
 
     Args:
-      arrays: Arrays by official parameter name, OIHW and ``(out, in)``, such as
+      arrays: arrays by official parameter name, OIHW and ``(out, in)``, such as
         ``"classifier.layer_dict.conv0.conv.weight" [48, 3, 3, 3]``. Dtypes are kept.
       learner: ``"cxgrad"``, ``"maml"``, ``"l2f"``, ``"alfa"``, ``"maml_plus_plus"``, ``"boil"``, ``"anil"`` (in BOIL's
         names) or ``"cavia"``. Everything that it learns beside the model must be among the arrays, and nothing else.
@@ -99,7 +99,7 @@ def from_official(arrays: Mapping[str, Any], learner: str) -> dict[str, Any]:
       The pytree that ``learner.init`` makes for the same model.
 
     Raises:
-      UserError: The learner or a name is unknown, or an array is missing, surplus or of a wrong shape.
+      UserError: the learner or a name is unknown, or an array is missing, surplus or of a wrong shape.
     """
     names = _names(learner)
     flat: dict[str, np.ndarray] = {}
@@ -118,14 +118,14 @@ def to_official(params: Any, learner: str) -> dict[str, np.ndarray]:
     """The inverse of ``from_official``. It also works on a pytree of gradients.
 
     Args:
-      params: Meta-parameters, a pytree such as ``learner.init`` makes.
-      learner: The learner, as in ``from_official``.
+      params: meta-parameters, a pytree such as ``learner.init`` makes.
+      learner: the learner, as in ``from_official``.
 
     Returns:
       NumPy arrays by official name, convolutions as OIHW and linear weights as ``(out, in)``. Dtypes are kept.
 
     Raises:
-      UserError: The learner is unknown, or the official code has no such parameter.
+      UserError: the learner is unknown, or the official code has no such parameter.
     """
     names = {path: name for name, path in _names(learner).items()}
     flat = {path: np.asarray(leaf) for path, leaf in flatten_dict(params, sep="/").items()}
@@ -144,8 +144,8 @@ def load_official(path: str | Path, learner: str) -> dict[str, Any]:
     scalars. A bare state dict is read as well.
 
     Args:
-      path: The file.
-      learner: The learner, as in ``from_official``.
+      path: the file.
+      learner: the learner, as in ``from_official``.
 
     Returns:
       The pytree that ``learner.init`` makes for the same model.

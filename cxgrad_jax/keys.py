@@ -13,6 +13,6 @@ def purpose_key(seed: int | jax.Array, purpose: str) -> jax.Array:
 
     Args:
       seed: 0 to 4294967295.
-      purpose: A name.
+      purpose: a name.
     """
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), zlib.crc32(purpose.encode()))

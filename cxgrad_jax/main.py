@@ -43,7 +43,7 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     configuration of the (first) run. In ``--mode=analyse`` the configuration also has a section ``analysis``.
 
     Raises:
-      UserError: A flag, field or file is unknown, or a value has the wrong type.
+      UserError: a flag, field or file is unknown, or a value has the wrong type.
     """
     flags = Parser(add_help=False, allow_abbrev=False)
     flags.add_argument(

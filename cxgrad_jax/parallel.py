@@ -34,9 +34,9 @@ def compiled_for(mesh: Mesh, function: Callable[..., Any], **options: Any) -> An
     """Applies ``jax.jit`` for a mesh: with the forms of layers of its platform, and its compiler options.
 
     Args:
-      mesh: The mesh that the arguments lie on.
-      function: The function to compile. It takes arrays.
-      options: Options of ``jax.jit``, such as ``donate_argnums``.
+      mesh: the mesh that the arguments lie on.
+      function: the function to compile. It takes arrays.
+      options: options of ``jax.jit``, such as ``donate_argnums``.
     """
     platform = mesh.devices.flat[0].platform
 

@@ -52,10 +52,10 @@ def pretraining(learner: MetaLearner, model: nn.Module, num_classes: int) -> Met
     """Replaces the ``loss`` of a learner by that of a classifier of all training classes on a ``Batch``.
 
     Args:
-      learner: The learner that judges the body in few-shot episodes, on ``model`` with the way of these episodes. It
+      learner: the learner that judges the body in few-shot episodes, on ``model`` with the way of these episodes. It
         takes running averages (``query_statistics="running"``), as ``classifier_baseline`` does.
-      model: A ``flax.linen`` classifier with a field ``num_classes``.
-      num_classes: The number of training classes, which are the outputs of the head.
+      model: a ``flax.linen`` classifier with a field ``num_classes``.
+      num_classes: the number of training classes, which are the outputs of the head.
 
     Returns:
       A learner whose ``init`` gives ``{"model": ...}`` with that head, and ``"statistics"`` if the model has batch
@@ -84,11 +84,11 @@ def pretraining_sgd(
     """SGD with momentum and weight decay as PyTorch has it: v <- momentum v + g + weight_decay p, p <- p - rate v.
 
     Args:
-      learning_rate: The rate at the start.
-      momentum: The momentum of the velocity v (not Nesterov's).
-      weight_decay: The weight decay of every parameter.
-      drop_at: The iterations after which the rate is multiplied by ``drop_factor``.
-      drop_factor: The factor of the rate.
+      learning_rate: the rate at the start.
+      momentum: the momentum of the velocity v (not Nesterov's).
+      weight_decay: the weight decay of every parameter.
+      drop_at: the iterations after which the rate is multiplied by ``drop_factor``.
+      drop_factor: the factor of the rate.
 
     Reference: https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html
     """
@@ -102,7 +102,7 @@ def augmented(key: jax.Array, images: jax.Array, augmentation: str) -> jax.Array
     """Changes images at random, each by its own draws.
 
     Args:
-      key: The key of the draws.
+      key: the key of the draws.
       images: uint8 ``[N, H, W, C]``.
       augmentation: ``"none"`` changes nothing. ``"crop"`` pads an image with black by one eighth of its side, crops it
         to the old size, and mirrors it in one case of two. ``"crop_colour"`` first multiplies brightness, contrast and
@@ -154,17 +154,17 @@ def with_body_of(
     The layer that the model calls last is the head; the others are the body.
 
     Args:
-      params: The meta-parameters of a learner, with ``"model"``.
-      trained: Other parameters of the same network, with ``"model"``. Their head may have another number of outputs.
-      model: The network.
+      params: the meta-parameters of a learner, with ``"model"``.
+      trained: other parameters of the same network, with ``"model"``. Their head may have another number of outputs.
+      model: the network.
       images: ``[N, H, W, C]``. Only shape and dtype matter.
-      origin: Where ``trained`` comes from, for the messages.
+      origin: where ``trained`` comes from, for the messages.
 
     Returns:
       The changed meta-parameters, a pytree like ``params``.
 
     Raises:
-      UserError: A parameter of the body is missing in ``trained`` or has another shape, or running averages are
+      UserError: a parameter of the body is missing in ``trained`` or has another shape, or running averages are
         needed and missing.
     """
     layers = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *images.shape[1:])))["params"]

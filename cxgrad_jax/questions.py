@@ -24,9 +24,9 @@ class Permutations(NamedTuple):
     """Accuracy over all orders of an episode's classes.
 
     Attributes:
-      mean: The evaluation of the mean over all orders.
-      best: The evaluation of the best order of each episode.
-      worst: The evaluation of the worst order of each episode.
+      mean: the evaluation of the mean over all orders.
+      best: the evaluation of the best order of each episode.
+      worst: the evaluation of the worst order of each episode.
       accuracies: float64 ``[episodes, way!]`` in [0, 1]. The orders are those of ``analysis.permutations``.
     """
 
@@ -48,7 +48,7 @@ def evaluate_by_step(
       The evaluation after each number of steps, ``num_steps + 1`` of them.
 
     Raises:
-      UserError: The learner adapts no parameters, or ``evaluate`` raises it.
+      UserError: the learner adapts no parameters, or ``evaluate`` raises it.
     """
     found = _accuracies(_by_step(learner), sampler, episodes, progress)(params)
     return [_evaluation(of_step, sampler) for of_step in found.T]
@@ -65,7 +65,7 @@ def evaluate_by_part(
       The evaluation for each part: ``"none"``, the ``"head"``, the ``"body"`` and ``"all"``.
 
     Raises:
-      UserError: The learner adapts no parameters, or ``evaluate`` raises it.
+      UserError: the learner adapts no parameters, or ``evaluate`` raises it.
     """
     found = _accuracies(_by_part(learner), sampler, episodes, progress)(params)
     return {part: _evaluation(found[part], sampler) for part in analysis.PARTS}
@@ -80,7 +80,7 @@ def evaluate_permutations(
     order. The arguments are those of ``evaluate``.
 
     Raises:
-      UserError: An episode has more than 6 classes, or ``evaluate`` raises it.
+      UserError: an episode has more than 6 classes, or ``evaluate`` raises it.
     """
     way = sampler.shape.way
     analysis.permutations(way)

@@ -38,7 +38,7 @@ def allocator(environment: Mapping[str, str]) -> dict[str, str]:
     """Environment variables with which glibc's allocator keeps freed memory.
 
     Args:
-      environment: The environment of the process, such as ``os.environ``.
+      environment: the environment of the process, such as ``os.environ``.
 
     Returns:
       The variables that are missing. There are none with another C library, or if ``environment`` already says how
@@ -86,11 +86,11 @@ def join_processes(
 
     Args:
       coordinator: ``"HOST:PORT"`` of process 0, the same in all processes.
-      num_processes: The number of processes.
-      process_id: The number of this process, from 0.
+      num_processes: the number of processes.
+      process_id: the number of this process, from 0.
 
     Raises:
-      UserError: Some of the three are known and some are not, a value is invalid, or no cluster is detected.
+      UserError: some of the three are known and some are not, a value is invalid, or no cluster is detected.
     """
     known = {
         "--coordinator": coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS") or None,
@@ -164,7 +164,7 @@ def compiler_options(num_devices: int, platform: str | None = None) -> dict[str,
     are more cores than devices.
 
     Args:
-      num_devices: The number of devices that the program runs on.
+      num_devices: the number of devices that the program runs on.
       platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``. None means ``platforms.current_platform()``.
     """
     if (platform or current_platform()) != "cpu":

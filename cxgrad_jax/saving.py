@@ -30,13 +30,13 @@ def save(path: str | os.PathLike[str], learner: MetaLearner | None, params: Any)
     """Saves a learner and its meta-parameters, whole or not at all.
 
     Args:
-      path: The file, whose name should end in ``.safetensors``.
-      learner: The learner, which the header describes. None saves the parameters alone, and ``load`` then needs the
+      path: the file, whose name should end in ``.safetensors``.
+      learner: the learner, which the header describes. None saves the parameters alone, and ``load`` then needs the
         learner.
-      params: The meta-parameters, a nested dict of arrays.
+      params: the meta-parameters, a nested dict of arrays.
 
     Raises:
-      UserError: A part of the learner is not this package's and cannot be described, a leaf is no array of numbers, or
+      UserError: a part of the learner is not this package's and cannot be described, a leaf is no array of numbers, or
         the file cannot be written.
     """
     spec = learner.spec if learner else {}
@@ -58,14 +58,14 @@ def load(path: str | os.PathLike[str], learner: MetaLearner | None = None) -> tu
     """Reads what ``save`` wrote. Nothing that the file names is imported.
 
     Args:
-      path: The file.
-      learner: The learner, in place of the one that the header describes.
+      path: the file.
+      learner: the learner, in place of the one that the header describes.
 
     Returns:
       The learner and its meta-parameters.
 
     Raises:
-      UserError: There is no such file, ``save`` did not write it, it is damaged, or it describes no learner and none is
+      UserError: there is no such file, ``save`` did not write it, it is damaged, or it describes no learner and none is
         given.
     """
     path = Path(path)
@@ -93,13 +93,13 @@ def read_arrays(path: Path, writer: str, kind: str, version: str) -> tuple[dict[
     """Reads the header and the arrays of a safetensors file.
 
     Args:
-      path: The file.
-      writer: The function whose file is expected, for the messages.
-      kind: The field of the header that holds the version of such files.
-      version: The version that can be read.
+      path: the file.
+      writer: the function whose file is expected, for the messages.
+      kind: the field of the header that holds the version of such files.
+      version: the version that can be read.
 
     Raises:
-      UserError: There is no such file, or it has another kind or version.
+      UserError: there is no such file, or it has another kind or version.
     """
     try:
         with safetensors.safe_open(path, "np") as file:

@@ -14,7 +14,7 @@ class _Lasting:
     """A text stream that goes to ``os.devnull`` from its first failure on.
 
     Attributes:
-      failure: The first failure of a write, or None. A reader that went away does not count.
+      failure: the first failure of a write, or None. A reader that went away does not count.
     """
 
     def __init__(self, stream: TextIO):
