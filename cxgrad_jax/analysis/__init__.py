@@ -1,4 +1,4 @@
-"""What adaptation does to a network: each function takes one episode and gives arrays; ``jax.vmap`` over a batch.
+"""Measures of what adaptation does to a network. Each function takes one episode; ``jax.vmap`` takes it over a batch.
 
 ``calibration`` takes the logits of many episodes. The others work for every learner whose ``adapt`` returns a trace
 with ``"fast"`` (see ``learners.Adapted``), on any model.
