@@ -1,4 +1,4 @@
-"""Pages on predictions of photos: one HTML file each, for telephones, keyboards and screen readers, without scripts."""
+"""Pages on predictions of photos. Each is one HTML file without scripts, for phones, keyboards and screen readers."""
 
 import base64
 import html
@@ -13,8 +13,8 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import write_whole
 from cxgrad_jax.photos import NONE, Classifier, Prediction, thumbnail
 
-MOST_PICTURES = 500  # of a page, which then has about 4 MB
-BINS = 5  # of the probability, in the table on calibration
+MOST_PICTURES = 500  # the most pictures of a page, which then has about 4 MB
+BINS = 5  # the number of ranges of the probability in the table on calibration
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -36,15 +36,15 @@ class Checked(NamedTuple):
     """Predictions of photos whose classes are known.
 
     Attributes:
-      predictions: of the photos.
-      truths: names of their classes; ``NONE`` for photos of no class of the classifier.
+      predictions: the predictions for the photos.
+      truths: the names of their classes, or ``NONE`` for photos of no class of the classifier.
     """
 
     predictions: Sequence[Prediction]
     truths: Sequence[str]
 
     def known(self) -> "Checked":
-        """Those whose class the classifier knows."""
+        """The predictions of photos whose class the classifier knows."""
         pairs = [pair for pair in zip(self.predictions, self.truths, strict=True) if pair[1] != NONE]
         return Checked([prediction for prediction, _ in pairs], [truth for _, truth in pairs])
 
@@ -53,7 +53,7 @@ class Checked(NamedTuple):
         return float(np.mean([p.best == truth for p, truth in zip(self.predictions, self.truths, strict=True)]))
 
     def recall(self) -> dict[str, tuple[int, int]]:
-        """Of each class how many photos were recognised, and how many there are."""
+        """For each class, how many photos were recognised and how many there are."""
         pairs = list(zip(self.predictions, self.truths, strict=True))
         names = dict.fromkeys(self.truths)
         return {
@@ -62,7 +62,7 @@ class Checked(NamedTuple):
         }
 
     def calibration(self) -> list[tuple[float, float, int, float, float]]:
-        """Of each range of the probability: its ends, photos, mean probability, and share that was right."""
+        """For each range of the probability: its ends, photos, mean probability, and share that was right."""
         probabilities = np.array([prediction.probability for prediction in self.predictions])
         right = np.array([p.best == truth for p, truth in zip(self.predictions, self.truths, strict=True)])
         place = np.minimum((probabilities * BINS).astype(int), BINS - 1)
