@@ -67,7 +67,7 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     )
     flags.add_argument(
         "--dry_run", nargs="?", const="", metavar="DEVICE",
-        help="only tells the memory that a training would take, here or on an absent v5e:2x2, v6e:2x2 or h100:N",
+        help="only say how much memory a training would take, here or on an absent v5e:2x2, v6e:2x2 or h100:N",
     )  # fmt: skip
     flags.add_argument(
         "--distributed", action="store_true",

@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     predict = words.add_parser("predict", help="predict photos", allow_abbrev=False)
     predict.add_argument("classifier", type=Path, metavar="FILE", help="that fit wrote")
     predict.add_argument("photos", type=Path, nargs="+", metavar="FILE_OR_FOLDER")
-    predict.add_argument("--csv", type=Path, metavar="FILE", help="the table; printed where neither is asked for")
+    predict.add_argument("--csv", type=Path, metavar="FILE", help="the table; without --csv and --html it is printed")
     predict.add_argument("--html", type=Path, metavar="FILE", help="a page with the photos")
 
     export = words.add_parser("export", help="write the classifier for another program", allow_abbrev=False)

@@ -1,4 +1,7 @@
-"""Measures of what adaptation does to a network. Each function takes one episode; ``jax.vmap`` takes it over a batch.
+"""Measures of what adaptation does to a network.
+
+Most functions take a learner, its meta-parameters and one episode. ``jax.vmap`` or ``jax.lax.map`` takes them over a
+batch of episodes.
 
 ``calibration`` takes the logits of many episodes. The others work for every learner whose ``adapt`` returns a trace
 with ``"fast"`` (see ``learners.Adapted``), on any model.

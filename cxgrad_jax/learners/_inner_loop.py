@@ -17,7 +17,14 @@ UNROLLED = 10  # on a CPU, at most so many inner steps are compiled one after th
 
 
 def support_loss(model: nn.Module, frozen: Fast, images: jax.Array, labels: jax.Array) -> Callable[[Fast], jax.Array]:
-    """Makes the function ``fast -> support loss``: the mean cross-entropy of the support set, a scalar in nats."""
+    """Makes the function ``fast -> support loss``: the mean cross-entropy of the support set, a scalar in nats.
+
+    Args:
+      model: a ``flax.linen`` classifier.
+      frozen: the parameters that do not adapt, by path. ``fast`` are the others.
+      images: the support images, ``[N, H, W, C]``.
+      labels: the support labels, ``[N]``.
+    """
     return lambda fast: cross_entropy(apply_model(model, merge(fast, frozen), images), labels)
 
 
@@ -26,8 +33,11 @@ def support_gradients(
 ) -> Callable[[Fast], tuple[jax.Array, Fast]]:
     """Makes the function ``fast -> (support loss, its gradients with respect to fast)``.
 
-    It takes one forward and one backward pass. With ``first_order`` the gradients are constants for the outer loop.
-    ``first_order`` may be a traced boolean, which always costs as much as second order.
+    It takes one forward and one backward pass. The arguments before the last are those of ``support_loss``.
+
+    Args:
+      first_order: whether the gradients are constants for the outer loop. A traced boolean is possible, but always
+        costs as much as second order.
     """
 
     value_and_grad = jax.value_and_grad(support_loss(model, frozen, images, labels))

@@ -61,7 +61,8 @@ def labelled_photos(folder: PathLike, least: int = 2) -> LabelledPhotos:
 def photos_in(places: PathLike | Iterable[PathLike]) -> list[Path]:
     """The photos that files and folders stand for, in this order.
 
-    A folder stands for the photos in it and in the folders below it, sorted.
+    Args:
+      places: one file or folder, or several. A folder stands for the photos in it and in the folders below it, sorted.
 
     Raises:
       UserError: a file or folder does not exist, or a folder holds no photo.

@@ -20,7 +20,7 @@ def sections(study: Study) -> list[Section]:
     """Made from ``results.json``. If no version that measures calibration has tested a run, there is no section."""
     results = {run.name: results_at_hand(run.workdir) or {} for run in study.runs}
     remarks = [
-        f"{name} is not shown: its results.json has no calibration. --mode=evaluate writes it anew."
+        f"{name} is not shown: its results.json has no calibration. --mode=evaluate writes it again."
         for name, found in results.items()
         if "reliability" not in found
     ]

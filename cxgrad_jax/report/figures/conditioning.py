@@ -128,8 +128,8 @@ def picture(gamma: Mapping[str, np.ndarray], norms: Mapping[str, np.ndarray], la
     """Draws factors by layer and step, their spread over tasks relative to the mean, and the context's norm by step.
 
     Args:
-      gamma: by run, ``[episodes, steps, L]``.
-      norms: by run, ``[episodes, steps]``.
+      gamma: the factors by run, ``[episodes, steps, L]``.
+      norms: the context's norms by run, ``[episodes, steps]``.
       layers: names of the L scaled kernels.
     """
     figure, axes = panels(1, 3, 10.5, 3.4)
