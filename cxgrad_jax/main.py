@@ -43,8 +43,30 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     configuration of the (first) run. In ``--mode=analyse`` the configuration also has a section ``analysis``.
 
     Raises:
-      UserError: a flag, field or file is unknown, or a value has the wrong type.
+      UserError: a flag, field or file is unknown, a value has the wrong type, or a flag does not fit the mode.
     """
+    flags = _flags()
+    given = flags.parse_known_args(arguments)[0]
+    if given.config:
+        config = load_config(given.config)
+    elif given.mode == "pretrain":
+        config = configuration.pretrain_glyphs_config()
+    elif given.mode != "train":
+        workdir = given.workdir[0] if given.workdir else Path("runs", DEFAULTS[given.mode])
+        config = read_config(workdir, named=[flag.partition("=")[2] for flag in arguments if flag.startswith(OWN_CODE)])
+    else:
+        config = configuration.glyphs_config()
+    if given.mode == "analyse":
+        config.analysis = configuration.analysis_config()
+
+    given = override(config, arguments, flags)
+    given.workdir = given.workdir or [Path("runs", config_name(given.config) if given.config else DEFAULTS[given.mode])]
+    _check(config, given)
+    return config, given
+
+
+def _flags() -> Parser:
+    """The parser of all flags but the fields of the configuration."""
     flags = Parser(add_help=False, allow_abbrev=False)
     flags.add_argument(
         "--config", metavar="NAME[:PRESET]",
@@ -78,21 +100,11 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     flags.add_argument("--num_processes", type=int, metavar="N")
     flags.add_argument("--process_id", type=int, metavar="I", help="0 to N - 1")
     add_verbosity(flags)
-    given = flags.parse_known_args(arguments)[0]
-    if given.config:
-        config = load_config(given.config)
-    elif given.mode == "pretrain":
-        config = configuration.pretrain_glyphs_config()
-    elif given.mode != "train":
-        workdir = given.workdir[0] if given.workdir else Path("runs", DEFAULTS[given.mode])
-        config = read_config(workdir, named=[flag.partition("=")[2] for flag in arguments if flag.startswith(OWN_CODE)])
-    else:
-        config = configuration.glyphs_config()
-    if given.mode == "analyse":
-        config.analysis = configuration.analysis_config()
+    return flags
 
-    given = override(config, arguments, flags)
-    given.workdir = given.workdir or [Path("runs", config_name(given.config) if given.config else DEFAULTS[given.mode])]
+
+def _check(config: ConfigDict, given: argparse.Namespace) -> None:
+    """Refuses flags that do not fit the mode."""
     if not all(workdir.name for workdir in given.workdir):
         raise UserError("--workdir is empty; give the folder of the run, such as --workdir=runs/first")
     if given.mode in ("train", "pretrain") and (given.mode == "pretrain") != is_pretraining(config):
@@ -104,7 +116,6 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
         raise UserError(f"--dry_run is of --mode=train, not of --mode={given.mode}")
     if len(given.workdir) > 1 and given.mode != "analyse":
         raise UserError(f"--workdir is given {len(given.workdir)} times; only --mode=analyse takes several runs")
-    return config, given
 
 
 def run(arguments: list[str]) -> int:

@@ -90,18 +90,10 @@ def metric_based(
         ``predict`` does everything.
 
     Raises:
-      UserError: the model has no such method or no ``num_classes``.
+      UserError: the model has no such method or no ``num_classes``, or ``joint_normalisation`` is given with
+        ``"support"``.
     """
-    name = type(model).__name__
-    if not callable(getattr(model, encode, None)):
-        raise UserError(f"{name} has no method {encode}(images); metric learners need the features before the head")
-    if not isinstance(getattr(model, "num_classes", None), int):
-        raise UserError(f"{name} has no num_classes; metric learners need it, the way of the episodes")
-    if joint_normalisation and query_statistics == "support":
-        raise UserError(
-            f"query_statistics is {query_statistics!r}, but joint_normalisation normalises support and query images "
-            "together; expected 'query' or 'running' with it"
-        )
+    _check_encoder(model, encode, query_statistics, joint_normalisation)
     running = query_statistics == "running"
 
     def features_of(params, images, statistics=None):
@@ -183,6 +175,20 @@ def metric_based(
 
     loss = training_loss if running else query_loss(adapt, predict, objective)
     return checked(model, init, adapt, predict, loss)
+
+
+def _check_encoder(model: nn.Module, encode: str, query_statistics: str, joint_normalisation: bool) -> None:
+    """Refuses a model that is no encoder, and statistics that do not fit joint normalisation."""
+    name = type(model).__name__
+    if not callable(getattr(model, encode, None)):
+        raise UserError(f"{name} has no method {encode}(images); metric learners need the features before the head")
+    if not isinstance(getattr(model, "num_classes", None), int):
+        raise UserError(f"{name} has no num_classes; metric learners need it, the way of the episodes")
+    if joint_normalisation and query_statistics == "support":
+        raise UserError(
+            f"query_statistics is {query_statistics!r}, but joint_normalisation normalises support and query images "
+            "together; expected 'query' or 'running' with it"
+        )
 
 
 def joined(params: Params, support_images: jax.Array, query_images: jax.Array) -> jax.Array:

@@ -84,35 +84,14 @@ def check_page(path: Path, classifier: Classifier, checked: Checked) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    known, names = checked.known(), classifier.class_names
-    told = Counter(zip(checked.truths, (p.label for p in checked.predictions), strict=True))
+    known = checked.known()
     wrong: dict[tuple[str, str], list[Prediction]] = {}
     for prediction, truth in zip(checked.predictions, checked.truths, strict=True):
         if prediction.label != truth:
             wrong.setdefault((truth, prediction.label), []).append(prediction)
     anchors = {pair: f"wrong-{number}" for number, pair in enumerate(sorted(wrong))}
 
-    rows = [*names, *([NONE] if NONE in checked.truths else [])]
-    columns = [*names, NONE]
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
-    body = ""
-    for truth in rows:
-        cells = ""
-        for label in columns:
-            count = told[truth, label]
-            spoken = html.escape(f"{count} photos of {truth} called {label}", quote=True)
-            if truth == label:
-                cells += f'<td class="right">{count}</td>'
-            elif count:
-                cells += f'<td><a href="#{anchors[truth, label]}" aria-label="{spoken}">{count}</a></td>'
-            else:
-                cells += "<td>0</td>"
-        body += f'<tr><th scope="row">{html.escape(truth)}</th>{cells}</tr>'
-    confusion = (
-        '<div class="wide" role="region" aria-label="Confusion" tabindex="0"><table><caption>Rows: what the photos '
-        "show. Columns: what the classifier said. A number leads to its photos.</caption>"
-        f'<tr><th scope="col">is \\ was called</th>{head}</tr>{body}</table></div>'
-    )
+    confusion = _confusion(classifier, checked, anchors)
     recall = _table(
         "Of each class, how many photos had it as their best class.",
         ("class", "recognised", "photos"),
@@ -143,6 +122,32 @@ def check_page(path: Path, classifier: Classifier, checked: Checked) -> None:
     refused = sum(p.label == NONE for p in known.predictions)
     introduction.append(f"{refused} of them were called “{NONE}”.")
     _write(path, "Check of a classifier of photos", introduction, sections)
+
+
+def _confusion(classifier: Classifier, checked: Checked, anchors: dict[tuple[str, str], str]) -> str:
+    """The table of confusion. A number that is not 0 or right links to ``anchors``, by class and label."""
+    told = Counter(zip(checked.truths, (p.label for p in checked.predictions), strict=True))
+    rows = [*classifier.class_names, *([NONE] if NONE in checked.truths else [])]
+    columns = [*classifier.class_names, NONE]
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
+    body = ""
+    for truth in rows:
+        cells = ""
+        for label in columns:
+            count = told[truth, label]
+            spoken = html.escape(f"{count} photos of {truth} called {label}", quote=True)
+            if truth == label:
+                cells += f'<td class="right">{count}</td>'
+            elif count:
+                cells += f'<td><a href="#{anchors[truth, label]}" aria-label="{spoken}">{count}</a></td>'
+            else:
+                cells += "<td>0</td>"
+        body += f'<tr><th scope="row">{html.escape(truth)}</th>{cells}</tr>'
+    return (
+        '<div class="wide" role="region" aria-label="Confusion" tabindex="0"><table><caption>Rows: what the photos '
+        "show. Columns: what the classifier said. A number leads to its photos.</caption>"
+        f'<tr><th scope="col">is \\ was called</th>{head}</tr>{body}</table></div>'
+    )
 
 
 def predictions_page(path: Path, predictions: Sequence[Prediction], unreadable: Sequence[str] = ()) -> None:
