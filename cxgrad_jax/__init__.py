@@ -29,7 +29,8 @@ from cxgrad_jax.saving import load, save
 if TYPE_CHECKING:
     from cxgrad_jax.training.runs import Run, load_run
 
-_TRAINING = ("Run", "load_run")  # of the trainer, which needs more packages than the library: loaded when asked for
+# The trainer needs more packages than the library, so these two are loaded when they are asked for.
+_TRAINING = ("Run", "load_run")
 
 __all__ = [
     "Episode", "EpisodeShape", "Evaluation", "ExportedLearner", "MetaLearner", "Permutations", "Run", "Sampler",

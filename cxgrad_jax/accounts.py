@@ -10,7 +10,7 @@ from unittest import mock
 
 
 def shared(change: Callable[[], AbstractContextManager[Any]]) -> Callable[[], AbstractContextManager[None]]:
-    """A change of the whole process that threads share: who enters first makes it, who leaves last takes it back."""
+    """Lets threads share a change of the process: the first to enter makes it, and the last to leave takes it back."""
     lock, inside, changes = threading.Lock(), [0], contextlib.ExitStack()
 
     @contextlib.contextmanager
@@ -33,10 +33,10 @@ def shared(change: Callable[[], AbstractContextManager[Any]]) -> Callable[[], Ab
 @shared
 @contextlib.contextmanager
 def accounts_without_names() -> Iterator[None]:
-    """Lets etils, with which tfds and Orbax reach files, work for a user or group id that has no account.
+    """Lets tfds and Orbax reach files whose user or group id has no account.
 
-    etils looks up the owner's name of every file whose size it is asked for. Python raises KeyError where there is no
-    such account; in here the number is the name.
+    Both use etils, which looks up the owner's name of every file whose size it is asked for. Python raises KeyError if
+    there is no such account. Inside this context the number takes the place of the name.
     """
     try:
         import grp
@@ -56,7 +56,7 @@ def _or_number(look_up: Callable[[int], Any], attribute: str) -> Callable[[int],
         try:
             return look_up(number)
         except KeyError:
-            # With this home, the path of a home folder is not known, as without an account: matplotlib asks for it.
+            # matplotlib asks for the home folder. "~" means that none is known, as for any id without an account.
             return types.SimpleNamespace(**{attribute: str(number), "pw_dir": "~"})
 
     return named

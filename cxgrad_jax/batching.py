@@ -1,8 +1,8 @@
-"""Many episodes at once: how their losses, gradients and results are computed fast on each platform.
+"""Losses, gradients and results of many episodes, computed in the way that is fast on each platform.
 
-A learner's functions take one episode. Vectorising them over episodes (``jax.vmap``) is right for an accelerator. On a
-CPU it makes slow grouped convolutions, because each episode adapts kernels of its own, and the memory grows with every
-episode. There the episodes follow one another.
+A learner's functions take one episode. On an accelerator they are vectorised over episodes (``jax.vmap``). On a CPU
+that would make slow grouped convolutions, because each episode adapts kernels of its own, and the memory would grow
+with every episode. A CPU therefore takes the episodes one after the other.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,12 @@ Loss = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
 
 
 def vectorised_tasks(tasks: int, asked: int = 0) -> int:
-    """How many of ``tasks`` to vectorise at once: ``asked``; where that is 0, one on a CPU, all on an accelerator."""
+    """The number of tasks to vectorise at once: ``asked``, or if that is 0, one on a CPU, all on an accelerator."""
     return asked or (1 if platforms.current_platform() == "cpu" else tasks)
 
 
 def map_tasks(function: Callable[[Any], Any], arguments: Any, at_once: int) -> Any:
-    """``function`` of each task along the leading axis of ``arguments``, ``at_once`` of them vectorised together."""
+    """Applies ``function`` to each task along the leading axis of ``arguments``, ``at_once`` of them vectorised."""
     if at_once == 1:
         return jax.lax.map(function, arguments)
     return jax.lax.map(function, arguments, batch_size=at_once)
@@ -35,14 +35,14 @@ def map_tasks(function: Callable[[Any], Any], arguments: Any, at_once: int) -> A
 def mean_loss_and_gradients(loss: Loss, params: Any, episodes: Episode, at_once: int) -> tuple[tuple[Any, Any], Any]:
     """Mean loss, mean metrics and gradient of the mean over the leading task axis of ``episodes``.
 
-    Groups of ``at_once`` tasks are vectorised and follow one another, so that only one group's activations are in
-    memory. Every choice gives the same numbers up to the order of summation.
+    Groups of ``at_once`` tasks are vectorised, one group after the other, so that only one group's activations are in
+    memory. Every choice of ``at_once`` gives the same numbers up to the order of summation.
 
     Args:
-      loss: ``(params, episode) -> (scalar, dict of scalars)``, a ``MetaLearner.loss``.
-      params: meta-parameters.
+      loss: ``(params, episode) -> (scalar, dict of scalars)``, such as ``MetaLearner.loss``.
+      params: the meta-parameters.
       episodes: arrays ``[tasks, ...]``.
-      at_once: tasks vectorised together, a divisor of ``tasks``.
+      at_once: the number of tasks that are vectorised together, a divisor of ``tasks``.
 
     Returns:
       ``((loss, metrics), gradients)``.
@@ -74,12 +74,13 @@ def mean_loss(
     ``params``.
 
     Args:
-      learner: of the tasks.
-      platform: that the program will run on, ``"cpu"``, ``"gpu"`` or ``"tpu"``; None means that of JAX's default
-        device.
+      learner: the learner whose loss is averaged.
+      platform: the platform that the program will run on: ``"cpu"``, ``"gpu"`` or ``"tpu"``. None means that of JAX's
+        default device.
 
     Raises:
-      UserError: another platform; when differentiated, with respect to ``episodes`` or of a metric.
+      UserError: ``platform`` is something else. The function that is returned raises it where a metric is
+        differentiated, or where anything is differentiated with respect to ``episodes``.
     """
     if platform not in (None, "cpu", "gpu", "tpu"):
         raise UserError(f"platform is {platform!r}; expected None, 'cpu', 'gpu' or 'tpu'")

@@ -9,7 +9,7 @@ import sys
 
 from cxgrad_jax.streams import make_lasting, status_of_streams
 
-# By word: the module, the flags that the word stands for, and what it does.
+# For each word: the module, the flags that the word stands for, and what it does.
 PROGRAMS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "train": ("cxgrad_jax.main", ("--mode=train",), "train or resume a run, and test it"),
     "pretrain": ("cxgrad_jax.main", ("--mode=pretrain",), "train a classifier whose body a run may start from"),
@@ -44,7 +44,7 @@ def main() -> int:
         print(f"cxgrad: {mode} is not for cxgrad {word}; the word is the mode", file=sys.stderr)
         return 2
     if not sys.flags.safe_path:
-        sys.path.insert(0, "")  # as python -m does: modules of the user's, such as a learner, are found from here
+        sys.path.insert(0, "")  # as python -m does, so that the user's own modules, such as a learner, are found
     sys.argv[1:] = [*stands_for, *flags]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     return 0

@@ -1,4 +1,4 @@
-"""What the programs' command lines share: the parser, overrides, the log, exit statuses, how their process starts."""
+"""What the programs' command lines share: parser, overrides, log, exit statuses, and the start of the process."""
 
 import argparse
 import ast
@@ -43,7 +43,15 @@ def add_verbosity(parser: argparse.ArgumentParser) -> None:
 
 
 def override(config: ConfigDict, arguments: list[str], flags: argparse.ArgumentParser) -> argparse.Namespace:
-    """Sets the fields that ``--config.FIELD=VALUE`` among ``arguments`` name, and returns what ``flags`` reads of them.
+    """Sets the fields that ``--config.FIELD=VALUE`` among ``arguments`` name.
+
+    Args:
+      config: the configuration, which is changed in place.
+      arguments: the command line.
+      flags: the parser of all other flags.
+
+    Returns:
+      What ``flags`` reads from ``arguments``.
 
     Raises:
       UserError: an unknown flag or field, or a value of the wrong type.
@@ -75,15 +83,15 @@ def overrides(given: Sequence[str], configs: Iterable[ConfigDict], others: str) 
     """Reads ``--config.FIELD=VALUE`` for several configurations.
 
     Args:
-      given: what the program itself does not know.
+      given: the flags that the program itself does not know.
       configs: the configurations.
       others: the program's own flags, for the message.
 
     Returns:
-      The function that sets in a configuration those of the fields that it has.
+      A function that takes a configuration and sets those of the fields that it has.
 
     Raises:
-      UserError: another flag, or a field that none of the configurations has.
+      UserError: a flag is no ``--config.FIELD=VALUE``, or none of the configurations has its field.
     """
     known = {f"--config.{field}" for config in configs for field in configuration.fields(config)}
     for flag in given:
@@ -120,15 +128,18 @@ def _reader(value: Any) -> Callable[[str], Any]:
 
 
 def at_least_one(text: str) -> int:
-    """A flag's text as a whole number from 1 on, for ``type=`` of an argument."""
+    """Reads a flag's text as a whole number of at least 1, for ``type=`` of an argument."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, at least 1")
     return int(text)
 
 
-def exit_status(action: Callable[[], None]) -> int:
-    """Runs ``action``; 0, or after one line on stderr 2 for a user's mistake and 130 for an interruption."""
-    flags.FLAGS.mark_as_parsed()  # absl would warn of logging before its own flags are parsed; there are none
+def exit_status(action: Callable[[], object]) -> int:
+    """Runs ``action`` and returns the exit status.
+
+    It is 0 when done. After a user's mistake it is 2, after an interruption 130, each with one line on stderr.
+    """
+    flags.FLAGS.mark_as_parsed()  # absl warns of logging before its flags are parsed, although there are none
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)
     logging.get_absl_logger().addFilter(is_worth_reading)
@@ -159,18 +170,18 @@ def start(run: Callable[[list[str]], int]) -> NoReturn:
     """Sets the process up, runs a program with the arguments of the command line, and ends with its exit status.
 
     Args:
-      run: the program; takes the arguments and returns the exit status.
+      run: the program. It takes the arguments and returns the exit status.
     """
     runtime.restart_with_allocator()
     make_lasting()
-    root.handlers.clear()  # Orbax gives the root logger one when it is imported; each line would be printed twice
+    root.handlers.clear()  # Orbax gives the root logger a handler when it is imported, which prints each line again
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = sys.argv[1:]
     sys.exit(status_of_streams(exit_status(lambda: _keep_compiled_programs(arguments)) or run(arguments)))
 
 
 def _keep_compiled_programs(arguments: Sequence[str]) -> None:
-    """Turns the cache on, and logs what it has to say at the verbosity that ``arguments`` ask for."""
+    """Turns the cache on, with messages at the verbosity that ``arguments`` ask for."""
     parser = Parser(add_help=False, allow_abbrev=False)
     add_verbosity(parser)
     parser.parse_known_args(arguments)

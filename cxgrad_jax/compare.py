@@ -1,12 +1,14 @@
 """``python -m cxgrad_jax.compare --configs NAME[:PRESET] ... --workdir=DIR [--seeds N] [--config.FIELD=VALUE ...]``
 
-Trains, resumes or merely reads the run of every configuration in ``DIR/NAME``, one after the other, NAME being that of
-the file (and ``-PRESET``), and writes ``DIR/comparison.md``, ``.csv`` and ``.tex``: test accuracies with their 95 %
-intervals, differences from the first configuration on the same test episodes, parameters, time and memory of a training
-iteration, and the number that the CxGrad paper prints. With ``--seeds N`` each has N runs, in ``DIR/NAME/seed_0``, …,
-and the table their mean. Overrides are for every configuration that has the field.
+The program trains, resumes or merely reads the run of every configuration, one after the other, in ``DIR/NAME``. NAME
+is the name of the file, with ``-PRESET`` where one is given. Then it writes ``DIR/comparison.md``, ``.csv`` and
+``.tex``. They have test accuracies with their 95 % intervals, differences from the first configuration on the same test
+episodes, parameters, time and memory of a training iteration, and the number that the CxGrad paper prints. With
+``--seeds N`` each configuration has N runs, in ``DIR/NAME/seed_0``, …, and the table has their mean. Overrides apply to
+every configuration that has the field.
 
-Exit status as of ``cxgrad_jax.main``: 0 done, 2 a user's mistake, 130 interrupted (run again to go on), 1 a defect.
+The exit status is that of ``cxgrad_jax.main``: 0 done, 2 a user's mistake, 130 interrupted (run again to go on), 1 a
+defect.
 """
 
 from pathlib import Path
@@ -20,10 +22,10 @@ from cxgrad_jax.training.config_files import config_name, load_config
 
 
 def load_all(specs: list[str], flags: list[str]) -> dict[str, ConfigDict]:
-    """The configurations of ``NAME[:PRESET]`` by name, with the overrides in ``flags``.
+    """Loads the configurations ``NAME[:PRESET]`` and applies the overrides in ``flags``; returns them by name.
 
     Raises:
-      UserError: a file that is missing or fails, two configurations of one name, or an override that does not fit.
+      UserError: a file is missing or fails, two configurations have one name, or an override does not fit.
     """
     configs: dict[str, ConfigDict] = {}
     for spec in specs:

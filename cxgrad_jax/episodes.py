@@ -1,8 +1,10 @@
 """Episodes, and how one is drawn: a pure function of (seed, split, index).
 
-sampler = cxgrad_jax.sampler(store, way=5, shot=1, query=15, seed=0)
-episode = sampler(7)
-meta_batch = sampler.batch([0, 1, 2, 3])
+In short::
+
+    sampler = cxgrad_jax.sampler(store, way=5, shot=1, query=15, seed=0)
+    episode = sampler(7)
+    meta_batch = sampler.batch([0, 1, 2, 3])
 """
 
 from collections.abc import Sequence
@@ -54,25 +56,25 @@ def draw_indices(
     """Draws the images of episode ``index``: ``way`` classes, then ``shot + query`` images of each, no image twice.
 
     Args:
-      offsets: int32 ``[num_classes + 1]``, the class boundaries of an ``ImageStore``; classes may differ in size.
+      offsets: int32 ``[num_classes + 1]``, the class boundaries of an ``ImageStore``. Classes may differ in size.
       largest_class: the number of images of the largest class (static).
       shape: way, shot and query (static).
-      seed: of the run.
-      split: "train", "val" or "test": the same seed and index give other episodes on another split.
-      index: which episode; may be traced.
+      seed: the seed of the run.
+      split: "train", "val" or "test". The same seed and index give other episodes on another split.
+      index: the number of the episode. It may be traced.
 
     Returns:
       Positions in the store: int32 ``[way*shot]`` and ``[way*query]``, grouped by class. The bits are Threefry's and
-      the rest is integer sorting, so every backend draws the same episode.
+      the remainder is integer sorting, so every backend draws the same episode.
     """
     key = jax.random.fold_in(purpose_key(seed, f"episodes/{split}"), index)
     class_key, image_key = jax.random.split(key)
-    # 32 bits by name: in double precision the default is 64, which would draw other episodes and, in a small class,
-    # images beyond its end.
+    # 32 bits are asked for by name. In double precision the default is 64, which would draw other episodes and, in a
+    # small class, images beyond its end.
     classes = jnp.argsort(jax.random.bits(class_key, (offsets.shape[0] - 1,), jnp.uint32))[: shape.way]
     start, end = offsets[classes], offsets[classes + 1]
-    # A random order of a class is the order of random bits; positions beyond the end of a smaller class come last
-    # (the sort is stable, so a tie with the largest value cannot bring one forward).
+    # The order of random bits is a random order of a class. Positions beyond the end of a smaller class come last. The
+    # sort is stable, so a tie with the largest value cannot bring one of them forward.
     bits = jax.random.bits(image_key, (shape.way, largest_class), jnp.uint32)
     beyond = jnp.arange(largest_class)[None] >= (end - start)[:, None]
     order = jnp.argsort(jnp.where(beyond, jnp.uint32(0xFFFFFFFF), bits), axis=1)[:, : shape.shot + shape.query]
@@ -89,7 +91,7 @@ def draw_on_device(
     split: str,
     index: jax.Array,
 ) -> Episode:
-    """Draws episode ``index`` inside a compiled program from ``images [num_images, ...]``, which may be rows."""
+    """Draws episode ``index`` inside a compiled program from ``images [num_images, ...]``, which may be flat rows."""
     support, query = draw_indices(offsets, largest_class, shape, seed, split, index)
     support_labels, query_labels = map(jnp.asarray, shape.labels())
     return Episode(images[support], support_labels, images[query], query_labels)
@@ -99,12 +101,12 @@ class Sampler:
     """Draws the episodes of an image store on the host. The store may be a memory map.
 
     ``sampler(i)`` is episode ``i``; ``sampler.batch(indices)`` has a leading task axis. The arrays are NumPy's: uint8
-    or float images as the store has them, int32 labels. ``sampler`` below makes one.
+    or float images as the store has them, and int32 labels. The function ``sampler`` makes one.
 
     Attributes:
       store: the images.
       shape: way, shot and query.
-      seed: of the draws.
+      seed: the seed of the draws.
     """
 
     def __init__(self, store: ImageStore, shape: EpisodeShape, seed: int):
@@ -154,14 +156,14 @@ def sampler(store: ImageStore, way: int = 5, shot: int = 1, query: int = 15, see
 
     Args:
       store: images grouped by class. The same seed and index give other episodes on another ``store.split``.
-      way: classes of an episode.
-      shot: support images of each class.
-      query: query images of each class.
-      seed: of the draws, 0 to 4294967295.
+      way: the number of classes of an episode, at least 2.
+      shot: the number of support images of each class, at least 1.
+      query: the number of query images of each class, at least 1.
+      seed: the seed of the draws, 0 to 4294967295.
 
     Raises:
-      UserError: a number that is not positive, more classes than the store has, or more images than its smallest class
-        has.
+      UserError: a number is out of its range, the store has fewer classes than ``way``, or its smallest class has fewer
+        images than ``shot + query``.
     """
     for name, value, least in (("way", way, 2), ("shot", shot, 1), ("query", query, 1)):
         if not isinstance(value, int | np.integer) or value < least:

@@ -1,7 +1,9 @@
 """Accuracy on fixed episodes, with its confidence intervals.
 
-result = cxgrad_jax.evaluate(learner, params, sampler)
-print(result)                            # accuracy 0.4763 ± 0.0089 (95 % interval over 600 episodes)
+In short::
+
+    result = cxgrad_jax.evaluate(learner, params, sampler)
+    print(result)                            # accuracy 0.4763 ± 0.0089 (95 % interval over 600 episodes)
 """
 
 import functools
@@ -22,13 +24,13 @@ EPISODES_AT_ONCE = 20  # drawn on the host and sent to the devices together
 
 
 class Evaluation(NamedTuple):
-    """The accuracy of a learner on some episodes; every number is in [0, 1].
+    """The accuracy of a learner on some episodes. Every number is in [0, 1].
 
     Attributes:
-      accuracy: mean over the episodes.
-      ci95: half-width of the 95 % interval of the mean over episodes (``ci95_tasks``).
-      ci95_pooled: half-width of the binomial interval over all predictions (``ci95_pooled``), as the CxGrad paper has
-        it.
+      accuracy: the mean over the episodes.
+      ci95: the half-width of the 95 % interval of the mean over episodes (``ci95_tasks``).
+      ci95_pooled: the half-width of the binomial interval over all predictions (``ci95_pooled``), which the CxGrad
+        paper prints.
       accuracies: float64 ``[episodes]``.
     """
 
@@ -48,17 +50,17 @@ def evaluate(
     """Adapts to the support set of each of the episodes 0 to ``episodes - 1``, and predicts its query set.
 
     All local devices share the episodes. They always work on batches of one size, so that the result of an episode does
-    not depend on how many there are.
+    not depend on the number of episodes.
 
     Args:
-      learner: to evaluate.
+      learner: the learner to evaluate.
       params: its meta-parameters.
-      sampler: of the episodes; made of a test split.
-      episodes: how many.
+      sampler: the sampler of the episodes, made from a test split.
+      episodes: the number of episodes.
       progress: whether to show a progress bar.
 
     Raises:
-      UserError: ``episodes`` is not positive, or as the learner's ``adapt`` and ``predict``.
+      UserError: ``episodes`` is not positive, or the learner's ``adapt`` or ``predict`` refuses an episode.
     """
     check_episodes(episodes)
     mesh = parallel.task_mesh()
@@ -68,18 +70,18 @@ def evaluate(
 
 
 def check_episodes(episodes: Any) -> None:
-    """Refuses a number of episodes that is none."""
+    """Refuses ``episodes`` if it is not a positive whole number."""
     if not isinstance(episodes, int) or episodes < 1:
         raise UserError(f"episodes is {episodes!r}; expected a whole number, at least 1")
 
 
 def evaluation_of(logits: np.ndarray, labels: np.ndarray) -> Evaluation:
-    """The evaluation of query logits ``[episodes, N, way]`` with labels ``[N]``, which all episodes share."""
+    """Evaluates query logits ``[episodes, N, way]`` with labels ``[N]``, which all episodes share."""
     return evaluation_of_accuracies(episode_accuracies(logits, labels), len(labels))
 
 
 def evaluation_of_accuracies(accuracies: np.ndarray, num_queries: int) -> Evaluation:
-    """The evaluation of the accuracies ``[episodes]``, each of ``num_queries`` query images."""
+    """Makes the evaluation of accuracies ``[episodes]``, each over ``num_queries`` query images."""
     accuracy = float(accuracies.mean())
     pooled = ci95_pooled(accuracy, accuracies.size * num_queries)
     return Evaluation(accuracy, ci95_tasks(accuracies), pooled, accuracies)
@@ -98,7 +100,7 @@ def query_logits(learner: MetaLearner) -> Callable[[Any, Episode], jax.Array]:
 
 @functools.cache
 def compile_over_tasks(function: Callable[..., Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
-    """Compiles ``(params, batch) -> results`` of ``function(params, one of the batch)``.
+    """Compiles ``(params, batch) -> results``, which applies ``function(params, task)`` to each task of the batch.
 
     The batch lies along the mesh's task axis.
     """
@@ -120,18 +122,18 @@ def over_episodes(
     mesh: Mesh,
     title: str = "",
 ) -> Callable[..., Any]:
-    """Makes the function ``(params, poll=None) -> results`` of the fixed episodes 0 to ``num_episodes - 1``.
+    """Makes a function that applies ``function`` to the fixed episodes 0 to ``num_episodes - 1``.
 
     Args:
-      function: ``(params, episode) -> `` a pytree of arrays. The same object is compiled once.
+      function: ``(params, episode) -> pytree of arrays``. The same object is compiled once.
       draw: ``indices [n] -> episodes``, such as ``Sampler.batch``.
-      num_episodes: how many.
-      mesh: to work on.
-      title: of a progress bar; empty for none.
+      num_episodes: the number of episodes.
+      mesh: the mesh to work on.
+      title: the title of a progress bar. If it is empty, there is none.
 
     Returns:
-      ``(params, poll=None) -> `` that pytree of NumPy arrays ``[num_episodes, ...]``. ``poll()`` is called after each
-      batch of episodes, in every process equally often; it may raise to end the work.
+      ``(params, poll=None) -> pytree of NumPy arrays [num_episodes, ...]``. ``poll()`` is called after each batch of
+      episodes, equally often in every process. It may raise to end the work.
     """
     compiled = compile_over_tasks(function, mesh)
     at_once = -(-EPISODES_AT_ONCE // mesh.size) * mesh.size
@@ -141,12 +143,12 @@ def over_episodes(
     def evaluator(params, poll=None):
         from tqdm.auto import tqdm
 
-        if jax.process_count() == 1:  # several processes give what lies on their mesh already
+        if jax.process_count() == 1:  # several processes give arrays that lie on their mesh already
             params = parallel.put(mesh, params)
         batches = []
         hidden = not title or jax.process_index() != 0
         for first in tqdm(range(0, num_episodes, at_once), desc=title, unit_scale=at_once, unit="ep", disable=hidden):
-            # The last batch is filled up with further episodes, which are cut off below.
+            # Further episodes fill the last batch up. They are cut off below.
             episodes = draw(np.arange(first + first_here, first + first_here + per_process))
             batch = compiled(params, parallel.put(mesh, episodes, P(parallel.TASK_AXIS)))
             batches.append(parallel.fetch(batch) if title else batch)
@@ -173,9 +175,10 @@ def ci95_tasks(accuracies: Sequence[float] | np.ndarray) -> float:
 
 
 def ci95_pooled(accuracy: float, num_predictions: int) -> float:
-    """Half-width of the binomial interval over all predictions: ``1.96 * sqrt(p (1 - p) / n)``, the CxGrad paper's.
+    """Half-width of the binomial interval over all predictions: ``1.96 * sqrt(p (1 - p) / n)``.
 
-    It knows nothing of the spread between episodes. It is therefore smaller than ``ci95_tasks``.
+    The CxGrad paper prints this interval. It leaves out the spread between episodes, so it is smaller than
+    ``ci95_tasks``.
     """
     return float(1.96 * np.sqrt(accuracy * (1 - accuracy) / num_predictions))
 
@@ -184,7 +187,7 @@ def paired(ours: Sequence[float] | np.ndarray, first: Sequence[float] | np.ndarr
     """Compares accuracies ``[episodes]`` on the same episodes.
 
     Returns:
-      The mean ``"difference"``, its 95 % interval ``"difference_ci95"``, and ``"p_value"``, two-sided, of a paired
+      The mean ``"difference"``, its 95 % interval ``"difference_ci95"``, and the two-sided ``"p_value"`` of a paired
       t-test.
     """
     from scipy import stats  # slow to import, and seldom needed

@@ -1,11 +1,12 @@
-"""A learner as programs in one file, which run without the code of its model and with no compiler but JAX's.
+"""A learner as programs in one file, which run without the code of its model.
 
     cxgrad_jax.export("learner.programs", learner, params, sampler.batch(range(4)), optax.adam(1e-3))
     exported = cxgrad_jax.load_exported("learner.programs")
     adapted = exported.adapt(exported.params, support_images, support_labels)
 
-The file is safetensors: the arrays of the meta-parameters and of the optimiser, and each program as the bytes that
-``jax.export`` makes. Every program is there twice, in the form that is fast on a CPU and in that of accelerators.
+The file is safetensors. It holds the arrays of the meta-parameters and of the optimiser, and each program as the bytes
+that ``jax.export`` makes. Every program is there twice: in the form that is fast on a CPU, and in the form that is fast
+on accelerators.
 """
 
 import functools
@@ -37,7 +38,7 @@ from cxgrad_jax.saving import params_sha256, read_arrays
 
 FORMAT = "1"  # of the header; a change that older files cannot follow raises it
 
-# By form: the platform whose forms of layers and loops it has, and the platforms that it is lowered for. The form of
+# For each form: the platform that the program is traced for, and the platforms that it is lowered for. The form of
 # accelerators is lowered for a CPU, too, so that a process without an accelerator can compare its numbers.
 FORMS = {"cpu": ("cpu", ("cpu",)), "accelerator": ("tpu", ("cpu", "cuda", "tpu"))}
 
@@ -48,8 +49,8 @@ class ExportedLearner(NamedTuple):
     A program can be called inside ``jax.jit``. It can neither be differentiated nor vectorised.
 
     Attributes:
-      params: meta-parameters.
-      state: ``TrainState(params, opt_state, iteration)`` at iteration 0, where to start with ``train_step``; or None.
+      params: the meta-parameters.
+      state: ``TrainState(params, opt_state, iteration)`` at iteration 0, from which ``train_step`` starts; or None.
       adapt: ``(params, support_images, support_labels) -> adapted`` of one episode.
       predict: ``(params, adapted, query_images) -> logits [N, way]`` of one episode.
       loss_and_gradients: ``(params, episodes) -> ((loss, metrics), gradients)`` of the mean loss over a task axis.
@@ -73,21 +74,21 @@ def export(
 ) -> None:
     """Writes a learner's functions as programs for CPU, CUDA and TPU into one file, whole or not at all.
 
-    Such a file can be read for six months: a version of JAX runs what versions up to six months older exported, and
-    what versions up to three weeks newer did. Numbers of a program that is read back are those of the learner itself,
-    up to rounding: 1e-5 of the largest value for logits, 1e-4 for gradients.
+    Such a file can be read for six months: a version of JAX runs programs that versions up to six months older or up to
+    three weeks newer exported. A program that is read back gives the numbers of the learner itself up to rounding: 1e-5
+    of the largest value for logits, 1e-4 for gradients.
 
     Args:
-      path: of the file.
-      learner: any, also of the caller's own.
+      path: the file.
+      learner: any learner, also one of the caller's own.
       params: its meta-parameters.
       episodes: a batch ``[tasks, ...]``, such as ``sampler.batch(range(4))``. It gives the shapes and dtypes; its
         values do not matter.
-      optimiser: an Optax transformation, for ``train_step``.
+      optimiser: an Optax transformation for ``train_step``. Without it the file has no ``train_step``.
 
     Raises:
-      UserError: ``flatbuffers`` is not installed, ``params`` or ``episodes`` do not fit the learner, what ``adapt``
-        returns or the optimiser's state cannot be written, or the file cannot be written.
+      UserError: ``flatbuffers`` is not installed; ``params`` or ``episodes`` do not fit the learner; the file cannot
+        hold what ``adapt`` returns or the optimiser's state; or the file cannot be written.
     """
     serialise = _jax_export().export
     episodes = Episode(*episodes)
@@ -135,9 +136,12 @@ def export(
 def load_exported(path: str | os.PathLike[str]) -> ExportedLearner:
     """Reads what ``export`` wrote, in the form of this process's platform. Nothing that the file names is imported.
 
+    Args:
+      path: the file.
+
     Raises:
-      UserError: ``flatbuffers`` is not installed, there is no such file, it is none of ``export``'s or damaged, or this
-        version of JAX no longer reads it. A program raises it for other shapes or dtypes.
+      UserError: ``flatbuffers`` is not installed, there is no such file, ``export`` did not write it, it is damaged, or
+        this version of JAX no longer reads it. A program raises it for other shapes or dtypes.
     """
     return _load(path, "cpu" if platforms.current_platform() == "cpu" else "accelerator")
 
@@ -168,7 +172,7 @@ def _load(path: str | os.PathLike[str], form: str) -> ExportedLearner:
 
 
 def _train_step(learner: MetaLearner, optimiser: optax.GradientTransformation) -> Callable[..., Any]:
-    """One outer iteration, as ``fitting.train_program`` has it on one device."""
+    """Makes one outer iteration, the same as that of ``fitting.train_program`` on one device."""
     gradient, optimiser = jax.value_and_grad(mean_loss(learner), has_aux=True), with_running_averages(optimiser)
 
     def step(state, episodes):
@@ -187,7 +191,7 @@ def _traced_for(platform: str, function: Callable[..., Any]) -> Any:
 
 
 def _checked(name: str, program: Any) -> Callable[..., Any]:
-    """The compiled program, which refuses arguments that it was not made for in one line."""
+    """Compiles the program, and refuses in one line arguments that it was not made for."""
     compiled = jax.jit(program.call, compiler_options=runtime.compiler_options(1))
     expected = _shapes(jax.tree.unflatten(program.in_tree, program.in_avals)[0])
 
@@ -200,7 +204,7 @@ def _checked(name: str, program: Any) -> Callable[..., Any]:
                     f"{expected.get(place, 'none')}"
                 )
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments)):
-            return program.call(*arguments)  # within the caller's jit, which has compiler options of its own
+            return program.call(*arguments)  # inside the caller's jit, which has compiler options of its own
         return compiled(*arguments)
 
     return call

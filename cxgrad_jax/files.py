@@ -11,7 +11,7 @@ from typing import Any
 
 from cxgrad_jax.errors import UserError
 
-# A folder is tried with so many bytes: most files that are written there are smaller.
+# A folder is tried with this many bytes. Most files that are written there are smaller.
 _PROBE = 64 << 10
 
 
@@ -19,7 +19,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file so that a reader, a kill or a power loss finds the old content or the new, never a part.
 
     Raises:
-      UserError: the file cannot be written; the line names it and the cause. What was there stays.
+      UserError: the file cannot be written. The line names it and the cause, and the old content stays.
     """
     temporary = path.parent / f".{path.name}.tmp"
     try:
@@ -37,10 +37,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Makes a folder and tries whether files can be written there, before the work that they need.
+    """Makes a folder and tries to write a file there, before the work whose result it is to receive.
 
     Raises:
-      UserError: names the folder and the cause.
+      UserError: the folder cannot be written. The line names it and the cause.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def check_writable(folder: Path) -> None:
 
 
 def reason(error: Exception) -> str:
-    """What an exception of the file system says, in one line, without the path."""
+    """The cause that an exception of the file system names, in one line, without the path."""
     return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
 
 
@@ -61,14 +61,14 @@ def write_json(path: Path, content: Any) -> None:
     """Writes ``content`` as JSON, whole or not at all.
 
     Raises:
-      UserError: as ``write_whole``.
+      UserError: the file cannot be written.
       ValueError: a number is not finite; JSON has no such number.
     """
     write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def csv_text(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
-    """A CSV table: ``head``, then ``lines``. None becomes an empty cell."""
+    """Makes a CSV table of ``head`` and ``lines``. None becomes an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head)

@@ -1,6 +1,8 @@
 """Meta-training: outer iterations of an Optax optimiser on the query loss.
 
-params = cxgrad_jax.fit(learner, sampler, optax.adam(1e-3), iterations=500)
+In short::
+
+    params = cxgrad_jax.fit(learner, sampler, optax.adam(1e-3), iterations=500)
 """
 
 import math
@@ -27,9 +29,9 @@ class TrainState(NamedTuple):
     """Everything that an outer iteration changes, and all that a checkpoint holds.
 
     Attributes:
-      params: meta-parameters, the pytree of ``MetaLearner.init``.
-      opt_state: of the optimiser, which has none for running averages.
-      iteration: int32 scalar, outer iterations done.
+      params: the meta-parameters, a pytree such as ``MetaLearner.init`` returns.
+      opt_state: the optimiser's state. It has no part for running averages.
+      iteration: an int32 scalar, the number of outer iterations done.
     """
 
     params: Any
@@ -53,10 +55,12 @@ def outer_adam(
     """Adam as the official code runs it: betas 0.9 and 0.999, eps 1e-8, no weight decay.
 
     Args:
-      learning_rate: at the start.
-      decay_every: iterations after each of which the rate is multiplied by ``decay_factor``; 0 for never.
-      decay_factor: of the rate.
-      gradient_clamp: every entry of the gradient is first cut to ± this; 0 for no cut.
+      learning_rate: the rate at the start.
+      decay_every: after every so many iterations the rate is multiplied by ``decay_factor``; 0 means never.
+      decay_factor: the factor of the rate.
+      gradient_clamp: every entry of the gradient is first cut to ± this value; 0 means no cut.
+
+    Reference: https://github.com/shlee625/CxGrad
     """
     rate: Any = learning_rate
     if decay_every:
@@ -78,14 +82,14 @@ def train_program(
     """Compiles ``num_iterations`` outer iterations into one call; each device of the mesh works on its own tasks.
 
     Args:
-      loss: ``MetaLearner.loss``.
-      optimiser: of the outer loop.
+      loss: a ``MetaLearner.loss``.
+      optimiser: the optimiser of the outer loop.
       draw: ``(source, iteration, i) -> episodes`` of one device, inside the compiled program. ``iteration`` is the
-        outer one and ``i`` counts from 0 in this call.
-      mesh: with a task axis.
+        outer iteration, and ``i`` counts from 0 in this call.
+      mesh: a mesh with a task axis.
       source_spec: how the source lies on the mesh.
-      num_iterations: outer iterations in one call.
-      at_once: tasks of a device that are vectorised together; 0 for what is fast on the platform.
+      num_iterations: the number of outer iterations in one call.
+      at_once: the number of tasks of a device that are vectorised together; 0 takes what is fast on the platform.
       task_reduction: ``"mean"`` or ``"sum"`` of the gradients over tasks.
 
     Returns:
@@ -105,7 +109,7 @@ def train_program(
             loss_at_iteration, params, episodes, batching.vectorised_tasks(tasks, at_once)
         )
         value, metrics, gradients = parallel.mean_over_devices((value, metrics, gradients))
-        if task_reduction == "sum":  # of running averages it is the mean in any case
+        if task_reduction == "sum":  # running averages take the mean in either case
             total = jax.tree.map(lambda g: g * (tasks * mesh.devices.size), gradients)
             gradients = with_statistics_of(total, gradients)
         return updated(optimiser, state, value, metrics, gradients)
@@ -120,7 +124,7 @@ def train_program(
 def updated(
     optimiser: optax.GradientTransformation, state: TrainState, loss: jax.Array, metrics: dict[str, Any], gradients: Any
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The state after an outer iteration with these gradients, and all its metrics."""
+    """Makes the state after an outer iteration with these gradients, and all its metrics."""
     metrics = {"loss": loss, **metrics, "gradient_norm": optax.tree.norm(trained(gradients))}
     # Optax mixes dtypes and ranks, which a user may have forbidden to JAX.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
@@ -129,7 +133,11 @@ def updated(
 
 
 def first_not_finite(metrics: dict[str, np.ndarray]) -> tuple[int, str] | None:
-    """Where the loss or the gradient's norm is not finite, the first position in the call and a word for the value."""
+    """Finds the first iteration of a call whose loss or gradient norm is not finite.
+
+    Returns:
+      Its position in the call and a phrase for the message; None if all are finite.
+    """
     for i, (loss, norm) in enumerate(zip(metrics["loss"], metrics["gradient_norm"], strict=True)):
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return i, f"the loss became {loss}" if not math.isfinite(loss) else f"the gradient norm became {norm}"
@@ -154,19 +162,22 @@ def fit(
     local devices as divide ``tasks`` share them.
 
     Args:
-      learner: to train.
-      sampler: of the training episodes.
+      learner: the learner to train.
+      sampler: the sampler of the training episodes.
       optimiser: an Optax transformation, such as ``optax.adam(1e-3)``.
-      iterations: outer iterations.
-      tasks: episodes of an iteration, the meta-batch.
-      params: where to start; None for ``learner.init`` with ``seed``.
-      seed: of the start.
-      callback: called after each iteration with its number, from 1, and its metrics: ``"loss"``, ``"accuracy"``,
-        ``"gradient_norm"`` and the learner's others. The training ends where it returns True.
+      iterations: the number of outer iterations.
+      tasks: the number of episodes in an iteration, the meta-batch.
+      params: the meta-parameters to start from. If None, ``learner.init`` makes them with ``seed``.
+      seed: the seed of the start.
+      callback: a function that is called after each iteration with its number, from 1, and its metrics: ``"loss"``,
+        ``"accuracy"``, ``"gradient_norm"`` and the learner's others, all floats. If it returns True, training ends.
       progress: whether to show a progress bar.
 
+    Returns:
+      The meta-parameters after the last iteration.
+
     Raises:
-      UserError: a number that is not positive, or a loss that is not finite.
+      UserError: ``iterations`` or ``tasks`` is not a positive whole number, or a loss or a gradient is not finite.
     """
     from tqdm.auto import tqdm
 

@@ -1,9 +1,12 @@
 """Official PyTorch weights, in and out.
 
-The official codes store convolutions as OIHW, linear weights as ``(out, in)`` and flatten features from ``(C, H, W)``;
-here they are HWIO, ``(in, out)`` and ``(H, W, C)``. CxGrad, ALFA, L2F and MAML++ are one family with the same names,
-and ALFA's ResNet-12; BOIL and CAVIA have names of their own, for Conv-4. Learned rates have an entry more there than
-there are steps: the last, which no step uses, is left out here and written as 0.
+The official codes store convolutions as OIHW and linear weights as ``(out, in)``, and flatten features from
+``(C, H, W)``. Here they are HWIO, ``(in, out)`` and ``(H, W, C)``. The codes of CxGrad, ALFA, L2F and MAML++ are one
+family with the same names, for Conv-4 and for ALFA's ResNet-12. Those of BOIL and CAVIA have names of their own, for
+Conv-4. The official learned rates have one entry more than there are steps. No step uses the last one, so it is left
+out here and written back as 0.
+
+The code of the family: https://github.com/shlee625/CxGrad
 """
 
 import re
@@ -67,7 +70,7 @@ for _block in range(4):
             f"classifier.layer_dict.{_official.format(_block)}", f"model/block_{_block}/{_ours}"
         )
 
-# Official parameter name -> path, of all that a learner's code can have.
+# For each learner: official parameter name -> path, of all parameters that its code can have.
 _NAMES = {
     "maml": _FAMILY,
     "cxgrad": _FAMILY | _mlp("gamma_generator", "generator"),
@@ -84,19 +87,19 @@ _NAMES = {
 
 
 def from_official(arrays: Mapping[str, Any], learner: str) -> dict[str, Any]:
-    """Meta-parameters from the arrays of an official state dict.
+    """Makes meta-parameters of the arrays of an official state dict.
 
     Args:
-      arrays: official parameter names to arrays, OIHW and ``(out, in)``, such as
+      arrays: arrays by official parameter name, OIHW and ``(out, in)``, such as
         ``"classifier.layer_dict.conv0.conv.weight" [48, 3, 3, 3]``. Dtypes are kept.
       learner: ``"cxgrad"``, ``"maml"``, ``"l2f"``, ``"alfa"``, ``"maml_plus_plus"``, ``"boil"``, ``"anil"`` (in BOIL's
-        names) or ``"cavia"``. What it learns beside the model must be there, and nothing else.
+        names) or ``"cavia"``. Everything that it learns beside the model must be among the arrays, and nothing else.
 
     Returns:
       The pytree that ``learner.init`` makes for the same model.
 
     Raises:
-      UserError: an unknown learner or name, or a missing, surplus or misshaped array.
+      UserError: the learner or a name is unknown, or an array is missing, surplus or of a wrong shape.
     """
     names = _names(learner)
     flat: dict[str, np.ndarray] = {}
@@ -112,10 +115,17 @@ def from_official(arrays: Mapping[str, Any], learner: str) -> dict[str, Any]:
 
 
 def to_official(params: Any, learner: str) -> dict[str, np.ndarray]:
-    """The inverse of ``from_official``: official names to numpy arrays. Works on a gradient pytree too.
+    """The inverse of ``from_official``. It also works on a pytree of gradients.
+
+    Args:
+      params: meta-parameters, a pytree such as ``learner.init`` makes.
+      learner: the learner, as in ``from_official``.
+
+    Returns:
+      NumPy arrays by official name, convolutions as OIHW and linear weights as ``(out, in)``. Dtypes are kept.
 
     Raises:
-      UserError: an unknown learner, or a parameter of a model that the official code does not have.
+      UserError: the learner is unknown, or the official code has no such parameter.
     """
     names = {path: name for name, path in _names(learner).items()}
     flat = {path: np.asarray(leaf) for path, leaf in flatten_dict(params, sep="/").items()}
@@ -127,14 +137,22 @@ def to_official(params: Any, learner: str) -> dict[str, np.ndarray]:
 
 
 def load_official(path: str | Path, learner: str) -> dict[str, Any]:
-    """Meta-parameters from an official checkpoint file (``saved_models/train_model_N``), read as weights only.
+    """Reads meta-parameters from an official checkpoint file (``saved_models/train_model_N``).
 
-    Needs the ``torch`` extra. Code in the file is never run: a file that holds anything but tensors and plain values
-    is refused. The official file keeps the state dict under ``"network"``, beside accuracies that are NumPy scalars;
-    a bare state dict is read as well.
+    This needs the extra ``torch``. Code in the file is never run: a file that holds anything but tensors and plain
+    values is refused. The official file keeps the state dict under ``"network"``, beside accuracies that are NumPy
+    scalars. A bare state dict is read as well.
+
+    Args:
+      path: the file.
+      learner: the learner, as in ``from_official``.
+
+    Returns:
+      The pytree that ``learner.init`` makes for the same model.
 
     Raises:
-      UserError: PyTorch is missing, no such file, no checkpoint, learned inner rates, or as ``from_official``.
+      UserError: PyTorch is missing, the file does not exist or is no checkpoint, it has learned inner rates that the
+        learner does not have, or ``from_official`` refuses its arrays.
     """
     try:
         import torch  # pyright: ignore[reportMissingImports]
@@ -158,14 +176,14 @@ def load_official(path: str | Path, learner: str) -> dict[str, Any]:
     ):
         raise UserError(f"{path} holds no state dict; expected tensors by name, or such a dict under 'network'")
     arrays = {name: tensor.detach().numpy() for name, tensor in state.items()}
-    # The family stores rates by tensor and step also where all are constant. Learned ones differ, if only from the
-    # last, which no step uses.
+    # The family stores rates by tensor and step even if all are constant. Learned rates differ, if only from the last
+    # one, which no step uses.
     names = _names(learner)
     rates = [name for name in arrays if "inner_loop_optimizer" in name and name not in names]
     learned = [name for name in rates if np.ptp(arrays[name]) > 0]
     if learned:
         raise UserError(f"{path} has learned inner rates ({learned[0]!r}), which {learner} here does not have")
-    # Running statistics are stored but never read: every pass normalises by its own.
+    # The official code stores running statistics but never reads them: every pass normalises by its own.
     unused = re.compile(r"running_(mean|var)|num_batches_tracked")
     used = {name: array for name, array in arrays.items() if name not in rates and not unused.search(name)}
     return from_official(used, learner)
@@ -182,7 +200,7 @@ def _is_rate(path: str) -> bool:
 
 
 def _check_complete(flat: Mapping[str, np.ndarray], learner: str) -> None:
-    """Refuses an incomplete set of parameters: the names present tell which network it must be."""
+    """Refuses an incomplete set of parameters. The names that are present tell which network it must be."""
     names = {path: name for name, path in _names(learner).items()}
     residual = any("shortcut" in path for path in flat)
     biased = "model/block_0/conv/bias" in flat
@@ -209,7 +227,7 @@ def _check_complete(flat: Mapping[str, np.ndarray], learner: str) -> None:
 
 
 def _channels(flat: Mapping[str, np.ndarray]) -> int:
-    """Channels of the features that the head sees: those of the last normalisation."""
+    """The number of channels of the features that the head sees, which the last normalisation has too."""
     return next(
         flat[path] for path in ("model/block_3/norm/scale", "model/block_3/norm_2/scale") if path in flat
     ).shape[-1]

@@ -8,8 +8,8 @@ import jax
 def purpose_key(seed: int | jax.Array, purpose: str) -> jax.Array:
     """The key of ``seed`` for one purpose, such as ``"init"`` or ``"episodes/train"``.
 
-    It is the seed's Threefry key folded with the CRC-32 of the purpose. A small number instead would give keys that
-    ``jax.random.split`` of the seed's key gives, too.
+    It is the seed's Threefry key folded with the CRC-32 of the purpose. If it were folded with a small number,
+    ``jax.random.split`` of the seed's key would give the same keys.
 
     Args:
       seed: 0 to 4294967295.

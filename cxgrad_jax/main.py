@@ -1,9 +1,14 @@
 """``python -m cxgrad_jax.main [--config=NAME[:PRESET]] [--workdir=DIR] [--mode=MODE] [--config.FIELD=VALUE …]``
 
-NAME is a file, or that of a configuration of this project: ``tiered_1shot``, ``baselines/alfa``.
-``--mode=train`` (or resume) and test; ``pretrain`` a body to start from; ``evaluate`` a run, or ask it a further
-``--question``; ``analyse`` some: ``--workdir=DIR`` once for each. Without ``--workdir`` the run lies in ``runs/NAME``,
-NAME being that of the configuration.
+NAME is a file or the name of a configuration of this project, such as ``tiered_1shot`` or ``baselines/alfa``. MODE is
+one of these:
+
+- ``train``: trains or resumes a run, and tests it;
+- ``pretrain``: trains a classifier whose body a run may start from;
+- ``evaluate``: tests a run again, or asks it a further ``--question``;
+- ``analyse``: writes a report of some runs, with ``--workdir=DIR`` once for each.
+
+Without ``--workdir`` the folder of the run is ``runs/NAME``, where NAME is the name of the configuration.
 
 Exit status: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted (checkpoint saved), 1 a defect.
 """
@@ -27,19 +32,41 @@ from cxgrad_jax.training.workdir import read_config
 
 MODES = ("train", "pretrain", "evaluate", "analyse")
 OWN_CODE = ("--config.learner.name=", "--config.model.name=")  # flags that may name a module of the user's own
-# What the embedded default is called, by mode.
+# The name of the embedded default configuration of each mode.
 DEFAULTS = dict.fromkeys(MODES, "glyphs_1shot") | {"pretrain": "pretrain_glyphs"}
 
 
 def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     """Reads the command line: the configuration with its overrides, and the other flags.
 
-    Without ``--config`` the configuration is the embedded default, or in the other modes the (first) run's own. In
-    ``--mode=analyse`` it has a section ``analysis`` more.
+    Without ``--config`` the modes ``train`` and ``pretrain`` take the embedded default, and the other modes take the
+    configuration of the (first) run. In ``--mode=analyse`` the configuration also has a section ``analysis``.
 
     Raises:
-      UserError: an unknown flag, field or file, or a value of the wrong type.
+      UserError: a flag, field or file is unknown, a value has the wrong type, or a flag does not fit the mode.
     """
+    flags = _flags()
+    given = flags.parse_known_args(arguments)[0]
+    if given.config:
+        config = load_config(given.config)
+    elif given.mode == "pretrain":
+        config = configuration.pretrain_glyphs_config()
+    elif given.mode != "train":
+        workdir = given.workdir[0] if given.workdir else Path("runs", DEFAULTS[given.mode])
+        config = read_config(workdir, named=[flag.partition("=")[2] for flag in arguments if flag.startswith(OWN_CODE)])
+    else:
+        config = configuration.glyphs_config()
+    if given.mode == "analyse":
+        config.analysis = configuration.analysis_config()
+
+    given = override(config, arguments, flags)
+    given.workdir = given.workdir or [Path("runs", config_name(given.config) if given.config else DEFAULTS[given.mode])]
+    _check(config, given)
+    return config, given
+
+
+def _flags() -> Parser:
+    """The parser of all flags but the fields of the configuration."""
     flags = Parser(add_help=False, allow_abbrev=False)
     flags.add_argument(
         "--config", metavar="NAME[:PRESET]",
@@ -62,7 +89,7 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     )
     flags.add_argument(
         "--dry_run", nargs="?", const="", metavar="DEVICE",
-        help="only tells the memory that a training would take, here or on an absent v5e:2x2, v6e:2x2 or h100:N",
+        help="only say how much memory a training would take, here or on an absent v5e:2x2, v6e:2x2 or h100:N",
     )  # fmt: skip
     flags.add_argument(
         "--distributed", action="store_true",
@@ -73,21 +100,11 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     flags.add_argument("--num_processes", type=int, metavar="N")
     flags.add_argument("--process_id", type=int, metavar="I", help="0 to N - 1")
     add_verbosity(flags)
-    given = flags.parse_known_args(arguments)[0]
-    if given.config:
-        config = load_config(given.config)
-    elif given.mode == "pretrain":
-        config = configuration.pretrain_glyphs_config()
-    elif given.mode != "train":
-        workdir = given.workdir[0] if given.workdir else Path("runs", DEFAULTS[given.mode])
-        config = read_config(workdir, named=[flag.partition("=")[2] for flag in arguments if flag.startswith(OWN_CODE)])
-    else:
-        config = configuration.glyphs_config()
-    if given.mode == "analyse":
-        config.analysis = configuration.analysis_config()
+    return flags
 
-    given = override(config, arguments, flags)
-    given.workdir = given.workdir or [Path("runs", config_name(given.config) if given.config else DEFAULTS[given.mode])]
+
+def _check(config: ConfigDict, given: argparse.Namespace) -> None:
+    """Refuses flags that do not fit the mode."""
     if not all(workdir.name for workdir in given.workdir):
         raise UserError("--workdir is empty; give the folder of the run, such as --workdir=runs/first")
     if given.mode in ("train", "pretrain") and (given.mode == "pretrain") != is_pretraining(config):
@@ -99,7 +116,6 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
         raise UserError(f"--dry_run is of --mode=train, not of --mode={given.mode}")
     if len(given.workdir) > 1 and given.mode != "analyse":
         raise UserError(f"--workdir is given {len(given.workdir)} times; only --mode=analyse takes several runs")
-    return config, given
 
 
 def run(arguments: list[str]) -> int:
@@ -117,7 +133,7 @@ def run(arguments: list[str]) -> int:
             del config.analysis
         check(config)
         if options:
-            from cxgrad_jax.report.analysis import analyse  # with matplotlib, which training does not need
+            from cxgrad_jax.report.analysis import analyse  # it imports matplotlib, which training does not need
 
             print(f"report: {analyse(config, options, given.workdir)}")
             return

@@ -1,4 +1,4 @@
-"""Several devices: the tasks of an outer iteration lie along the one axis of a mesh."""
+"""Several devices: the tasks of an outer iteration lie along the only axis of a mesh."""
 
 import functools
 from collections.abc import Callable
@@ -19,10 +19,10 @@ REPLICATED = P()
 
 
 def task_mesh(num_devices: int = 0) -> Mesh:
-    """A mesh of ``num_devices`` devices (all if 0) along the task axis.
+    """Makes a mesh of ``num_devices`` devices along the task axis; 0 takes all devices.
 
     Raises:
-      UserError: more devices are asked for than there are.
+      UserError: ``num_devices`` exceeds the number of devices.
     """
     devices = jax.devices()
     if num_devices > len(devices):
@@ -31,12 +31,12 @@ def task_mesh(num_devices: int = 0) -> Mesh:
 
 
 def compiled_for(mesh: Mesh, function: Callable[..., Any], **options: Any) -> Any:
-    """``jax.jit`` of ``function`` for the mesh: traced in the forms of its platform, with its compiler options.
+    """Applies ``jax.jit`` for a mesh: with the forms of layers of its platform, and its compiler options.
 
     Args:
-      mesh: that the arguments lie on.
-      function: of arrays.
-      options: of ``jax.jit``, such as ``donate_argnums``.
+      mesh: the mesh that the arguments lie on.
+      function: the function to compile. It takes arrays.
+      options: options of ``jax.jit``, such as ``donate_argnums``.
     """
     platform = mesh.devices.flat[0].platform
 
@@ -51,8 +51,8 @@ def compiled_for(mesh: Mesh, function: Callable[..., Any], **options: Any) -> An
 def vary(tree: Any) -> Any:
     """Marks replicated values as different on every device, inside ``shard_map``.
 
-    Without it a gradient by a replicated value is summed over the devices at once, also in the inner loop, where it
-    would silently mix the tasks of all devices.
+    Without it, JAX sums a gradient with respect to a replicated value over the devices. In the inner loop that would
+    silently mix the tasks of all devices.
     """
     if hasattr(jax.lax, "pcast"):
         return jax.lax.pcast(tree, TASK_AXIS, to="varying")
@@ -66,7 +66,7 @@ def mean_over_devices(tree: Any) -> Any:
 
 
 def put(mesh: Mesh, tree: Any, spec: P = REPLICATED) -> Any:
-    """Places host arrays on the mesh; with several processes each gives the part that its own devices hold."""
+    """Places host arrays on the mesh. Of several processes, each gives the part that its own devices hold."""
     sharding = NamedSharding(mesh, spec)
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
@@ -76,8 +76,8 @@ def put(mesh: Mesh, tree: Any, spec: P = REPLICATED) -> Any:
 def rows_format(mesh: Mesh) -> Format:
     """How ``put_rows`` places rows: a copy on every device, in which each row is contiguous.
 
-    A TPU would otherwise lay the numbers of one column side by side, and a program that gathers rows would begin with a
-    copy of all of them.
+    Otherwise a TPU would lay the numbers of one column side by side, and a program that gathers rows would begin with a
+    copy of the whole array.
     """
     return Format(Layout(major_to_minor=(0, 1)), NamedSharding(mesh, REPLICATED))
 
@@ -93,7 +93,7 @@ def put_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
 
 
 def fetch(tree: Any) -> Any:
-    """Brings arrays of the mesh to every process as numpy arrays."""
+    """Brings arrays of the mesh to every process as NumPy arrays."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
     from jax.experimental import multihost_utils
@@ -102,10 +102,10 @@ def fetch(tree: Any) -> Any:
 
 
 def fits_on_device(num_bytes: int, mesh: Mesh) -> bool:
-    """Whether a store of this size may live on each device of the mesh: at most half of its memory.
+    """Whether a store of this size may lie on each device of the mesh: it takes at most half of the device's memory.
 
-    Not on a CPU, whose devices would each copy what lies in the machine's memory already, nor where a device does not
-    tell how much it has.
+    The answer is no for a CPU, whose devices would each copy what is already in the machine's memory. It is also no if
+    a device does not tell how much memory it has.
     """
     device = mesh.devices.flat[0]
     stats = device.memory_stats() if device.platform != "cpu" else None

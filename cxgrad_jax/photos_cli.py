@@ -1,12 +1,12 @@
-"""``cxgrad photos fit|check|predict|export``: from a folder of labelled photos to a classifier, and what it says.
+"""``cxgrad photos fit|check|predict|export``: makes a classifier of a folder of labelled photos, and uses it.
 
     cxgrad photos fit PHOTOS --out shop.safetensors
     cxgrad photos check shop.safetensors PHOTOS
     cxgrad photos predict shop.safetensors FILE_OR_FOLDER ... --csv out.csv --html out.html
     cxgrad photos export shop.safetensors shop.onnx
 
-Exit status as of ``cxgrad_jax.main``; ``predict`` ends with 2, after it has written its files, where some photos could
-not be read.
+The exit status is that of ``cxgrad_jax.main``. If some photos cannot be read, ``predict`` writes its files and ends
+with 2.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     predict = words.add_parser("predict", help="predict photos", allow_abbrev=False)
     predict.add_argument("classifier", type=Path, metavar="FILE", help="that fit wrote")
     predict.add_argument("photos", type=Path, nargs="+", metavar="FILE_OR_FOLDER")
-    predict.add_argument("--csv", type=Path, metavar="FILE", help="the table; printed where neither is asked for")
+    predict.add_argument("--csv", type=Path, metavar="FILE", help="the table; without --csv and --html it is printed")
     predict.add_argument("--html", type=Path, metavar="FILE", help="a page with the photos")
 
     export = words.add_parser("export", help="write the classifier for another program", allow_abbrev=False)
@@ -186,7 +186,7 @@ def _export(given: argparse.Namespace) -> None:
 def _predictions(
     classifier: photos.Classifier, paths: Sequence[Path]
 ) -> tuple[list[photos.Prediction], tuple[UserError, ...]]:
-    """Predictions of the photos that can be read; one line on stderr, and an error, for each of the others."""
+    """Predicts the photos that can be read. Each of the others gets a line on stderr, and an error that is returned."""
     with _Progress("photos") as progress:
         done = iter(range(1, len(paths) + 1))
         found = photos.all_features(classifier.backbone, paths, lambda: progress(next(done), len(paths)))
@@ -197,13 +197,13 @@ def _predictions(
 
 
 def _end(unreadable: Sequence[UserError], number: int) -> None:
-    """Ends a command whose files are written with status 2 where photos are missing in them."""
+    """Ends a command with status 2, after its files are written, if photos are missing in them."""
     if unreadable:
         raise UserError(f"{len(unreadable)} of {number} photos could not be read and are left out")
 
 
 def _backbone(name: str) -> str | photos.Backbone:
-    """The name or file as it is; the backbone of a run where it is a folder."""
+    """Returns a name or a file as it is, and for the folder of a run the backbone of its learner."""
     if not Path(name).is_dir():
         return name
     from cxgrad_jax.training.runs import load_run
@@ -222,7 +222,7 @@ def _check_place(path: Path) -> None:
 
 
 class _Progress:
-    """A progress bar on stderr, made when the first photo is done."""
+    """A progress bar on stderr, which appears when the first photo is done."""
 
     def __init__(self, unit: str):
         self.unit, self.bar = unit, None

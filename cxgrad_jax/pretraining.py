@@ -3,7 +3,9 @@
     loss = mean over a batch of -log softmax(h(f(x)))[y],    x, y from all training classes
 
 The body f keeps running averages of its batch normalisations. Few-shot episodes judge it as Classifier-Baseline does:
-the head h is dropped, and a query image belongs to the class whose mean feature it has the largest cosine with.
+the head h is dropped, and a query image belongs to the class whose mean feature is nearest by the cosine.
+
+Chen et al., Meta-Baseline (ICCV 2021): https://arxiv.org/abs/2003.04390
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,8 +32,8 @@ from cxgrad_jax.learners import (
 )
 
 AUGMENTATIONS = ("none", "crop", "crop_colour")
-PADDING = 8  # an image is padded by an eighth of its side before it is cropped
-COLOUR = 0.4  # brightness, contrast and saturation are changed by up to that share
+PADDING = 8  # an image is padded by one eighth of its side before it is cropped
+COLOUR = 0.4  # brightness, contrast and saturation are changed by up to this share
 
 
 class Batch(NamedTuple):
@@ -47,16 +49,16 @@ class Batch(NamedTuple):
 
 
 def pretraining(learner: MetaLearner, model: nn.Module, num_classes: int) -> MetaLearner:
-    """``learner`` whose ``loss`` is that of a classifier of the training classes on a ``Batch``.
+    """Replaces the ``loss`` of a learner by that of a classifier of all training classes on a ``Batch``.
 
     Args:
-      learner: what judges the body in few-shot episodes, on ``model`` with the way of these; it takes running averages
-        (``query_statistics="running"``), such as ``classifier_baseline``.
+      learner: the learner that judges the body in few-shot episodes, on ``model`` with the way of these episodes. It
+        takes running averages (``query_statistics="running"``), as ``classifier_baseline`` does.
       model: a ``flax.linen`` classifier with a field ``num_classes``.
-      num_classes: training classes, the outputs of the head.
+      num_classes: the number of training classes, which are the outputs of the head.
 
     Returns:
-      A learner whose ``init`` gives ``{"model": ...}`` with that head, and ``"statistics"`` where the model has batch
+      A learner whose ``init`` gives ``{"model": ...}`` with that head, and ``"statistics"`` if the model has batch
       normalisations. Its ``loss(params, batch)`` is the mean cross-entropy of a training pass.
     """
     classifier = model.clone(num_classes=num_classes)
@@ -82,11 +84,13 @@ def pretraining_sgd(
     """SGD with momentum and weight decay as PyTorch has it: v <- momentum v + g + weight_decay p, p <- p - rate v.
 
     Args:
-      learning_rate: at the start.
-      momentum: of the velocity v; not Nesterov's.
-      weight_decay: of every parameter.
-      drop_at: iterations after which the rate is multiplied by ``drop_factor``.
-      drop_factor: of the rate.
+      learning_rate: the rate at the start.
+      momentum: the momentum of the velocity v (not Nesterov's).
+      weight_decay: the weight decay of every parameter.
+      drop_at: the iterations after which the rate is multiplied by ``drop_factor``.
+      drop_factor: the factor of the rate.
+
+    Reference: https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html
     """
     rate = optax.piecewise_constant_schedule(learning_rate, {iteration: drop_factor for iteration in drop_at})
     return optax.chain(
@@ -95,14 +99,17 @@ def pretraining_sgd(
 
 
 def augmented(key: jax.Array, images: jax.Array, augmentation: str) -> jax.Array:
-    """Images changed at random, each by its own draws: float32 ``[N, H, W, C]`` in [0, 1].
+    """Changes images at random, each by its own draws.
 
     Args:
-      key: of the draws.
+      key: the key of the draws.
       images: uint8 ``[N, H, W, C]``.
-      augmentation: ``"crop"``: padded by an eighth of the side with black, cropped to the old size, and mirrored in one
-        case of two. ``"crop_colour"``: before that brightness, contrast and saturation are multiplied by factors
-        uniform in 0.6 to 1.4. ``"none"``: unchanged.
+      augmentation: ``"none"`` changes nothing. ``"crop"`` pads an image with black by one eighth of its side, crops it
+        to the old size, and mirrors it in one case of two. ``"crop_colour"`` first multiplies brightness, contrast and
+        saturation by factors that are uniform in 0.6 to 1.4.
+
+    Returns:
+      float32 ``[N, H, W, C]`` in [0, 1].
     """
     floats = images.astype(jnp.float32) / 255
     if augmentation == "none":
@@ -133,7 +140,7 @@ def _blend(image: jax.Array, other: jax.Array, share: jax.Array) -> jax.Array:
 
 
 def _grey(image: jax.Array) -> jax.Array:
-    """Luma by ITU-R 601-2, as Pillow has it, ``[H, W, 1]``; a grey image is its own."""
+    """The luma of a colour image by ITU-R 601-2, as Pillow has it, ``[H, W, 1]``. A grey image stays as it is."""
     if image.shape[-1] != 3:
         return image
     return jnp.sum(image * jnp.asarray([0.299, 0.587, 0.114], image.dtype)[None, None], axis=-1, keepdims=True)
@@ -142,19 +149,23 @@ def _grey(image: jax.Array) -> jax.Array:
 def with_body_of(
     params: dict[str, Any], trained: Mapping[str, Any], model: nn.Module, images: Any, origin: str
 ) -> dict[str, Any]:
-    """Meta-parameters with the body, and the running averages, of others; the head and all else stay.
+    """Replaces the body, and the running averages, of meta-parameters by trained ones. Everything else stays.
 
-    The head is the layer that the model calls last.
+    The layer that the model calls last is the head; the others are the body.
 
     Args:
-      params: of a learner, with ``"model"``.
-      trained: other parameters of the same network, with ``"model"``; their head may have another number of outputs.
+      params: the meta-parameters of a learner, with ``"model"``.
+      trained: other parameters of the same network, with ``"model"``. Their head may have another number of outputs.
       model: the network.
-      images: ``[N, H, W, C]``; only shape and dtype matter.
-      origin: of ``trained``, for the messages.
+      images: ``[N, H, W, C]``. Only shape and dtype matter.
+      origin: where ``trained`` comes from, for the messages.
+
+    Returns:
+      The changed meta-parameters, a pytree like ``params``.
 
     Raises:
-      UserError: a parameter of the body is missing in ``trained`` or has another shape, or running averages are.
+      UserError: a parameter of the body is missing in ``trained`` or has another shape, or running averages are
+        needed and missing.
     """
     layers = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *images.shape[1:])))["params"]
     head = [path for path in module_classes(model, jnp.asarray(images)) if path in layers][-1]

@@ -3,7 +3,7 @@
     for step, result in enumerate(cxgrad_jax.evaluate_by_step(learner, params, sampler)):
         print(step, result)
 
-``--mode=evaluate --question=inner_steps`` (or ``parts``, ``permutations``) asks them of a run.
+The command line asks them with ``--mode=evaluate --question=inner_steps`` (or ``parts``, ``permutations``).
 """
 
 import functools
@@ -24,10 +24,10 @@ class Permutations(NamedTuple):
     """Accuracy over all orders of an episode's classes.
 
     Attributes:
-      mean: of the mean over orders.
-      best: of the best order of each episode.
-      worst: of the worst order of each episode.
-      accuracies: float64 ``[episodes, way!]`` in [0, 1], orders as ``analysis.permutations``.
+      mean: the evaluation of the mean over all orders.
+      best: the evaluation of the best order of each episode.
+      worst: the evaluation of the worst order of each episode.
+      accuracies: float64 ``[episodes, way!]`` in [0, 1]. The orders are those of ``analysis.permutations``.
     """
 
     mean: Evaluation
@@ -41,11 +41,14 @@ def evaluate_by_step(
 ) -> list[Evaluation]:
     """Accuracy after 0, 1, ... inner steps, as many as the learner has (``analysis.logits_by_step``).
 
-    For more steps than in training, give a learner with more: ``cx.learners.maml(model, num_steps=10)``. Arguments as
-    ``evaluate``.
+    For more steps than in training, give a learner with more: ``cx.learners.maml(model, num_steps=10)``. The arguments
+    are those of ``evaluate``.
+
+    Returns:
+      The evaluation after each number of steps, ``num_steps + 1`` of them.
 
     Raises:
-      UserError: the learner adapts no parameters, or as ``evaluate``.
+      UserError: the learner adapts no parameters, or ``evaluate`` raises it.
     """
     found = _accuracies(_by_step(learner), sampler, episodes, progress)(params)
     return [_evaluation(of_step, sampler) for of_step in found.T]
@@ -54,12 +57,15 @@ def evaluate_by_step(
 def evaluate_by_part(
     learner: MetaLearner, params: Any, sampler: Sampler, *, episodes: int = 600, progress: bool = False
 ) -> dict[str, Evaluation]:
-    """Accuracy where ``"none"``, the ``"head"``, the ``"body"`` or ``"all"`` of what the learner adapts has adapted.
+    """Accuracy where only a part of what the learner adapts has adapted (``analysis.logits_by_part``).
 
-    See ``analysis.logits_by_part``. Arguments as ``evaluate``.
+    The arguments are those of ``evaluate``.
+
+    Returns:
+      The evaluation for each part: ``"none"``, the ``"head"``, the ``"body"`` and ``"all"``.
 
     Raises:
-      UserError: the learner adapts no parameters, or as ``evaluate``.
+      UserError: the learner adapts no parameters, or ``evaluate`` raises it.
     """
     found = _accuracies(_by_part(learner), sampler, episodes, progress)(params)
     return {part: _evaluation(found[part], sampler) for part in analysis.PARTS}
@@ -68,12 +74,13 @@ def evaluate_by_part(
 def evaluate_permutations(
     learner: MetaLearner, params: Any, sampler: Sampler, *, episodes: int = 600, progress: bool = False
 ) -> Permutations:
-    """Accuracy over all ``way!`` orders of the classes (``analysis.permuted_logits``); 5-way, 120 adaptations each.
+    """Accuracy over all ``way!`` orders of the classes (``analysis.permuted_logits``).
 
-    A learner that treats the classes alike has one accuracy. Arguments as ``evaluate``.
+    A 5-way episode is adapted to 120 times. A learner that treats the classes alike has the same accuracy for every
+    order. The arguments are those of ``evaluate``.
 
     Raises:
-      UserError: more than 6 classes, or as ``evaluate``.
+      UserError: an episode has more than 6 classes, or ``evaluate`` raises it.
     """
     way = sampler.shape.way
     analysis.permutations(way)
@@ -82,7 +89,7 @@ def evaluate_permutations(
     return Permutations(mean, best, worst, found)
 
 
-@functools.cache  # asked again, it is not compiled again
+@functools.cache  # a question that is asked again is not compiled again
 def _by_step(learner: MetaLearner) -> Callable[..., Any]:
     def measure(params: Any, episode: Episode) -> jax.Array:
         logits = analysis.logits_by_step(learner, params, episode)

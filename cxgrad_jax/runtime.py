@@ -1,9 +1,9 @@
 """How the process and its compiled programs are set up: memory, devices, other processes, compiler options, cache.
 
-The one place for what matters to speed but not to the numbers. What each setting buys is in ``benchmarks/README.md``.
-``python -m cxgrad_jax.main`` calls all of it. A notebook or a program of your own may call ``use_cores_as_devices``
-before its first use of JAX and give ``compiler_options`` to its ``jax.jit``; the allocator must be chosen before Python
-starts, by the environment variables that ``allocator`` tells.
+This is the only place for settings that change the speed but not the numbers. ``benchmarks/README.md`` has what each of
+them gains. ``python -m cxgrad_jax.main`` applies all of them. A notebook or a program of your own may call
+``use_cores_as_devices`` before its first use of JAX, and give ``compiler_options`` to its ``jax.jit``. The allocator
+must be chosen before Python starts, by the environment variables that ``allocator`` returns.
 """
 
 import functools
@@ -22,42 +22,47 @@ from absl import logging
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.platforms import current_platform, traced_for
 
-# glibc gives freed buffers back to the system, and clearing new pages costs more than the arithmetic in them: keep
-# them, in huge pages where the system has those.
+# By default glibc gives freed buffers back to the system, and clearing new pages costs more than the arithmetic in
+# them. These settings keep freed buffers, in huge pages where the system has them.
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:glibc.malloc.trim_threshold=17179869184"
 
 PATIENCE = "xla_cpu_collective_call_terminate_timeout_seconds"
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def allocator(environment: Mapping[str, str]) -> dict[str, str]:
     """Environment variables with which glibc's allocator keeps freed memory.
 
-    Empty where they would do nothing (another C library) or where ``environment`` already says how memory is handled.
+    Args:
+      environment: the environment of the process, such as ``os.environ``.
+
+    Returns:
+      The variables that are missing. There are none with another C library, or if ``environment`` already says how
+      memory is handled.
     """
     chosen = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in environment)
     return {} if chosen or platform.libc_ver()[0] != "glibc" else {"GLIBC_TUNABLES": ALLOCATOR}
 
 
 def restart_with_allocator() -> None:
-    """Starts this very command again with ``allocator()`` in its environment, in the same process, or does nothing."""
+    """Starts this command again in the same process with ``allocator()`` in its environment, if that adds anything."""
     missing = allocator(os.environ)
     if missing:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})
 
 
 def use_cores_as_devices() -> None:
-    """Makes each core a device of the CPU; does nothing after the first use of a device, as in a notebook.
+    """Makes each core a device of the CPU. After the first use of a device, as in a notebook, it does nothing.
 
-    The tasks of an iteration are independent: two cores with a task each finish sooner than two cores that share every
-    operation. A number that the user has set (``jax_num_cpu_devices``, or in ``XLA_FLAGS``) stays.
+    The tasks of an iteration are independent. Two cores that take a task each finish sooner than two cores that share
+    every operation. If the user has set a number of devices (``jax_num_cpu_devices``, or in ``XLA_FLAGS``), it stays.
 
-    XLA ends a process whose devices wait for one another for more than 40 seconds. On an overloaded machine that is no
-    defect, so they may wait for a day, where this version of XLA can be told so.
+    XLA ends a process whose devices wait for one another for more than 40 seconds. On an overloaded machine such a wait
+    is no defect. If this version of XLA can be told so, the devices may wait for a day.
     """
     if jax.__version_info__ >= (0, 10) and PATIENCE not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{PATIENCE}=86400".strip()
@@ -73,19 +78,19 @@ def use_cores_as_devices() -> None:
 def join_processes(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Makes this process one of several that share a training; called before the first use of a device.
+    """Makes this process one of several that share a training. Call it before the first use of a device.
 
-    What is not given is read from ``JAX_COORDINATOR_ADDRESS``, ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID``, which a
-    launcher such as Kubeflow Trainer sets. Where all three are known, nothing else is asked. Where none is, JAX detects
-    the cluster: Cloud TPU, SLURM, Open MPI or Kubernetes.
+    An argument that is None is read from ``JAX_COORDINATOR_ADDRESS``, ``JAX_NUM_PROCESSES`` or ``JAX_PROCESS_ID``,
+    which a launcher such as Kubeflow Trainer sets. If all three are known, nothing else is asked. If none is known, JAX
+    detects the cluster: Cloud TPU, SLURM, Open MPI or Kubernetes.
 
     Args:
       coordinator: ``"HOST:PORT"`` of process 0, the same in all processes.
-      num_processes: how many there are.
-      process_id: of this one, from 0.
+      num_processes: the number of processes.
+      process_id: the number of this process, from 0.
 
     Raises:
-      UserError: some of the three are known and some are not, a value that is none, or no cluster is detected.
+      UserError: some of the three are known and some are not, a value is invalid, or no cluster is detected.
     """
     known = {
         "--coordinator": coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS") or None,
@@ -116,12 +121,12 @@ def join_processes(
         if not 0 <= own < number:
             raise UserError(f"--process_id is {own}, and --num_processes is {number}; expected 0 to {number - 1}")
         jax.distributed.initialize(address, number, own, cluster_detection_method="deactivate")
-    if threading.current_thread() is threading.main_thread():  # JAX has set a handler of SIGTERM: Python's again
+    if threading.current_thread() is threading.main_thread():  # JAX has replaced Python's handler of SIGTERM
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _whole_number(variable: str) -> int | None:
-    """An environment variable as a whole number; None where it is not set."""
+    """Reads an environment variable as a whole number. None means that it is not set."""
     text = os.environ.get(variable, "")
     if text and not text.isdecimal():
         raise UserError(f"{variable} is {text!r}; expected a whole number")
@@ -131,8 +136,8 @@ def _whole_number(variable: str) -> int | None:
 def keep_compiled_programs() -> None:
     """Keeps compiled programs for the next start, in JAX's own persistent cache.
 
-    In the folder that JAX is configured with, else ``$CXGRAD_COMPILATION_CACHE``, else
-    ``~/.cache/cxgrad_jax/compiled``. Where that folder cannot be written, or there is no home, nothing is kept.
+    The folder is the one that JAX is configured with, else ``$CXGRAD_COMPILATION_CACHE``, else
+    ``~/.cache/cxgrad_jax/compiled``. If that folder cannot be written, or the user has no home, nothing is kept.
     """
     if jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         return
@@ -152,15 +157,15 @@ def keep_compiled_programs() -> None:
 
 
 def compiler_options(num_devices: int, platform: str | None = None) -> dict[str, Any]:
-    """Options for ``jax.jit(..., compiler_options=)`` of a program for a platform; none for an accelerator.
+    """Options for ``jax.jit(..., compiler_options=)`` of a program for a platform. An accelerator has none.
 
-    On a CPU convolutions go to the older library (Eigen), which is two to four times faster than the default (YNN)
-    here. A compiler that does not know that option has no other library. An operation uses several threads only where
-    there are more cores than devices.
+    On a CPU, convolutions go to the older library (Eigen), which is two to four times faster here than the default
+    (YNN). A compiler that does not know that option has Eigen alone. An operation uses several threads only if there
+    are more cores than devices.
 
     Args:
-      num_devices: devices that the program runs on.
-      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; None for ``platforms.current_platform()``.
+      num_devices: the number of devices that the program runs on.
+      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``. None means ``platforms.current_platform()``.
     """
     if (platform or current_platform()) != "cpu":
         return {}

@@ -32,10 +32,10 @@ def save(path: str | os.PathLike[str], learner: MetaLearner | None, params: Any)
     """Saves a learner and its meta-parameters, whole or not at all.
 
     Args:
-      path: of the file, which should end in ``.safetensors``.
-      learner: whose description the header holds; None saves the parameters alone, and ``load`` is then given the
+      path: the file, whose name should end in ``.safetensors``.
+      learner: the learner, which the header describes. None saves the parameters alone, and ``load`` then needs the
         learner.
-      params: meta-parameters, a nested dict of arrays.
+      params: the meta-parameters, a nested dict of arrays.
 
     Raises:
       UserError: a part of the learner is not this package's and cannot be described, a leaf is no array of numbers, or
@@ -63,14 +63,14 @@ def load(name_or_path: str | os.PathLike[str], learner: MetaLearner | None = Non
       name_or_path: a file; else the name of weights that the package brings along, such as ``"maml_cifar_fs_1shot"``;
         else ``hf://OWNER/NAME``, the file ``model.safetensors`` of that repository on the Hugging Face Hub, or
         ``hf://OWNER/NAME/FILE.safetensors``. Only these two need a network, and ``pip install 'cxgrad_jax[hub]'``.
-      learner: takes the place of the one that the header describes.
+      learner: the learner, in place of the one that the header describes.
 
     Returns:
       The learner and its meta-parameters.
 
     Raises:
-      UserError: there is no such file, it cannot be fetched, it is none of ``save``'s or damaged, or it describes no
-        learner and none is given.
+      UserError: there is no such file, it cannot be fetched, ``save`` did not write it, it is damaged, or it describes
+        no learner and none is given.
     """
     path = find(name_or_path)
     header, arrays = read_arrays(path, "cx.save", "format", FORMAT)
@@ -94,16 +94,16 @@ def load(name_or_path: str | os.PathLike[str], learner: MetaLearner | None = Non
 
 
 def read_arrays(path: Path, writer: str, kind: str, version: str) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Header and arrays of a safetensors file.
+    """Reads the header and the arrays of a safetensors file.
 
     Args:
-      path: of the file.
+      path: the file.
       writer: the function whose file is expected, for the messages.
       kind: the field of the header that holds the version of such files.
-      version: that can be read.
+      version: the version that can be read.
 
     Raises:
-      UserError: there is no such file, or it is none of this kind and version.
+      UserError: there is no such file, or it has another kind or version.
     """
     try:
         with safetensors.safe_open(path, "np") as file:
@@ -121,7 +121,7 @@ def read_arrays(path: Path, writer: str, kind: str, version: str) -> tuple[dict[
 
 
 def params_sha256(params: Any) -> str:
-    """Digest of meta-parameters: SHA-256 over path, dtype, shape and bytes of every leaf, in the order of the paths."""
+    """SHA-256 of meta-parameters, over path, dtype, shape and bytes of every leaf in the order of the paths."""
     digest = hashlib.sha256()
     for path, leaf in sorted((jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(params)):
         array = np.asarray(leaf, order="C")

@@ -1,8 +1,8 @@
 """Standard output and error whose reader may go away, or whose disk may be full.
 
-A program of which nobody reads the lines any more still has work to do and files to write. So the first write that
-fails turns the stream to ``os.devnull``. A reader that went away, as ``head`` does, has read all it wanted. Any other
-failure of standard output is told once, at the end, with exit status 2.
+A program whose lines nobody reads any more still has work to do and files to write. So the first write that fails turns
+the stream to ``os.devnull``. A reader that went away, as ``head`` does, has read all it wanted. Any other failure of
+standard output is reported once, at the end, with exit status 2.
 """
 
 import os
@@ -14,7 +14,7 @@ class _Lasting:
     """A text stream that goes to ``os.devnull`` from its first failure on.
 
     Attributes:
-      failure: of a write, but for a reader that went away; None while there is none.
+      failure: the first failure of a write, or None. A reader that went away does not count.
     """
 
     def __init__(self, stream: TextIO):
@@ -63,7 +63,7 @@ def make_lasting() -> None:
 
 
 def status_of_streams(status: int) -> int:
-    """Ends the output: the exit status, 2 instead of 0 where standard output could not be written, which is told."""
+    """Ends the output and returns the exit status. It is 2 instead of 0 if standard output could not be written."""
     sys.stdout.flush()
     failure = getattr(sys.stdout, "failure", None)
     if failure is not None:

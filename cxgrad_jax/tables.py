@@ -1,13 +1,13 @@
 """``python -m cxgrad_jax.tables NUMBER --workdir=DIR [--seeds N] [--config.FIELD=VALUE ...]``: the paper's tables.
 
-Trains, resumes or merely reads the run of every cell, and writes ``DIR/table_NUMBER.md``, ``.csv`` and ``.tex``: the
-test accuracy here with its 95 % intervals, and the published number beside it. Runs lie in ``DIR/DATA_SHOT/NAME``, with
-``--seeds N`` in its folders ``seed_0``, …. They serve every table that they belong to: Table 2 tests the runs of
-Table 1, and the ablations share CxGrad's. ``norm`` instead of a number is the ablation over the normalisation.
-Overrides are for all cells: ``--config.data.name=cifar_fs --config.train.iterations=2000`` makes a small table on other
-data.
+The program trains, resumes or merely reads the run of every cell, and writes ``DIR/table_NUMBER.md``, ``.csv`` and
+``.tex``. They have the test accuracy measured here with its 95 % intervals, and the published number beside it. The
+folder of a run is ``DIR/DATA_SHOT/NAME``, or ``seed_0``, … in it with ``--seeds N``. A run serves every table that it
+belongs to: Table 2 tests the runs of Table 1, and the ablations share CxGrad's. ``norm`` instead of a number is the
+ablation over the normalisation. Overrides apply to all cells: ``--config.data.name=cifar_fs
+--config.train.iterations=2000`` makes a small table on other data.
 
-Exit status as of ``cxgrad_jax.main``.
+The exit status is that of ``cxgrad_jax.main``.
 """
 
 from pathlib import Path

@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 from cxgrad_jax.training.metrics_file import read_metrics
 
 matplotlib.use("Agg")
+PACKAGE = Path(__file__).parents[1] / "cxgrad_jax"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # told apart by colour-blind readers, too
 
 
@@ -42,47 +43,41 @@ def curve(path: Path, runs: list[Path]) -> None:
 
 
 def layers(path: Path) -> None:
-    """The layers of the package as boxes of modules; between them the number of imports that go down, and up."""
+    """The layers of the package as boxes of modules with their lines, and the imports between them as arrows."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from test_imports import LAYERS, MODULES, imports, layer
 
     members: dict[int, dict[str, int]] = {height: {} for height in range(len(LAYERS))}
-    down: dict[tuple[int, int], int] = {}
+    counts: dict[tuple[int, int], int] = {}  # of imports, by the upper and the lower layer
     for module, file in MODULES.items():
-        parts = module.split(".")[1:]
-        name = (
-            ("__init__.py" if not parts else parts[-1] + ".py") if file.parent.name == "cxgrad_jax" else f"{parts[0]}/"
-        )
-        if layer(module) in (1, 2):
-            name = "" if file.name == "__init__.py" else f"{parts[-1]}.py"
-        if name and parts:
-            lines = len(file.read_text(encoding="utf-8").splitlines())
-            members[layer(module)][name] = members[layer(module)].get(name, 0) + lines
-        for other in imports(module, everywhere=True) if parts else ():
-            if layer(other) != layer(module):
-                down[layer(module), layer(other)] = down.get((layer(module), layer(other)), 0) + 1
-    figure, axes = plt.subplots(figsize=(9.2, 5.6), layout="constrained")
+        height = layer(module)
+        inside = file.relative_to(PACKAGE).parts
+        first, *deeper = inside[1:] if LAYERS[height] == inside[0] else inside
+        if first == "__init__.py":
+            continue
+        name, lines = first + "/" * bool(deeper), len(file.read_text(encoding="utf-8").splitlines())
+        members[height][name] = members[height].get(name, 0) + lines
+        for other in imports(module, everywhere=True):
+            if layer(other) != height:
+                counts[height, layer(other)] = counts.get((height, layer(other)), 0) + 1
+    words = ["   ".join(f"{name}\u00a0{lines:,}" for name, lines in members[i].items()) for i in members]
+    texts = [textwrap.wrap(each, 112) for each in words]
+    heights = [8 + 4.2 * len(text) for text in texts]
+    bottoms = [sum(heights[:i]) + 6 * i for i in members]
+    figure, axes = plt.subplots(figsize=(9.2, 0.056 * (bottoms[-1] + heights[-1])), layout="constrained")
     axes.set_xlim(0, 100)
-    axes.set_ylim(0, 100)
+    axes.set_ylim(-1, bottoms[-1] + heights[-1] + 5)
     axes.axis("off")
-    for height, names in members.items():
-        bottom = 3 + 24.5 * height
-        box = plt.Rectangle((2, bottom), 78, 19, facecolor=COLOURS[height] + "22", edgecolor=COLOURS[height])
-        axes.add_patch(box)
-        lines = sum(names.values())
-        axes.text(
-            4, bottom + 15, f"{LAYERS[height]}, {lines:,} lines", weight="bold", color=COLOURS[height], fontsize=11
-        )
-        text = textwrap.fill(
-            "   ".join(f"{name} {number}".replace(" ", "\u00a0") for name, number in names.items()), 112
-        )
-        axes.text(4, bottom + 13, text, va="top", fontsize=8.5, linespacing=1.5)
-    for i, ((above, below), number) in enumerate(sorted(down.items())):
-        x = 82 + 2.9 * i
-        start, end = 3 + 24.5 * above + 9, 3 + 24.5 * below + 9
+    for i, (bottom, size, colour) in enumerate(zip(bottoms, heights, COLOURS, strict=True)):
+        axes.add_patch(plt.Rectangle((2, bottom), 78, size, facecolor=colour + "22", edgecolor=colour))
+        title = f"{LAYERS[i]}, {sum(members[i].values()):,} lines"
+        axes.text(4, bottom + size - 2, title, va="top", weight="bold", color=colour, fontsize=11)
+        axes.text(4, bottom + size - 7, "\n".join(texts[i]), va="top", fontsize=8.5, linespacing=1.5)
+    for i, ((above, below), number) in enumerate(sorted(counts.items())):
+        x, start, end = 82.5 + 2.9 * i, bottoms[above] + heights[above] / 2, bottoms[below] + heights[below] / 2
         axes.annotate("", (x, end), (x, start), arrowprops={"arrowstyle": "->", "color": COLOURS[above], "lw": 1.5})
         axes.text(x + 0.4, (start + end) / 2, str(number), fontsize=9, color=COLOURS[above])
-    axes.text(81, 99, "imports", fontsize=9, va="top")
+    axes.text(98, bottoms[-1] + heights[-1] + 1, "imports from layer to layer", fontsize=9, ha="right")
     figure.savefig(path, dpi=130)
 
 

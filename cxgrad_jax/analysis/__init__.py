@@ -1,4 +1,7 @@
-"""What adaptation does to a network: each function takes one episode and gives arrays; ``jax.vmap`` over a batch.
+"""Measures of what adaptation does to a network.
+
+Most functions take a learner, its meta-parameters and one episode. ``jax.vmap`` or ``jax.lax.map`` takes them over a
+batch of episodes.
 
 ``calibration`` takes the logits of many episodes. The others work for every learner whose ``adapt`` returns a trace
 with ``"fast"`` (see ``learners.Adapted``), on any model.

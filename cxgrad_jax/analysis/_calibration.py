@@ -2,8 +2,8 @@
 
     ECE = sum over bins of n_b / n * |accuracy_b - confidence_b|
 
-The expected calibration error of Guo et al. (ICML 2017, https://arxiv.org/abs/1706.04599): predictions are sorted into
-bins of equal width by their confidence, the largest of the class probabilities.
+This is the expected calibration error of Guo et al. (ICML 2017, https://arxiv.org/abs/1706.04599). Predictions are
+sorted into bins of equal width by their confidence, which is the largest of the class probabilities.
 """
 
 from typing import NamedTuple
@@ -14,14 +14,16 @@ BINS = 15
 
 
 class Calibration(NamedTuple):
-    """Of some predictions. A prediction with a logit that is not a number is in no bin and makes the likelihood NaN.
+    """The calibration of some predictions.
+
+    A prediction with a logit that is not a number is in no bin, and makes the likelihood NaN.
 
     Attributes:
       error: the expected calibration error, in [0, 1].
-      negative_log_likelihood: mean over the predictions, in nats.
-      counts: predictions in each bin, ``[bins]``.
-      accuracy: share of right ones in each bin, ``[bins]``; NaN where a bin is empty.
-      confidence: mean confidence in each bin, ``[bins]``; NaN where a bin is empty.
+      negative_log_likelihood: the mean over the predictions, in nats.
+      counts: the number of predictions in each bin, ``[bins]``.
+      accuracy: the share of right predictions in each bin, ``[bins]``. It is NaN for an empty bin.
+      confidence: the mean confidence in each bin, ``[bins]``. It is NaN for an empty bin.
     """
 
     error: float
@@ -32,9 +34,12 @@ class Calibration(NamedTuple):
 
 
 def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Calibration:
-    """The calibration of query logits ``[episodes, N, way]`` with labels ``[N]``, which all episodes share.
+    """The calibration of query logits. The class probabilities are their softmax.
 
-    The class probabilities are the softmax of the logits.
+    Args:
+      logits: ``[episodes, N, way]``.
+      labels: ``[N]``, which all episodes share.
+      bins: the number of bins.
     """
     logits = np.asarray(logits, np.float64)
     shifted = logits - logits.max(axis=-1, keepdims=True)

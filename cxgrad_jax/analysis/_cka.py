@@ -2,7 +2,8 @@
 
     CKA(X, Y) = ||X' Y||_F^2 / (||X' X||_F ||Y' Y||_F)          columns of X [n, d1] and Y [n, d2] centred
 
-The biased estimator, as in Figure 3 of the CxGrad paper and in BOIL's code.
+This is the biased estimator, as in Figure 3 of the CxGrad paper and in BOIL's code. The paper:
+https://arxiv.org/abs/1905.00414.
 """
 
 import jax
@@ -28,8 +29,8 @@ def cka(learner: MetaLearner, params: Params, episode: Episode) -> dict[str, jax
 def linear_cka(x: ArrayLike, y: ArrayLike) -> jax.Array:
     """CKA of two representations ``[n, d1]`` and ``[n, d2]`` of the same n images, a scalar.
 
-    By the Gram matrices ``[n, n]`` of the centred features, since n is less than d here: ``||X' Y||_F^2`` is the inner
-    product of ``X X'`` and ``Y Y'``.
+    It is computed by the Gram matrices ``[n, n]`` of the centred features, because n is less than d here:
+    ``||X' Y||_F^2`` is the inner product of ``X X'`` and ``Y Y'``.
     """
     gram_x, gram_y = _gram(x), _gram(y)
     return jnp.vdot(gram_x, gram_y) / (jnp.linalg.norm(gram_x) * jnp.linalg.norm(gram_y))

@@ -1,9 +1,11 @@
 """How far CxGrad's factors depend on the task, and what that is worth.
 
-Behind a batch normalisation the loss does not depend on gamma but for the epsilon, so the context's gradient nearly
-vanishes, and gamma hardly differs between tasks: it is a learned rate for each layer, since a kernel of norm gamma
-moves by alpha / gamma^2 times the gradient by its direction (``cxgrad_jax.learners._cxgrad``). These functions measure
-that: gamma, the context's norm and the rate of each step, and the inner loop run again with factors of one's choice.
+Where a batch normalisation follows, the loss depends on gamma only through the epsilon. The context's gradient
+therefore nearly vanishes, and gamma hardly differs between tasks. A kernel of norm gamma moves by alpha / gamma^2 times
+the gradient with respect to its direction, so gamma is a learned rate for each layer (``learners._cxgrad``).
+
+These functions measure that: gamma and the norm of the context in each step, and the inner loop run again with chosen
+factors.
 """
 
 from typing import NamedTuple
@@ -23,12 +25,12 @@ from cxgrad_jax.learners._model import Params
 
 
 class Conditioning(NamedTuple):
-    """Of one episode, L scaled kernels.
+    """Factors and context in one episode, for L scaled kernels.
 
     Attributes:
-      gamma: the task's factors of each inner step, ``[steps, L]``.
-      gamma_at_zero: the factors of the context zero, which all tasks share, ``[L]``.
-      context_norm: ||nu|| as used in each inner step, ``[steps]``.
+      gamma: the episode's factors in each inner step, ``[steps, L]``.
+      gamma_at_zero: the factors at the context zero, which all episodes share, ``[L]``.
+      context_norm: ||nu|| in each inner step, ``[steps]``.
     """
 
     gamma: jax.Array
@@ -37,15 +39,14 @@ class Conditioning(NamedTuple):
 
 
 def conditioning(learner: MetaLearner, params: Params, episode: Episode) -> Conditioning:
-    """The factors and the context that ``learners.cxgrad`` comes to in an episode.
+    """The factors and the context to which ``learners.cxgrad`` comes in an episode.
 
     Raises:
       UserError: the learner has no context that generates factors.
     """
-    task = learner.adapt(params, episode.support_images, episode.support_labels)
-    trace = trace_of(task)
+    trace = trace_of(learner.adapt(params, episode.support_images, episode.support_labels))
     if not {"gamma", "context"} <= {*trace}:
-        raise UserError('this learner has no conditioning: its task has no trace["gamma"] and trace["context"]')
+        raise UserError('this learner has no conditioning: adapt returns no trace["gamma"] and trace["context"]')
     at_zero = scaling_factors(params["generator"], no_context(params["generator"]))
     return Conditioning(trace["gamma"], at_zero, jnp.linalg.norm(trace["context"], axis=-1))
 
@@ -61,10 +62,23 @@ def adapt_with_factors(
     explicit: bool = False,
     param_labels: ParamLabels = default_labels,
 ) -> Adapted:
-    """The inner loop of ``cxgrad`` with the factors ``gamma [steps, L]`` given: those of another episode, say.
+    """The inner loop of ``cxgrad`` with given factors, such as those of another episode.
 
-    With the episode's own factors this is ``cxgrad``'s result, or that of ``cxgrad_explicit`` where ``explicit``. The
-    other arguments are as of ``cxgrad``; the trace is empty.
+    With the episode's own factors it gives the result of ``cxgrad``, or with ``explicit`` that of ``cxgrad_explicit``.
+    The other arguments are those of ``cxgrad``.
+
+    Args:
+      model: a ``flax.linen`` classifier.
+      params: meta-parameters of ``cxgrad``.
+      support_images: ``[N, H, W, C]``.
+      support_labels: ``[N]``.
+      gamma: the factors, ``[steps, L]``.
+      inner_lr: alpha, the inner learning rate.
+      explicit: whether the gradients are scaled instead of the kernels.
+      param_labels: which parameters are scaled and adapted.
+
+    Returns:
+      The adapted parameters, with an empty trace.
     """
     classes = module_classes(model, support_images)
     weights, frozen, scaled_paths = split_by_label(params["model"], param_labels, classes)

@@ -11,7 +11,7 @@ from cxgrad_jax.learners._model import Params
 
 
 def embeddings(learner: MetaLearner, params: Params, episode: Episode) -> tuple[jax.Array, jax.Array]:
-    """What the last layer, the head, receives of the query images before and after adaptation: two ``[N, D]``.
+    """The inputs of the head, the last layer, for the query images before and after adaptation: two ``[N, D]``.
 
     Raises:
       UserError: the learner adapts nothing.
@@ -22,12 +22,21 @@ def embeddings(learner: MetaLearner, params: Params, episode: Episode) -> tuple[
 
 
 def joint_tsne(before: np.ndarray, after: np.ndarray, perplexity: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both representations ``[N, D]`` in one plane: one t-SNE of their 2 N points (scikit-learn), two ``[N, 2]``.
+    """Puts both representations ``[N, D]`` into one plane, by one t-SNE of their 2 N points (scikit-learn).
+
+    Args:
+      before: ``[N, D]``.
+      after: ``[N, D]``.
+      perplexity: the perplexity of the t-SNE.
+      seed: the seed of the t-SNE.
+
+    Returns:
+      The points before and after, two ``[N, 2]``.
 
     Raises:
       UserError: the perplexity is not below the number of points.
     """
-    from sklearn.manifold import TSNE  # of the extra "analysis"
+    from sklearn.manifold import TSNE  # the extra "analysis" has it
 
     points = np.concatenate([np.asarray(before), np.asarray(after)])
     if not 0 < perplexity < len(points):

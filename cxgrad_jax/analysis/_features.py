@@ -1,4 +1,4 @@
-"""What every layer of an adapted network makes of images, for any learner and model."""
+"""The outputs of every layer of an adapted network, for any learner and model."""
 
 from typing import Any
 
@@ -12,17 +12,17 @@ from cxgrad_jax.learners._labels import by_path, merge
 from cxgrad_jax.learners._model import Params, batch_statistics
 
 
-def features(learner: MetaLearner, params: Params, task: Any, images: jax.Array) -> dict[str, jax.Array]:
-    """The output of each layer as the next one receives it, flattened: ``{layer: [N, D]}`` in the order of their calls.
+def features(learner: MetaLearner, params: Params, adapted: Any, images: jax.Array) -> dict[str, jax.Array]:
+    """The output of each layer as the next one receives it, flattened: ``{layer: [N, D]}`` in the order of the calls.
 
-    Layers are the direct children of the learner's model, such as ``"block_0"`` to ``"block_3"`` and ``"head"`` (whose
-    output, the last, is the logits). What the model does between two of them, such as pooling or an activation, counts
-    to the one before.
+    Layers are the direct children of the learner's model, such as ``"block_0"`` to ``"block_3"`` and ``"head"``, whose
+    output is the logits. If the model does something between two layers, such as pooling or an activation, it belongs
+    to the first of the two.
 
     Args:
-      learner: whose ``predict`` applies the model.
-      params: meta-parameters.
-      task: of ``learner.adapt``, or ``unadapted``.
+      learner: the learner, whose ``predict`` applies the model.
+      params: the meta-parameters.
+      adapted: the result of ``learner.adapt``, or of ``unadapted``.
       images: ``[N, H, W, C]``.
     """
     inputs, outputs = {}, {}
@@ -35,7 +35,7 @@ def features(learner: MetaLearner, params: Params, task: Any, images: jax.Array)
         return output
 
     with nn.intercept_methods(record):
-        learner.predict(params, task, images)
+        learner.predict(params, adapted, images)
     names = list(outputs)
     seen = [*(inputs[following] for following in names[1:]), outputs[names[-1]]]
     return {name: value.reshape(len(value), -1) for name, value in zip(names, seen, strict=True)}
@@ -55,37 +55,38 @@ def before_and_after(
     return before, after
 
 
-def inner_states(task: Any) -> dict[str, Any]:
+def inner_states(adapted: Any) -> dict[str, Any]:
     """The trace's ``"fast"``: adapting parameters by path before each inner step, ``[steps, ...]``.
 
     Raises:
-      UserError: the learner that made the task tells none, since nothing adapts.
+      UserError: the trace has none, because the learner adapts no parameters.
     """
-    trace = trace_of(task)
+    trace = trace_of(adapted)
     if "fast" not in trace:
-        raise UserError('this learner adapts no parameters: its task has no trace["fast"], which the analysis needs')
+        raise UserError('this learner adapts no parameters: adapt returns no trace["fast"], which the analysis needs')
     return trace["fast"]
 
 
-def trace_of(task: Any) -> dict[str, Any]:
-    """What the inner loop told of itself, an empty dict if nothing."""
-    trace = getattr(task, "trace", None)
+def trace_of(adapted: Any) -> dict[str, Any]:
+    """The trace of the inner loop, an empty dict if there is none."""
+    trace = getattr(adapted, "trace", None)
     return trace if isinstance(trace, dict) else {}
 
 
-def with_fast(task: Any, fast: dict[str, jax.Array]) -> Any:
-    """``task`` whose adapted parameters are ``fast``, by path.
+def with_fast(adapted: Any, fast: dict[str, jax.Array]) -> Any:
+    """Replaces the adapted parameters by ``fast``, a dict by path.
 
-    Statistics of the support set that it keeps are those of its own parameters, so they are left out
-    (``at_own_statistics``).
+    Statistics of the support set belong to the parameters that were replaced, so they are left out
+    (``at_own_statistics`` adds them).
     """
-    return task._replace(model=merge({**by_path(task.model), **fast}), statistics={})
+    return adapted._replace(model=merge({**by_path(adapted.model), **fast}), statistics={})
 
 
 def at_own_statistics(learner: MetaLearner, adapted: Any, state: Any, support_images: jax.Array) -> Any:
-    """``state``, a task with other parameters, with the support set's statistics at these.
+    """Adds to ``state`` the statistics of the support set at the parameters of ``state``.
 
-    Only where ``adapted``, the task that it was made of, keeps any; otherwise query images are normalised by their own.
+    ``state`` was made from ``adapted`` by ``with_fast``. If ``adapted`` keeps no statistics, neither does the result,
+    and query images are normalised by their own.
 
     Raises:
       UserError: the learner keeps running averages instead, which its inner loop has moved.
@@ -104,7 +105,7 @@ def model_of(learner: MetaLearner) -> nn.Module:
     """The model that a learner adapts.
 
     Raises:
-      UserError: the learner does not tell.
+      UserError: the learner does not know its model.
     """
     parts = getattr(learner.adapt, "parts", None)
     if parts is None:
@@ -112,13 +113,13 @@ def model_of(learner: MetaLearner) -> nn.Module:
     return parts[0]
 
 
-def unadapted(task: Any) -> Any:
-    """The task as it was before its first inner step.
+def unadapted(adapted: Any) -> Any:
+    """The result of ``adapt`` as it was before the first inner step.
 
-    CxGrad's kernels are then scaled already, L2F's parameters attenuated. Of a normalisation that learns a row for
-    every step (MAML++), the last stays in place, so that adaptation is all that differs.
+    By then CxGrad's kernels are scaled, and L2F's parameters are attenuated. If a normalisation learns a row for every
+    step (MAML++), the last row stays in place, so that the two differ only by adaptation.
 
     Raises:
-      UserError: as ``inner_states``.
+      UserError: the learner adapts no parameters.
     """
-    return with_fast(task, {path: states[0] for path, states in inner_states(task).items()})
+    return with_fast(adapted, {path: states[0] for path, states in inner_states(adapted).items()})

@@ -1,8 +1,8 @@
 """Norms of the inner loop's gradients, layer by layer (Figure 2 of the CxGrad paper).
 
-Training records their means over steps and tasks at each iteration (``train_inner_gradient_norm/LAYER`` of
-``metrics.jsonl``), so that Figure 2 needs no second run. Of CxGrad these are the gradients by the scaled kernels, which
-the updates use; of the head, those of the kernel alone.
+Training records their means over steps and tasks at each iteration (``train_inner_gradient_norm/LAYER`` in
+``metrics.jsonl``), so that Figure 2 needs no second run. CxGrad's are those of the gradients with respect to the scaled
+kernels, which the updates use. The head's is that of its kernel alone.
 """
 
 import jax
@@ -17,14 +17,13 @@ PREFIX = "gradient_norm/"
 
 
 def gradient_norms(learner: MetaLearner, params: Params, episode: Episode) -> dict[str, jax.Array]:
-    """l2 norm of each adapting kernel's support gradient before each step: ``{layer: [steps]}``.
+    """The l2 norm of the support gradient of each adapting kernel before each step: ``{layer: [steps]}``.
 
     Raises:
       UserError: the learner's trace has none.
     """
-    task = learner.adapt(params, episode.support_images, episode.support_labels)
-    trace = trace_of(task).items()
+    trace = trace_of(learner.adapt(params, episode.support_images, episode.support_labels)).items()
     norms = {name.removeprefix(PREFIX): values for name, values in trace if name.startswith(PREFIX)}
     if not norms:
-        raise UserError('this learner has no gradients of an inner loop: its task has no trace["gradient_norm/LAYER"]')
+        raise UserError('this learner has no gradients of an inner loop: adapt returns no trace["gradient_norm/LAYER"]')
     return norms

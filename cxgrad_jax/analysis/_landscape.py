@@ -6,8 +6,8 @@
     distance    ||h(theta_s^j) - h(theta_s)||                       Eq. 11, "gradient predictiveness"
     smoothness  distance at j* / ||a_j* h(theta_s)||                Eq. 12, j* where the distance is largest
 
-theta is what adapts; for CxGrad the scaled kernels and the head, with the factors of the step held fixed. Eq. 11 prints
-h(theta) without the step; h(theta_s) is meant here.
+theta are the adapting parameters. For CxGrad they are the scaled kernels and the head, with the factors of the step
+held fixed. Eq. 11 prints h(theta) without the step; here it is taken as h(theta_s).
 """
 
 from typing import NamedTuple
@@ -24,12 +24,12 @@ from cxgrad_jax.learners._model import Params
 
 
 def multiples(inner_lr: float) -> tuple[float, ...]:
-    """The paper's rates: half to four times alpha, in eight equal steps."""
+    """The paper's rates: 0.5 to 4 times alpha, in eight equal steps."""
     return tuple(0.5 * inner_lr * j for j in range(1, 9))
 
 
 class Landscape(NamedTuple):
-    """Of one episode, by inner step s and rate j.
+    """The landscape of one episode, by inner step s and rate j.
 
     Attributes:
       loss: ``[steps, J]`` in nats, Eq. 10.
@@ -45,21 +45,21 @@ class Landscape(NamedTuple):
 def landscape(
     learner: MetaLearner, params: Params, episode: Episode, rates: tuple[float, ...] = multiples(0.01)
 ) -> Landscape:
-    """The loss and its gradient at the points of Eq. 9; all on the support set.
+    """The loss and its gradient at the points of Eq. 9, all on the support set.
 
     Args:
-      learner: one that adapts parameters.
-      params: meta-parameters.
-      episode: the query set is not used.
+      learner: a learner that adapts parameters.
+      params: the meta-parameters.
+      episode: the episode, of which the query set is not used.
       rates: a_1 ... a_J.
 
     Raises:
       UserError: the learner adapts nothing.
     """
-    task = learner.adapt(params, episode.support_images, episode.support_labels)
+    adapted = learner.adapt(params, episode.support_images, episode.support_labels)
 
     def loss_of(fast):
-        logits = learner.predict(params, with_fast(task, fast), episode.support_images)
+        logits = learner.predict(params, with_fast(adapted, fast), episode.support_images)
         return cross_entropy(logits, episode.support_labels)
 
     def around(fast):
@@ -76,4 +76,4 @@ def landscape(
         farthest = jnp.argmax(distance)
         return Landscape(loss, distance, distance[farthest] / (all_rates[farthest] * optax.tree.norm(gradient)))
 
-    return jax.lax.map(around, inner_states(task))
+    return jax.lax.map(around, inner_states(adapted))

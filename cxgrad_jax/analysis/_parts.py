@@ -1,4 +1,4 @@
-"""Adapting only the head, or only the body: the paper's "representation change", put to the test directly.
+"""Adapting only the head, or only the body: a direct test of the paper's "representation change".
 
 BOIL (https://arxiv.org/abs/2008.08882) and the CxGrad paper ask whether adaptation changes the features or only the
 classifier on top of them. Here the inner loop of a trained learner runs with the other part held constant.
@@ -19,10 +19,13 @@ PARTS = ("none", "head", "body", "all")
 
 
 def logits_by_part(learner: MetaLearner, params: Params, episode: Episode) -> dict[str, jax.Array]:
-    """Query logits ``[N, way]`` where nothing, the head, the body or all of what the learner adapts has adapted.
+    """Query logits ``[N, way]`` if only a part of the network adapts.
 
-    The head is the layer that the model calls last, the body all others. The part that does not adapt gets no gradients
-    in the inner loop. What a learner does without gradients stays: CxGrad's scaling, L2F's attenuation, ALFA's decay.
+    The layer that the model calls last is the head, and all others are the body. The part that does not adapt gets no
+    gradients in the inner loop. Changes without gradients stay: CxGrad's scaling, L2F's attenuation and ALFA's decay.
+
+    Returns:
+      The logits for each of ``PARTS``: nothing, the head, the body or all of what the learner adapts has adapted.
 
     Raises:
       UserError: the learner adapts no parameters.
@@ -32,8 +35,8 @@ def logits_by_part(learner: MetaLearner, params: Params, episode: Episode) -> di
     is_head = head_of(model_of(learner), params["model"], episode.support_images)
     adapting = [is_head(path) for path in inner_states(adapted)]
 
-    def logits_of(task):
-        return learner.predict(params, task, episode.query_images)
+    def logits_of(state):
+        return learner.predict(params, state, episode.query_images)
 
     def adapted_with(constant: Callable[[str], bool]):
         with taken_for_constants(constant):
@@ -49,7 +52,7 @@ def logits_by_part(learner: MetaLearner, params: Params, episode: Episode) -> di
 
 
 def head_of(model: nn.Module, model_params: Params, images: jax.Array) -> Callable[[str], bool]:
-    """Whether a parameter's path is of the head: the layer with parameters that the model calls last."""
+    """Makes the function that says whether a parameter's path belongs to the head, the last layer with parameters."""
     layers = [path for path in module_classes(model, jnp.asarray(images)) if path in model_params]
     head = layers[-1]
     return lambda path: path.split("/")[0] == head

@@ -1,7 +1,7 @@
 """The same episode with its classes numbered in every order.
 
 A learner whose head has a row of its own for each class starts differently for each order of the classes. UNICORN-MAML
-(Ye and Chao, ICLR 2022; https://arxiv.org/abs/2106.16245) showed how far MAML's accuracy depends on it.
+(Ye and Chao, ICLR 2022; https://arxiv.org/abs/2106.16245) showed how far MAML's accuracy depends on the order.
 """
 
 import itertools
@@ -20,10 +20,10 @@ MOST = 720  # permutations of an episode, those of 6 classes
 
 
 def permutations(way: int) -> np.ndarray:
-    """All orders of the classes in lexicographic order, int32 ``[way!, way]``; in order p, class ``p[j]`` has label j.
+    """All orders of the classes in lexicographic order, int32 ``[way!, way]``. In order p, class ``p[j]`` has label j.
 
     Raises:
-      UserError: there are too many.
+      UserError: there are more than 6 classes.
     """
     if math.factorial(way) > MOST:
         raise UserError(f"{way} classes have {math.factorial(way)} permutations; expected at most 6 classes, {MOST}")
@@ -36,13 +36,13 @@ def permuted_logits(learner: MetaLearner, params: Params, episode: Episode, way:
     Columns are the classes as the episode numbers them, so that its labels serve all orders.
 
     Args:
-      learner: of the episode.
-      params: meta-parameters.
-      episode: whose labels are renumbered.
+      learner: the learner, which adapts to each order.
+      params: the meta-parameters.
+      episode: the episode whose labels are renumbered.
       way: its number of classes.
 
     Raises:
-      UserError: as ``permutations``.
+      UserError: there are more than 6 classes.
     """
 
     def logits_of(label_of_class):

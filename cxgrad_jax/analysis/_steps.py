@@ -12,9 +12,9 @@ from cxgrad_jax.learners._model import Params
 def logits_by_step(learner: MetaLearner, params: Params, episode: Episode) -> jax.Array:
     """Query logits ``[steps + 1, N, way]`` before the first inner step and after each.
 
-    The last are those of ``predict``. With ``query_statistics="support"`` the support set's statistics are taken anew
-    at each state. CxGrad's kernels are scaled and L2F's parameters attenuated already before the first step. Of a
-    normalisation that learns a row for every step (MAML++), the last row serves all states.
+    The last are those of ``predict``. With ``query_statistics="support"`` the support set's statistics are those at
+    each state. CxGrad's kernels are scaled, and L2F's parameters are attenuated, before the first step. If a
+    normalisation learns a row for every step (MAML++), the last row serves all states.
 
     Raises:
       UserError: the learner adapts no parameters.

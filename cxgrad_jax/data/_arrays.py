@@ -1,4 +1,4 @@
-"""Image stores from what the user has in memory, or in another data set of tfds."""
+"""Image stores from arrays in memory, or from another data set of tfds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,17 +15,17 @@ from cxgrad_jax.errors import UserError
 def from_arrays(
     images: Any, labels: Any, class_names: Sequence[str] | None = None, name: str = "", split: str = "train"
 ) -> ImageStore:
-    """Makes an image store of arrays, as in::
+    """Makes an image store from arrays, as in::
 
         store = cx.data.from_arrays(images, labels)
 
     Args:
       images: ``[N, H, W, C]``, uint8 or float in [0, 1], in any order. They are stored in the dtype that they have.
       labels: ``[N]``, any integers or strings.
-      class_names: one name for each distinct label, in the order of the sorted labels; the labels themselves unless
-        given.
-      name: of the data set, as reports and messages name it.
-      split: "train", "val" or "test"; the same seed draws other episodes from each.
+      class_names: one name for each distinct label, in the order of the sorted labels. If None, the labels are the
+        names.
+      name: the name of the data set in reports and messages.
+      split: "train", "val" or "test". The same seed draws other episodes from each.
 
     Returns:
       A store with the classes in the order of their labels. Within a class, the images keep their order.
@@ -63,12 +63,15 @@ def from_tfds(
 
     Args:
       builder_or_dir: a tfds builder, or the folder of a prepared data set, which holds ``dataset_info.json``. Its file
-        format must be ``array_record``: only TensorFlow reads the others.
-      split: as tfds writes it, such as "train" or "test[:50%]". The split of the store is the word before the bracket;
-        "validation" becomes "val", and a word that is none of the three becomes "train".
+        format must be ``array_record``, because only TensorFlow reads the others.
+      split: the split in the notation of tfds, such as "train" or "test[:50%]". The split of the store is the word
+        before the bracket. "validation" becomes "val", and a word that is none of the three becomes "train".
       image_key: the feature that holds the images.
       label_key: the feature that holds the integer labels.
-      image_size: the height and width to resize to with Pillow's BICUBIC filter; needed where images differ in size.
+      image_size: the height and width to resize to with Pillow's BICUBIC filter. It is needed if images differ in size.
+
+    Returns:
+      A store with uint8 images ``[N, H, W, C]``.
 
     Raises:
       UserError: tfds is not installed, the data set cannot be read, or ``from_arrays`` refuses its images or labels.

@@ -1,8 +1,8 @@
-"""How a prepared data set lies on disk.
+"""The files of a prepared data set.
 
-It lies in ``DATA_DIR/NAME/IMAGE_SIZE/VERSION``: ArrayRecord files and what describes them, which
-``tfds.builder_from_directory`` reads, and beside them ``images_{train,val,test}.npy``, uint8 ``[N, H, W, C]`` in the
-same order, by class, with ``images.json``, which ``load`` reads. The folder gets this name only when it is complete.
+They are in the folder ``DATA_DIR/NAME/IMAGE_SIZE/VERSION``, which gets this name only when it is complete.
+``tfds.builder_from_directory`` reads the ArrayRecord files and their descriptions. ``load`` reads the arrays
+``images_{train,val,test}.npy``, uint8 ``[N, H, W, C]`` in the same order, by class, and ``images.json``.
 """
 
 import json
@@ -23,7 +23,7 @@ INDEX = "images.json"
 
 
 def default_data_dir() -> Path:
-    """The folder of all prepared data sets: ``$CXGRAD_DATA_DIR``, or ``~/.cache/cxgrad_jax`` where it is unset.
+    """The folder of all prepared data sets: ``$CXGRAD_DATA_DIR``, or ``~/.cache/cxgrad_jax`` if that is unset.
 
     Without a home folder it is ``cxgrad_jax`` in the system's temporary folder, and a warning says so.
     """
@@ -39,7 +39,7 @@ def default_data_dir() -> Path:
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """The path with ``~`` replaced by the home folder; raises UserError where there is none."""
+    """Replaces ``~`` in a path by the home folder; raises UserError if there is none."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -47,7 +47,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def location(name: str, image_size: int | None = None, data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Where a data set lies, or will lie, once prepared. A name outside of the catalogue is the user's own."""
+    """The folder of a data set, prepared or not. A name outside of the catalogue is the user's own."""
     facts = catalogue.CATALOGUE.get(name, catalogue.CATALOGUE["image_folder"])
     root = default_data_dir() if data_dir is None else expanded(data_dir)
     return root / name / str(image_size or facts.image_size) / facts.version
@@ -79,21 +79,21 @@ def array_path(directory: Path, split: str) -> Path:
 def write_index(
     directory: Path, class_sizes: dict[str, dict[str, int]], source: list[str], fingerprint: str | None = None
 ) -> None:
-    """Writes what ``load`` needs beside the arrays.
+    """Writes the index that ``load`` needs beside the arrays.
 
     Args:
-      directory: holds the ``images_{split}.npy``.
-      class_sizes: by split and class name, the number of images, in the order of the arrays. A data set may lack
+      directory: the folder of the arrays ``images_{split}.npy``.
+      class_sizes: the number of images by split and class name, in the order of the arrays. A data set may lack
         splits.
       source: the files or folders that the images came from.
-      fingerprint: of the user's own folder, which tells a later ``prepare`` whether it has changed.
+      fingerprint: the fingerprint of the user's own folder, by which a later ``prepare`` sees whether it has changed.
     """
     index = {"class_sizes": class_sizes, "source": source, "fingerprint": fingerprint}
     (directory / INDEX).write_text(json.dumps(index), encoding="utf-8")
 
 
 def read_index(directory: Path) -> dict[str, Any]:
-    """Reads what ``write_index`` wrote; raises any exception where it is missing or damaged."""
+    """Reads what ``write_index`` wrote; raises any exception if it is missing or damaged."""
     index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
     class_sizes = index["class_sizes"]
     if not class_sizes or not set(class_sizes) <= set(SPLITS) or not all(class_sizes.values()):

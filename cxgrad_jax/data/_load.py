@@ -14,21 +14,21 @@ def load(
 ) -> ImageStore:
     """Opens one split of a prepared data set.
 
-    The order is fixed: class names sorted, and the images of a class sorted by their file names. ``glyphs`` needs no
-    archive and is prepared on its first use.
+    The order is fixed: classes are sorted by their names, and the images of a class by their file names. ``glyphs``
+    needs no archive and is prepared on its first use.
 
     Args:
       name: one of ``NAMES``, or the name that ``prepare("image_folder", as_name=...)`` gave to the user's own images.
-      split: "train", "val" or "test"; their classes are disjoint.
-      data_dir: the folder of prepared data sets; ``default_data_dir()`` unless given.
-      image_size: the height and width that were prepared; the data set's usual size unless given.
+      split: "train", "val" or "test". Their classes are disjoint.
+      data_dir: the folder of prepared data sets. None means ``default_data_dir()``.
+      image_size: the height and width that were prepared. None means the data set's usual size.
 
     Returns:
       An ImageStore whose images are a read-only memory map, uint8 ``[N, image_size, image_size, channels]``.
 
     Raises:
-      UserError: the split or the data set is unknown, not prepared at this size, or damaged; it tells the command that
-        mends this.
+      UserError: the split or the data set is unknown, not prepared at this size, or damaged. The line has the command
+        that mends this.
     """
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")

@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""A lock that lets one process at a time work in a folder."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ except ImportError:  # Windows
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lets one process at a time in; the system opens the lock of a process that dies.
+    """A context that one process at a time can enter. The system opens the lock of a process that dies.
 
-    Where the system or the file system has no such lock, everybody is let in: a lock file of our own would stay behind
+    If the system or the file system has no such lock, every process can enter. A lock file of our own would stay behind
     after a kill, and block the folder for good.
     """
     with path.open("w") as file:

@@ -35,28 +35,29 @@ def prepare(
     as_name: str | None = None,
     download: bool = False,
 ) -> Path:
-    """Prepares a data set for ``load``; returns at once where that is done already.
+    """Prepares a data set for ``load``; returns at once if that is done already.
 
-    An ``image_folder`` that has changed since (names, sizes or times of its images) is prepared again. Its images are
-    stored as a viewer shows them: turned upright by their EXIF orientation, transparent parts on white. Published data
-    sets keep the pixels of the official code.
+    An ``image_folder`` whose images have changed since (their names, sizes or times) is prepared again. Its images are
+    stored as a viewer shows them: turned upright by their EXIF orientation, with transparent parts on white. Published
+    data sets keep the pixels of the official code.
 
-    A preparation that is interrupted, even by a kill, leaves nothing that ``load`` takes for a finished one, and can
-    simply be run again. Of several at the same time one does the work and the others wait for it.
+    If a preparation is interrupted, even by a kill, it leaves nothing that ``load`` takes for a finished one, and can
+    simply be run again. If several run at the same time, one does the work and the others wait for it.
 
     Args:
       name: one of ``NAMES``.
-      data_dir: the folder of prepared data sets; ``default_data_dir()`` unless given.
-      archives: the publisher's archives, where the data set has any (see ``python -m data_prep --list``).
-      source: instead of archives, a folder: the extracted images of miniImageNet or tieredImageNet or, for
+      data_dir: the folder of prepared data sets. None means ``default_data_dir()``.
+      archives: the publisher's archives, if the data set has any (see ``python -m data_prep --list``).
+      source: a folder instead of archives. It holds the extracted images of miniImageNet or tieredImageNet or, for
         ``image_folder``, the user's own ``root/{train,val,test}/class/*.jpg`` (or bmp, gif, jpeg, png, webp). A test
         set alone is ``root/test/class/*`` or ``root/class/*``.
-      image_size: the height and width to resize to; the data set's usual size unless given. Sizes lie side by side.
-      as_name: the name by which ``load`` finds the images of an ``image_folder``; small letters, digits and ``_``.
-      download: whether to download the archives (CIFAR-FS, CUB and Omniglot); their checksums are verified.
+      image_size: the height and width to resize to. None means the data set's usual size. A data set may be prepared in
+        several sizes.
+      as_name: the name by which ``load`` finds the images of an ``image_folder``, of small letters, digits and ``_``.
+      download: whether to download the archives (CIFAR-FS, CUB and Omniglot). Their checksums are verified.
 
     Returns:
-      The folder of the prepared data set; ``tfds.builder_from_directory`` reads it, too.
+      The folder of the prepared data set, which ``tfds.builder_from_directory`` reads, too.
 
     Raises:
       UserError: an argument, an archive, an image or the data directory cannot be used.
@@ -82,7 +83,7 @@ def prepare(
             require_tfds()
             paths = [] if download else _sources(name, facts, archives, source)
             fingerprint = image_folder.fingerprint(paths[0]) if name == "image_folder" else None
-            # What an interrupted preparation left; nobody else is at work, since the lock is ours.
+            # An interrupted preparation may have left these. Nobody else is at work, because the lock is ours.
             for remains in (*directory.parent.glob("incomplete.*"), directory):
                 shutil.rmtree(remains, ignore_errors=True)
             logging.info("Preparing %s in %s", own_name, directory)
@@ -98,7 +99,7 @@ def prepare(
 
 
 def _is_at_hand(name: str, own_name: str, directory: Path, source: _PathLike | None) -> bool:
-    """Whether just this is prepared; raises UserError where the name stands for another folder."""
+    """Whether just this is prepared already; raises UserError if the name stands for another folder."""
     if not _is_complete(directory):
         return False
     _check_same_source(own_name, directory, source)
@@ -117,7 +118,7 @@ def _run(builder: "FewShotBuilder", facts: Facts) -> None:
 
     config = tfds.download.DownloadConfig(try_download_gcs=False, force_checksums_validation=True)
     try:
-        # tfds prints that all sizes are unknown.
+        # tfds would print that all sizes are unknown.
         with contextlib.redirect_stdout(io.StringIO()), accounts_without_names():
             builder.download_and_prepare(download_config=config)
     except NonMatchingChecksumError as error:  # its message has several lines
@@ -126,7 +127,7 @@ def _run(builder: "FewShotBuilder", facts: Facts) -> None:
     except (DownloadError, requests.RequestException) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{reason}; download it yourself from {facts.origin} and give it with --archive") from error
-    except RuntimeError as error:  # as ArrayRecord raises it for a file that it cannot write
+    except RuntimeError as error:  # ArrayRecord raises it for a file that it cannot write
         cause, _, where = str(error).partition("; writing ")
         if not where:
             raise
@@ -134,7 +135,7 @@ def _run(builder: "FewShotBuilder", facts: Facts) -> None:
 
 
 def _check_arguments(name: str, image_size: int | None, as_name: str | None, download: bool) -> str:
-    """Checks what can be checked without any file, and returns the name to prepare under."""
+    """Checks the arguments that need no file, and returns the name to prepare under."""
     if image_size is not None and not 1 <= image_size <= 1024:
         raise UserError(f"image_size={image_size}: expected 1 to 1024 pixels")
     if download and not catalogue.facts(name).downloadable:
@@ -149,7 +150,7 @@ def _check_arguments(name: str, image_size: int | None, as_name: str | None, dow
 
 
 def _sources(name: str, facts: Facts, archives: Sequence[_PathLike], source: _PathLike | None) -> list[Path]:
-    """The archives or the one folder to read; raises UserError where they do not suit the data set."""
+    """The archives or the folder to read; raises UserError if they do not suit the data set."""
     if source is not None and not facts.folder:
         raise UserError(f"{name} is not read from a folder: {_needs(name)}")
     if archives and (source is not None or not facts.archives):
@@ -166,7 +167,7 @@ def _sources(name: str, facts: Facts, archives: Sequence[_PathLike], source: _Pa
 
 
 def _needs(name: str) -> str:
-    """What a data set is made from, where that is had, and how it is given."""
+    """A sentence that says what a data set is made from, where that is found, and how it is given."""
     facts = catalogue.facts(name)
     ways = []
     if facts.archives:

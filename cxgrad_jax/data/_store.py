@@ -14,11 +14,11 @@ class ImageStore(NamedTuple):
     """The images of one split, ordered by class, so that a class is one contiguous range.
 
     Attributes:
-      images: ``[num_images, H, W, C]``, uint8 or float in [0, 1]; a plain array or a read-only memory map.
-      offsets: int32 ``[num_classes + 1]``; class ``c`` owns the images ``offsets[c]`` to ``offsets[c + 1] - 1``.
-      class_names: one name per class, ``num_classes`` of them, in the order of ``offsets``.
-      name: of the data set, as reports and messages name it.
-      split: "train", "val" or "test"; the same seed draws other episodes from each.
+      images: ``[num_images, H, W, C]``, uint8 or float in [0, 1], as a plain array or a read-only memory map.
+      offsets: int32 ``[num_classes + 1]``. Class ``c`` owns the images ``offsets[c]`` to ``offsets[c + 1] - 1``.
+      class_names: the names of the ``num_classes`` classes, in the order of ``offsets``.
+      name: the name of the data set in reports and messages.
+      split: "train", "val" or "test". The same seed draws other episodes from each.
     """
 
     images: np.ndarray
@@ -33,7 +33,7 @@ class ImageStore(NamedTuple):
 
     @property
     def smallest_class(self) -> int:
-        """The number of images of the smallest class: the upper bound of shot + query."""
+        """The number of images of the smallest class, which is the upper bound of shot + query."""
         return int(np.diff(self.offsets).min())
 
 
@@ -46,9 +46,10 @@ class ClassSplits(NamedTuple):
 
 
 def with_rotations(store: ImageStore) -> ImageStore:
-    """Adds every class turned by 90, 180 and 270 degrees as a class of its own: four times the classes.
+    """Adds every class, turned by 90, 180 and 270 degrees, as a class of its own: four times as many classes.
 
-    The augmentation of Vinyals et al. (2016) for Omniglot. Images must be square.
+    This is the augmentation of Vinyals et al. (2016, https://arxiv.org/abs/1606.04080) for Omniglot. Images must be
+    square.
     """
     turned = [np.rot90(store.images, k, axes=(1, 2)) for k in range(4)]
     sizes = np.tile(np.diff(store.offsets), 4)
@@ -62,16 +63,16 @@ def split_classes(store: ImageStore, seed: int, fractions: Sequence[float] = (0.
         train, val, test = cx.data.split_classes(store, seed=0)
 
     Args:
-      store: three classes or more. Its images are copied.
-      seed: the same seed gives the same splits.
-      fractions: the share of the classes that goes to train, val and test; positive, with a sum of 1. Numbers of
+      store: a store with at least three classes. Its images are copied.
+      seed: the seed. The same seed gives the same splits.
+      fractions: the shares of the classes for train, val and test, three positive numbers with the sum 1. Numbers of
         classes are rounded, and every split has at least one.
 
     Returns:
       Three stores named "train", "val" and "test". Each keeps the order that its classes had.
 
     Raises:
-      UserError: the store has fewer than three classes, or the fractions are no three positive shares of 1.
+      UserError: the store has fewer than three classes, or the fractions are not three positive numbers with the sum 1.
     """
     shares = np.asarray(fractions, float)
     if shares.shape != (3,) or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
@@ -86,7 +87,7 @@ def split_classes(store: ImageStore, seed: int, fractions: Sequence[float] = (0.
 
 
 def offsets_of(sizes: Sequence[int] | np.ndarray) -> np.ndarray:
-    """From the number of images of each class, ``[num_classes]``, to the class boundaries, ``[num_classes + 1]``."""
+    """The class boundaries ``[num_classes + 1]`` from the number of images of each class, ``[num_classes]``."""
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
 
 

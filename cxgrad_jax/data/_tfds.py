@@ -1,10 +1,10 @@
-"""What tfds needs around it, told without importing it."""
+"""A check that tfds and the packages that it needs are installed, without importing them."""
 
 import importlib.util
 
 from cxgrad_jax.errors import UserError
 
-# From what pip installs to what Python imports. tfds reads and writes ArrayRecord files with the last two.
+# For each name that pip installs, the name that Python imports. tfds needs the last two for ArrayRecord files.
 _NEEDED = {
     "tensorflow-datasets": "tensorflow_datasets",
     "array_record": "array_record",

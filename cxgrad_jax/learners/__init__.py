@@ -1,6 +1,6 @@
-"""Meta-learners: one paper, one module; each a factory that returns a ``MetaLearner``.
+"""Meta-learners, one module for each paper. Each is a factory that returns a ``MetaLearner``.
 
-A learner of your own is made of the same parts: ``gradient_based`` and what the inner loops share.
+A learner of your own is made of the same parts: ``gradient_based`` and the functions that the inner loops share.
 """
 
 from cxgrad_jax.learners._alfa import alfa

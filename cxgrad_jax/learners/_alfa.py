@@ -4,9 +4,10 @@
     A, B = the halves of W2 relu(W1 tau_k + b1) + b2
     theta_{j,k+1} = (1 - B_j beta_{j,k}) theta_{j,k} - A_j alpha_{j,k} g_{j,k}
 
-The outer loop learns alpha and beta for every tensor j and step k. The paper: https://arxiv.org/abs/2011.00209. Facts
-from the authors' code (baiksung/ALFA): in tau, the means of the gradients are constants for the outer loop and those of
-the weights are not; alpha starts at 0.01 and beta at 0.0005 times that.
+The outer loop learns alpha and beta for every tensor j and step k. The paper: https://arxiv.org/abs/2011.00209.
+
+Facts from the authors' code (https://github.com/baiksung/ALFA): in tau, the means of the gradients are constants for
+the outer loop, and the means of the weights are not. alpha starts at 0.01, and beta at 0.0005 times that.
 """
 
 import flax.linen as nn
@@ -38,16 +39,16 @@ def alfa(
 
     Args:
       model: a ``flax.linen`` classifier, float images ``[N, H, W, C]`` to logits ``[N, way]``.
-      initial_lr: where alpha starts.
-      initial_decay: where beta starts.
-      num_steps: inner steps.
-      first_order: the outer loop takes inner gradients for constants.
-      remat: compute inner steps anew in the outer backward pass, to save memory.
+      initial_lr: the initial value of alpha.
+      initial_decay: the initial value of beta.
+      num_steps: the number of inner steps.
+      first_order: whether the outer loop treats inner gradients as constants.
+      remat: whether the outer backward pass computes the inner steps again, to save memory.
       param_labels: which parameters adapt.
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
-    Meta-parameters: ``{"model": ..., "inner_lr": alpha, "decay": beta, "generator": {"hidden": ..., "output": ...}}``;
+    Meta-parameters: ``{"model": ..., "inner_lr": alpha, "decay": beta, "generator": {"hidden": ..., "output": ...}}``.
     alpha and beta, each ``[num_steps]``, have the structure of the model's adapted part. Trace: ``"support_loss"
     [steps]``, ``"tau" [steps, 2 n]``, and ``"A"`` and ``"B" [steps, n]``, in the order of ``split_by_label``.
     """
@@ -79,16 +80,16 @@ def alfa(
 def generated_step(
     generator: Params, tensors: list[str], theta: Fast, g: Fast, of_gradients: jax.Array, alpha: Fast, beta: Fast
 ) -> tuple[Fast, dict[str, jax.Array]]:
-    """theta_{k+1} of the equations above, and tau, A and B for a trace.
+    """Computes theta_{k+1} of the equations above, and tau, A and B for a trace.
 
     Args:
-      generator: parameters of the network.
+      generator: the parameters of the network.
       tensors: the paths of theta in the order of tau.
-      theta: parameters before the step.
+      theta: the parameters before the step.
       g: their gradients.
-      of_gradients: the gradients' means, ``[n]``.
-      alpha: of this step, by path.
-      beta: of this step, by path.
+      of_gradients: the means of the gradients, ``[n]``.
+      alpha: the rates of this step, by path.
+      beta: the decays of this step, by path.
     """
     tau = jnp.concatenate([tensor_means(theta, tensors), of_gradients])
     A, B = jnp.split(mlp(generator, tau), 2)
@@ -100,7 +101,7 @@ def generated_step(
 def init_generated(
     key: jax.Array, theta: Fast, initial_lr: float, initial_decay: float, num_steps: int
 ) -> dict[str, Params]:
-    """Alpha, beta and the generator for adapted parameters ``theta``."""
+    """Makes alpha, beta and the generator for adapted parameters ``theta``."""
     dtype, size = dtype_of(theta), 2 * len(theta)
 
     def everywhere(value):

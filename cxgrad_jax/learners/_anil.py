@@ -2,9 +2,9 @@
 
     psi_0 = psi,   psi_{k+1} = psi_k - alpha * dL(psi_k; f(S))/dpsi_k,   meta loss L(psi_K; f(Q))
 
-with a head psi on features f, which the outer loop learns: MAML whose inner loop adapts the head only. There is no code
-of the method's authors. Facts are from two unofficial ones, which differ: the BOIL repository takes 1 step of 0.5,
-learn2learn 5 steps of 0.1 (and encodes support and query images in one batch). The paper's own numbers are not
+This is MAML whose inner loop adapts only the head psi. The outer loop learns the features f, too. The method's authors
+have published no code. Facts are from two unofficial codes, which differ: the BOIL repository takes 1 step of 0.5, and
+learn2learn takes 5 steps of 0.1 and encodes support and query images in one batch. The paper's own numbers are not
 verified.
 """
 
@@ -39,10 +39,10 @@ def anil(
 
     Args:
       model: a backbone with the method ``embed(images [N, H, W, C]) -> [N, D]`` and a linear layer ``head``.
-      inner_lr: alpha.
-      num_steps: inner steps.
-      first_order: the outer loop takes inner gradients for constants.
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      inner_lr: alpha, the inner learning rate.
+      num_steps: the number of inner steps.
+      first_order: whether the outer loop treats inner gradients as constants.
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
     Meta-parameters: ``{"model": ...}``. Trace: ``"support_loss" [num_steps]``, before each update.

@@ -1,4 +1,4 @@
-"""What every learner shares: its four functions, how the model is applied, the loss."""
+"""What all learners share: the four functions, the checks in front of them, and the query loss."""
 
 import functools
 import inspect
@@ -59,7 +59,7 @@ class Loss(Protocol):
 
 
 class InitExtra(Protocol):
-    """``(key, model_params, images [N, H, W, C]) -> meta-parameters`` beside ``"model"``; images are floats here."""
+    """``(key, model_params, images [N, H, W, C] of floats) -> the meta-parameters beside "model"``."""
 
     def __call__(self, key: jax.Array, model_params: Params, images: jax.Array, /) -> dict[str, Params]: ...
 
@@ -71,22 +71,23 @@ class Objective(Protocol):
 
 
 class MetaLearner(NamedTuple):
-    """A learner is four pure functions, each of one episode; batching is the caller's.
+    """A learner is four pure functions of one episode. The caller batches them.
 
-    Images are uint8 in 0..255 or floats in [0, 1], labels are integers 0 to way - 1. Each function raises ``UserError``
-    for other shapes and dtypes, and for other values where they are known. A label that is only known in a compiled
-    program, and is not in 0 to way - 1, makes logits and loss NaN.
+    Images are uint8 in 0..255 or floats in [0, 1], and labels are integers from 0 to way - 1. Each function raises
+    ``UserError`` for other shapes and dtypes, and for other values if they are known. If a label is only known inside a
+    compiled program and is not in 0 to way - 1, logits and loss are NaN.
 
     Attributes:
       init: ``(key, images [N, H, W, C]) -> params``. Images give shapes and dtype; uint8 gives float32 parameters.
       adapt: ``(params, support_images, support_labels) -> adapted``, the inner loop.
       predict: ``(params, adapted, query_images) -> logits [N, way]``.
-      loss: ``(params, episode, iteration=None) -> (loss, metrics)``: the query loss after adaptation, a scalar, and a
-        dict of scalars with ``"accuracy"``. ``iteration`` is the outer iteration, for objectives that change over
-        training. Its gradient with respect to ``params["statistics"]``, running averages, is the step that they
-        take (see ``with_running_averages``).
-      spec: the learner as plain values, JSON's only: its factory's name and hyper-parameters, the model's class and
-        fields (see ``learners._spec``). ``cx.learners.from_spec`` makes the learner of it. Empty if not known.
+      loss: ``(params, episode, iteration=None) -> (loss, metrics)``. The loss is the query loss after adaptation, a
+        scalar; the metrics are a dict of scalars with ``"accuracy"``. ``iteration`` is the outer iteration, for
+        objectives that change over training. The gradient of the loss with respect to the running averages
+        ``params["statistics"]`` is the step that they take (see ``with_running_averages``).
+      spec: the learner as plain values that JSON can hold: the name and the hyper-parameters of its factory, and the
+        class and the fields of the model (see ``learners._spec``). ``cx.learners.from_spec`` makes the learner from it.
+        It is empty if they are not known.
     """
 
     init: Init
@@ -111,12 +112,12 @@ class Adapted(NamedTuple):
     """What ``adapt`` returns: the model's parameters after the inner loop, and what happened in it.
 
     Attributes:
-      model: the parameters of the whole model, adapted and not, as ``model.apply`` takes them.
+      model: the parameters of the whole model, adapted or not, as ``model.apply`` takes them.
       trace: arrays with a leading axis of inner steps, such as ``"support_loss" [num_steps]``. Among them is
-        ``"fast"``, a dict of the adapted parameters by path, as each step takes its gradient there;
+        ``"fast"``, a dict by path of the adapted parameters at which each step takes its gradient.
         ``cxgrad_jax.analysis`` needs it. Compiled code does not compute what its caller does not use.
-      statistics: means and variances by which ``predict`` normalises the query images; if empty, it normalises them by
-        their own.
+      statistics: means and variances by which ``predict`` normalises the query images. If they are empty, the query
+        images are normalised by their own.
     """
 
     model: Params
@@ -133,16 +134,16 @@ def gradient_based(
     query_statistics: str = "query",
     temperature: float = 1.0,
 ) -> MetaLearner:
-    """Makes a learner of an inner loop: query logits come from the adapted model.
+    """Makes a learner from an inner loop. The query logits are those of the adapted model.
 
     Args:
       model: a ``flax.linen`` classifier.
       adapt: ``(params, support_images, support_labels) -> Adapted``.
-      init_extra: makes the meta-parameters beside ``"model"``, or in its place.
-      loss: as ``MetaLearner.loss``; if None, the mean cross-entropy of the query set.
+      init_extra: ``(key, model_params, images) -> meta-parameters`` beside ``"model"``, or in its place.
+      loss: a ``MetaLearner.loss``. If None, it is the mean cross-entropy of the query set.
       param_labels: which parameters ``adapt`` adapts, for ``describe``.
-      query_statistics: by what batch normalisations normalise the query images (``with_statistics``).
-      temperature: by which the query logits are divided.
+      query_statistics: the statistics that normalise the query images (``with_statistics``).
+      temperature: the number by which the query logits are divided.
 
     Raises:
       UserError: ``query_statistics`` is ``"running"``.
@@ -162,7 +163,7 @@ def gradient_based(
 
 
 def predict_adapted(model: nn.Module, temperature: float = 1.0) -> Predict:
-    """Makes ``MetaLearner.predict`` of a model whose parameters ``Adapted`` holds: its logits over ``temperature``."""
+    """Makes a ``MetaLearner.predict``: the logits of the model in ``Adapted``, divided by ``temperature``."""
 
     def predict(params, adapted, query_images):
         del params
@@ -173,14 +174,14 @@ def predict_adapted(model: nn.Module, temperature: float = 1.0) -> Predict:
 
 
 def with_statistics(model: nn.Module, adapt: Adapt, query_statistics: str) -> Adapt:
-    """``adapt`` whose result keeps what is to normalise the query images.
+    """Makes an ``adapt`` whose result keeps the statistics that are to normalise the query images.
 
     Args:
       model: the model that ``adapt`` adapts.
       adapt: ``(params, support_images, support_labels) -> Adapted``.
-      query_statistics: ``"query"``: the query images' own statistics, as in the official codes. The prediction for an
-        image then depends on the others in its batch (transductive). ``"support"``: the support set's at the adapted
-        parameters. The prediction for an image then depends on that image alone (inductive).
+      query_statistics: ``"query"`` takes the query images' own statistics, as in the official codes. The prediction for
+        an image then depends on the others in its batch (transductive). ``"support"`` takes the statistics of the
+        support set at the adapted parameters. The prediction for an image then depends on that image alone (inductive).
     """
     if query_statistics == "query":
         return adapt
@@ -196,9 +197,9 @@ def with_statistics(model: nn.Module, adapt: Adapt, query_statistics: str) -> Ad
 def checked(
     model: nn.Module, init: Init, adapt: Adapt, predict: Predict, loss: Loss, param_labels: ParamLabels | None = None
 ) -> MetaLearner:
-    """Makes a learner of its functions, each behind the checks of ``learners._checks``: the library's front door.
+    """Makes a learner from its four functions, with the checks of ``learners._checks`` in front of each.
 
-    ``param_labels`` tells ``describe`` which parameters adapt; None: none does.
+    ``param_labels`` tells ``describe`` which parameters adapt. None means that none does.
     """
     check_model(model)
 
@@ -243,14 +244,14 @@ SETS = ("support", "query")
 
 
 def query_loss(adapt: Adapt, predict: Predict, objective: Objective | None = None) -> Loss:
-    """Makes ``MetaLearner.loss`` of the two functions before it, an objective that does not change over training.
+    """Makes a ``MetaLearner.loss`` from ``adapt`` and ``predict``. It does not change over training.
 
     Args:
-      adapt: as ``MetaLearner.adapt``.
-      predict: as ``MetaLearner.predict``.
-      objective: ``(logits, labels) -> scalar``; ``cross_entropy`` if None.
+      adapt: a ``MetaLearner.adapt``.
+      predict: a ``MetaLearner.predict``.
+      objective: ``(logits, labels) -> scalar``. None means ``cross_entropy``.
 
-    Metrics: as ``query_metrics``.
+    The metrics are those of ``query_metrics``.
     """
 
     def loss(params, episode, iteration=None):
@@ -265,10 +266,10 @@ def query_loss(adapt: Adapt, predict: Predict, objective: Objective | None = Non
 
 
 def query_metrics(logits: jax.Array, labels: jax.Array, trace: Mapping[str, Any]) -> Metrics:
-    """The metrics of an episode: ``"accuracy"`` of the query set, and what the inner loop's trace tells.
+    """The metrics of an episode: ``"accuracy"`` of the query set, and norms of the inner loop's gradients.
 
-    Where the trace has norms of gradients, their means over the inner steps are ``"inner_gradient_norm/head"`` and the
-    like.
+    If the trace has norms of gradients, ``"inner_gradient_norm/head"`` and the like are their means over the inner
+    steps.
     """
     norms = {f"inner_{name}": jnp.mean(of_steps) for name, of_steps in trace.items() if "gradient_norm" in name}
     return {"accuracy": accuracy(logits, labels), **norms}
@@ -277,7 +278,7 @@ def query_metrics(logits: jax.Array, labels: jax.Array, trace: Mapping[str, Any]
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Mean cross-entropy of ``logits [N, way]`` and ``labels [N]``, a scalar in nats.
 
-    A label that does not exist gives NaN.
+    A label outside of 0 to way - 1 gives NaN.
     """
     each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return jnp.mean(nan_where_wrong(each, labels, logits.shape[-1]))
@@ -286,7 +287,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Share of ``logits [N, way]`` whose largest entry is at ``labels [N]``, a scalar in [0, 1].
 
-    Logits of NaN count as wrong, and labels that do not exist give NaN.
+    Logits of NaN count as wrong. A label outside of 0 to way - 1 gives NaN.
     """
     labels = jnp.asarray(labels)
     right = (jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels) & ~jnp.any(jnp.isnan(logits), axis=-1)

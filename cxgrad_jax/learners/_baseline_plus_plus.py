@@ -4,14 +4,14 @@ classification").
     logits_c = 2 g_c cos(v_c, f(x))
     (v, g) <- 100 epochs of SGD on the mean cross-entropy of batches of 4 support images, features f(x_i) constant
 
-The encoder f comes from a classifier of the training classes with the same kind of head, which is dropped. The paper:
-https://arxiv.org/abs/1904.04232. Facts from the authors' code (wyharveychen/CloserLookFewShot): the length g_c of each
-class's weights is learned, so that the logits are no pure cosines; 1e-5 is added to a feature's length; SGD has the
-rate 0.01, momentum 0.9, dampening 0.9 from its second step on, and weight decay 1e-3 on g and v; each epoch draws a new
-order, and its last batch is smaller. Baseline is the same with a linear head. At evaluation running averages normalise.
+The encoder f comes from a classifier of the training classes with the same kind of head, which is dropped. Baseline is
+the same with a linear head. The paper: https://arxiv.org/abs/1904.04232.
 
-The code draws a new head and new orders for every episode. Here all episodes share one draw, so that a learner remains
-a pure function of the episode.
+Facts from the authors' code (https://github.com/wyharveychen/CloserLookFewShot): the length g_c of each class's weights
+is learned, so that the logits are no pure cosines. 1e-5 is added to a feature's length. SGD has the rate 0.01, momentum
+0.9, dampening 0.9 from its second step on, and weight decay 1e-3 on g and v. Each epoch draws a new order, and its last
+batch is smaller. At evaluation running averages normalise. The code draws a new head and new orders for every episode.
+Here all episodes share one draw, so that a learner remains a pure function of the episode.
 """
 
 from collections.abc import Callable
@@ -44,16 +44,16 @@ def baseline_plus_plus(
     batch_size: int = 4,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """Baseline++; ``loss`` is the mean query cross-entropy, for those who train the encoder in episodes.
+    """Baseline++. Its ``loss``, the mean query cross-entropy, serves to train the encoder in episodes.
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
       classifier: the new head, ``"cosine"`` or ``"linear"`` (Baseline).
-      scale: of the cosine.
-      inner_lr: rate of the fine-tuning.
-      num_epochs: passes over the support set.
-      batch_size: support images a step.
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      scale: the factor of the cosine.
+      inner_lr: the rate of the fine-tuning.
+      num_epochs: the number of passes over the support set.
+      batch_size: the number of support images in a step.
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive); ``"support"``, those of the support set (inductive); or ``"running"``, the running averages of
         training, at evaluation (inductive).
 
@@ -88,7 +88,10 @@ def cosine_logits(scale: float) -> Callable[[Head, jax.Array], jax.Array]:
 
 
 def init_head(key: jax.Array, classifier: str, features: int, way: int, dtype: jnp.dtype) -> Head:
-    """A new head: uniform in ±1/sqrt(features), PyTorch's default, and lengths as they are."""
+    """Makes a new head. Kernel and bias are uniform in ±1/sqrt(features), PyTorch's default.
+
+    The lengths of a cosine head are those of the kernel's columns.
+    """
     head = init_linear(key, features, way, features**-0.5, dtype)
     if classifier == "linear":
         return head
@@ -108,12 +111,12 @@ def fine_tune(
 
     Args:
       logits_of: ``(head, features [N, D]) -> logits [N, way]``.
-      head: to start from.
+      head: the head to start from.
       features: ``[N, D]``.
       labels: ``[N]``.
-      orders: of the images in each epoch, ``[epochs, N]``.
-      batch_size: images a step. The last batch of an epoch takes what is left.
-      lr: the rate.
+      orders: the order of the images in each epoch, ``[epochs, N]``.
+      batch_size: the number of images in a step. The last batch of an epoch takes the remainder.
+      lr: the learning rate.
 
     Returns:
       The head, and the loss before each step, ``[epochs * ceil(N / batch_size)]``.

@@ -2,9 +2,11 @@
 
     phi' = phi - alpha * dL(phi, psi; S)/dphi,   meta loss L(phi', psi; Q)
 
-for a body phi and a head psi: MAML whose inner loop adapts everything except the head. Facts from the authors' code
-(jhoon-oh/BOIL): one step, alpha 0.5 (0.3 on ResNet-12, where it does not adapt the shortcuts, unlike here). The body is
-every parameter except the head's: convolution biases and the scale and shift of normalisations adapt too.
+This is MAML whose inner loop adapts the body phi and not the head psi. The body is every parameter except the head's,
+so that convolution biases and the scale and shift of normalisations adapt too.
+
+Facts from the authors' code (https://github.com/jhoon-oh/BOIL): it takes one step with alpha 0.5, or 0.3 on ResNet-12.
+There it does not adapt the shortcuts, unlike this package.
 """
 
 import flax.linen as nn
@@ -34,10 +36,10 @@ def boil(
     param_labels: ParamLabels = body_labels,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """BOIL with the mean support cross-entropy; arguments, meta-parameters and trace as ``maml``.
+    """BOIL with the mean support cross-entropy. Arguments, meta-parameters and trace are those of ``maml``.
 
     Raises:
-      UserError: in ``init``, the model has no layer named head and no ``param_labels`` tell which parameters adapt.
+      UserError: in ``init``, the model has no layer named head, and no ``param_labels`` say which parameters adapt.
     """
     learner = maml(
         model, inner_lr=inner_lr, num_steps=num_steps, first_order=first_order, remat=remat, param_labels=param_labels,

@@ -3,10 +3,10 @@
     nu_0 = 0,   nu_{k+1} = nu_k - alpha * dL(theta, nu_k; S)/dnu_k,   meta loss L(theta, nu_K; Q)
     (gamma, beta) = W nu + b,   h <- gamma * h + beta               FiLM of the third block, before its activation
 
-Only the context nu adapts. Facts from the authors' code (lmzintgraf/cavia): two steps with alpha 1. gamma has no "+ 1",
-so at nu = 0 it is b, which is drawn from ±0.1. FiLM in ResNet-12 stands where it does in Conv-4, after the pooling of
-the third block; that is this package's choice. The initialisation of the convolutions (Kaiming-uniform there) is not
-offered.
+Only the context nu adapts. Facts from the authors' code (https://github.com/lmzintgraf/cavia): it takes two steps with
+alpha 1. gamma has no "+ 1", so at nu = 0 it is b, which is drawn from ±0.1. The Kaiming-uniform initialisation of its
+convolutions is not offered here. In ResNet-12, FiLM stands after the pooling of the third block, as in Conv-4. That is
+this package's choice.
 """
 
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class Context(NamedTuple):
     Attributes:
       context: nu ``[context_dim]`` after the inner loop.
       trace: ``"support_loss" [num_steps]`` and ``"context" [num_steps, context_dim]``, before each update.
-      statistics: as of ``Adapted``.
+      statistics: those of ``Adapted``.
     """
 
     context: jax.Array
@@ -52,11 +52,11 @@ def cavia(
 
     Args:
       model: a backbone whose call takes ``film=(gamma, beta)``, both ``[film_features]``, as Conv-4 and ResNet-12 do.
-      inner_lr: alpha.
-      context_dim: size of the context.
-      num_steps: inner steps.
-      first_order: the outer loop takes inner gradients for constants.
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      inner_lr: alpha, the inner learning rate.
+      context_dim: the size of the context.
+      num_steps: the number of inner steps.
+      first_order: whether the outer loop treats inner gradients as constants.
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
     Meta-parameters: ``{"model": ..., "film": {"kernel": W, "bias": b}}``.

@@ -1,6 +1,6 @@
-"""What a learner refuses: bad hyper-parameters, images, labels, and parameters made for other images.
+"""What a learner refuses: bad hyper-parameters, images and labels, and parameters made for other images.
 
-Shapes and dtypes are checked while tracing too, values only where they are known without waiting for a device.
+Shapes and dtypes are also checked while tracing. Values are checked only if they are known.
 """
 
 import math
@@ -19,8 +19,7 @@ from jax.core import Tracer
 
 from cxgrad_jax.errors import UserError
 
-# The least value of each hyper-parameter that is a whole number, and the sign or range of each that is a rate, a
-# factor or a share.
+# The least value of each hyper-parameter that is a whole number, and the sign or range of each other one.
 AT_LEAST = {
     "num_steps": 1, "num_passes": 1, "num_mix": 1, "context_dim": 1, "hidden": 1, "epoch_iterations": 1,
     "num_epochs": 1, "batch_size": 1, "multi_step_epochs": 0, "first_order_epochs": 0,
@@ -36,18 +35,18 @@ CHOICES = {
     "head": ("ridge", "svm"),
 }
 
-LOWEST, HIGHEST = -0.5, 1.5  # float images may leave [0, 1] a little, as resampling makes them
+LOWEST, HIGHEST = -0.5, 1.5  # resampling lets float images leave [0, 1] a little
 
 
 def check_model(model: Any) -> None:
-    """Refuses what is no ``flax.linen`` module."""
+    """Refuses a model that is no ``flax.linen`` module."""
     if not isinstance(model, nn.Module):
         kind = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
         raise UserError(f"model is {kind}; expected a flax.linen module such as cx.models.Conv4(num_classes=5)")
 
 
 def check_hyper_parameters(values: Mapping[str, Any]) -> None:
-    """Refuses values of hyper-parameters that no learner can run with; a name means the same in all of them."""
+    """Refuses values of hyper-parameters that no learner can run with. A name means the same in all learners."""
     for name, value in values.items():
         if name in AT_LEAST and not (_is_whole(value) and value >= AT_LEAST[name]):
             whole = "" if _is_whole(value) else "a whole number, "
@@ -71,14 +70,15 @@ def refuse_running(query_statistics: str) -> None:
 
 
 def check_images(name: str, images: Any) -> Any:
-    """``images`` as an array, if they can be a model's input.
+    """Returns ``images`` as an array, if they can be a model's input.
 
     Args:
       name: what the message calls them.
       images: ``[N, H, W, C]``, uint8 in 0..255 or floats in [0, 1].
 
     Raises:
-      UserError: another shape or dtype, no image, or, where the values are known, floats far outside of [0, 1].
+      UserError: they have another shape or dtype, there is no image, or their values are known and are floats far
+        outside of [0, 1].
     """
     images = _as_array(images)
     shape, expected = list(images.shape), "expected [N, H, W, C], the channels last"
@@ -91,7 +91,7 @@ def check_images(name: str, images: Any) -> Any:
     if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(f"{name} have dtype {images.dtype}; expected uint8 in 0..255 or floats in [0, 1]")
     if images.dtype != np.uint8 and _is_known(images):
-        values = np.asarray(images)  # whose minimum is NaN if any value is; XLA's on a CPU may skip it
+        values = np.asarray(images)  # NumPy's minimum is NaN if any value is. XLA's on a CPU may skip it.
         low, high = float(values.min()), float(values.max())
         if not (low >= LOWEST and high <= HIGHEST):
             raise UserError(
@@ -101,16 +101,16 @@ def check_images(name: str, images: Any) -> Any:
 
 
 def check_labels(name: str, labels: Any, num_images: int, way: int) -> Any:
-    """``labels`` as an array, if they can be the class labels of so many images.
+    """Returns ``labels`` as an array, if they can be the class labels of so many images.
 
     Args:
       name: what the message calls them.
       labels: integers ``[num_images]``, 0 to way - 1.
-      num_images: how many images they belong to.
+      num_images: the number of images that they belong to.
       way: the number of the model's classes.
 
     Raises:
-      UserError: another shape or dtype, or, where the values are known, a label outside of 0 to way - 1.
+      UserError: they have another shape or dtype, or their values are known and one is outside of 0 to way - 1.
     """
     labels = _as_array(labels)
     if list(labels.shape) != [num_images]:
@@ -128,21 +128,21 @@ def check_labels(name: str, labels: Any, num_images: int, way: int) -> Any:
 
 
 def nan_where_wrong(values: jax.Array, labels: jax.Array, way: int) -> jax.Array:
-    """``values [N, ...]``, NaN where one of ``labels [N]`` is not in 0 .. way - 1; and so are the gradients.
+    """Replaces ``values [N, ...]`` and their gradients by NaN where ``labels [N]`` are not in 0 .. way - 1.
 
     A label that is only known when a compiled program runs cannot raise. It gives NaN, never a plausible number.
     """
     right = ((labels >= 0) & (labels < way)).reshape(-1, *(1 for _ in values.shape[1:]))
-    # The factor makes the gradient NaN. By itself it would not do: XLA takes 0 * NaN for 0 where values are 0 or 1.
+    # The factor makes the gradient NaN. It does not suffice alone: where values are 0 or 1, XLA takes 0 * NaN for 0.
     return jnp.where(right, values * jnp.where(right, 1, jnp.nan).astype(values.dtype), jnp.nan)
 
 
 @contextmanager
 def fitting(params: Any, images: Any) -> Iterator[None]:
-    """Says in one line that parameters do not fit a learner or the images.
+    """A context that says in one line that parameters do not fit a learner or the images.
 
     Raises:
-      UserError: inside, flax or a learner misses a parameter or finds one of another shape.
+      UserError: in the context, flax or a learner misses a parameter or finds one of another shape.
     """
     shape = f"images of shape {list(images.shape)}"
     try:
@@ -169,7 +169,7 @@ def _as_array(value: Any) -> Any:
 
 
 def _is_known(array: Any) -> bool:
-    """Whether the values can be looked at: not while tracing, nor where other processes hold a part."""
+    """Whether the values can be read. While tracing, or if other processes hold a part of them, they cannot."""
     return not isinstance(array, Tracer) and getattr(array, "is_fully_addressable", True)
 
 

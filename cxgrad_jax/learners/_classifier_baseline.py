@@ -3,10 +3,12 @@
     m_c = mean of f(x_i) over the support images of class c
     logits = 10 cos(f(x), m_c)
 
-The encoder f comes from a classifier of the training classes, whose head is dropped. Nothing else is learned: this is
-the first stage of Meta-Baseline (see ``_meta_baseline``). The paper: https://arxiv.org/abs/2003.04390. Facts from the
-authors' code (yinboc/few-shot-meta-baseline): features are averaged before they are normalised; at evaluation running
-averages normalise. The factor 10 changes no prediction.
+The encoder f comes from a classifier of the training classes, whose head is dropped. Nothing else is learned. This is
+the first stage of Meta-Baseline (see ``_meta_baseline``). The factor 10 changes no prediction. The paper:
+https://arxiv.org/abs/2003.04390.
+
+Facts from the authors' code (https://github.com/yinboc/few-shot-meta-baseline): features are averaged before they are
+normalised, and at evaluation running averages normalise.
 """
 
 import flax.linen as nn
@@ -19,12 +21,12 @@ from cxgrad_jax.learners._spec import described
 
 @described
 def classifier_baseline(model: nn.Module, *, scale: float = 10.0, query_statistics: str = "query") -> MetaLearner:
-    """Classifier-Baseline; ``loss`` is the mean query cross-entropy, for those who train the encoder in episodes.
+    """Classifier-Baseline. Its ``loss``, the mean query cross-entropy, serves to train the encoder in episodes.
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
-      scale: of the cosine.
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      scale: the factor of the cosine.
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive); ``"support"``, those of the support set (inductive); or ``"running"``, the running averages of
         training, at evaluation (inductive).
 

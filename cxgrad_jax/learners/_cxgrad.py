@@ -3,13 +3,14 @@
     gamma = softplus(W2 relu(W1 nu + b1) + b2)                        scaling factors of the context, Eq. 8
     w_hat_l = gamma_l w_l / ||w_l||                                   implicit gradient scaling (IGS), Eq. 6
     w <- w_hat - alpha dL/dw_hat,   psi <- psi - alpha dL/dpsi        one inner step on the support set
-    nu <- nu - beta dL/dnu                                            of the context, Eq. 7
+    nu <- nu - beta dL/dnu                                            one step of the context, Eq. 7
 
-These are Algorithms 1 and 2: w_l are the convolution kernels, psi is the head. A normalisation follows each
+These are Algorithms 1 and 2: w_l are the convolution kernels, and psi is the head. A normalisation follows each
 convolution. Scaling a kernel therefore leaves the output unchanged and divides the kernel's gradient by gamma (Eq. 5).
 Without the normalisation's epsilon the loss would not depend on gamma, and nu would stay at zero.
 
-Section 3.2 also names an explicit way to scale, which is the learner ``cxgrad_explicit``.
+Section 3.2 also names an explicit way to scale, which is the learner ``cxgrad_explicit``. The authors' code:
+https://github.com/shlee625/CxGrad.
 """
 
 from typing import Any
@@ -46,24 +47,24 @@ def cxgrad(
 
     Args:
       model: a ``flax.linen`` classifier with a normalisation behind each of its convolutions.
-      inner_lr: alpha, of the kernels and the head.
-      context_lr: beta, of the context.
-      num_steps: inner steps, after the first update of the context.
-      context_dim: size of the context and of the generator's hidden layer.
-      first_order: the outer loop takes inner gradients for constants; the chain of scalings stays differentiated.
-      context_update: ``"task"``: the context accumulates over the steps (Algorithm 1). ``"step"``: it restarts from
+      inner_lr: alpha, the inner learning rate of the kernels and the head.
+      context_lr: beta, the learning rate of the context.
+      num_steps: the number of inner steps after the first update of the context.
+      context_dim: the size of the context and of the generator's hidden layer.
+      first_order: whether the outer loop treats inner gradients as constants. It still differentiates the scalings.
+      context_update: ``"task"`` lets the context accumulate over the steps (Algorithm 1). ``"step"`` restarts it from
         zero before every step, by a pass of its own (the other row of Table 3).
-      differentiate_first_context: whether the outer gradient passes through the first update of the context. The
-        official code says no (that update is a constant), the paper's text says yes.
-      remat: compute inner steps anew in the outer backward pass, to save memory.
+      differentiate_first_context: whether the outer gradient passes through the first update of the context. In the
+        official code it does not (that update is a constant); by the paper's text it does.
+      remat: whether the outer backward pass computes the inner steps again, to save memory.
       param_labels: which parameters are scaled, adapted, or learned by the outer loop only (``default_labels``).
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
     Meta-parameters: ``{"model": ..., "generator": {"hidden": ..., "output": ...}}``. Trace: ``"support_loss" [steps]``;
-    ``"gamma" [steps, L]`` and ``"context" [steps, context_dim]`` as used to scale in each step; ``"fast"``, the scaled
-    kernels and the head; ``"gradient_norm/LAYER" [steps]``, of the gradients with respect to these; and
-    ``"first_loss"``, the loss of the context's own pass, ``[]``, or ``[steps]`` where ``context_update="step"``.
+    ``"gamma" [steps, L]`` and ``"context" [steps, context_dim]``, with which each step scales; ``"fast"``, the scaled
+    kernels and the head; ``"gradient_norm/LAYER" [steps]``, the norms of the gradients with respect to these; and
+    ``"first_loss"``, the loss of the context's own pass, ``[]``, or ``[steps]`` with ``context_update="step"``.
     """
 
     def adapt(params, support_images, support_labels):
@@ -72,7 +73,7 @@ def cxgrad(
         gradients_at = support_gradients(model, frozen, support_images, support_labels, first_order)
 
         def scaled_gradients(weights, context):
-            """IGS: (loss, gamma, w_hat, dL/dw_hat, dL/dnu) by one forward and one backward pass of the model."""
+            """IGS: one forward and one backward pass give (loss, gamma, w_hat, dL/dw_hat, dL/dnu)."""
 
             def igs(context):
                 gamma = scaling_factors(params["generator"], context)
@@ -84,7 +85,7 @@ def cxgrad(
             return loss, gamma, w_hat, gradients, constant_if(first_order, context_gradient)
 
         def first_context(weights):
-            """The context after its first update, from zero, and the loss there."""
+            """The context after its first update, which starts from zero, and the loss at zero."""
             zero = no_context(params["generator"])
             loss, _, _, _, gradient = scaled_gradients(weights, zero)
             return sgd(zero, constant_if(not differentiate_first_context, gradient), context_lr), loss
@@ -113,16 +114,20 @@ def cxgrad(
 
 
 def init_generator(key, model_params, param_labels: ParamLabels, classes, context_dim: int, dtype) -> dict[str, Any]:
-    """The parameters of ``scaling_factors`` for a model's kernels to scale; errors as ``scaled_kernels``."""
+    """Makes the parameters of ``scaling_factors`` for the kernels of a model that are scaled.
+
+    Raises:
+      UserError: as ``scaled_kernels``.
+    """
     num_scaled = len(scaled_kernels(model_params, param_labels, classes))
     return init_mlp(key, context_dim, context_dim, num_scaled, dtype)
 
 
 def scaled_kernels(model_params, param_labels: ParamLabels, classes) -> list[str]:
-    """The paths of a model's kernels to scale.
+    """The paths of a model's kernels that are scaled.
 
     Raises:
-      UserError: there are none.
+      UserError: no kernel is scaled.
     """
     paths = split_by_label(model_params, param_labels, classes)[2]
     if not paths:
@@ -141,10 +146,10 @@ def scaling_factors(generator: dict[str, Any], context: jax.Array) -> jax.Array:
 
 
 def unit_kernels(weights: Fast, paths: list[str]) -> Fast:
-    """``weights`` whose kernels at ``paths`` are divided by their norms."""
+    """Divides the kernels of ``weights`` at ``paths`` by their norms."""
     return {**weights, **{path: weights[path] / jnp.linalg.norm(weights[path].reshape(-1)) for path in paths}}
 
 
 def rescale(weights: Fast, paths: list[str], factors: jax.Array) -> Fast:
-    """``weights`` with the kernel at each of ``paths`` times its own of ``factors [L]``."""
+    """Multiplies the kernel of ``weights`` at each of ``paths`` by its own one of ``factors [L]``."""
     return {**weights, **{path: factors[i] * weights[path] for i, path in enumerate(paths)}}

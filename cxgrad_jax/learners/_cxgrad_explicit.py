@@ -3,10 +3,11 @@
     gamma(nu) = softplus(W2 relu(W1 nu + b1) + b2)                        scaling factors of the context, Eq. 8
     u_l = w_l / ||w_l||,   h = dL/du                                      one pass at the kernels' directions
     w(nu) = gamma(nu) u - alpha h / gamma(nu),   psi' = psi - alpha dL/dpsi      the step of IGS, except for epsilon
-    nu <- nu - beta dL(w(nu), psi'; S)/dnu,   then   w <- w(nu),   psi <- psi'   a second pass, behind the step
+    nu <- nu - beta dL(w(nu), psi'; S)/dnu,   then   w <- w(nu),   psi <- psi'   a second pass, after the step
 
-The paper sets this way aside because of its second pass. The context then follows the loss behind the step that its
-factors make. That is a signal of first order, whereas the one of ``cxgrad`` is what the normalisation's epsilon leaves.
+The paper sets this way aside because of its second pass. Here the context follows the loss after the step that its
+factors make. That is a signal of first order. In ``cxgrad`` the context only gets what the normalisation's epsilon
+leaves.
 """
 
 import flax.linen as nn
@@ -41,13 +42,12 @@ def cxgrad_explicit(
     param_labels: ParamLabels = default_labels,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """CxGrad with explicit scaling: two forward and two backward passes a step; arguments as ``cxgrad``.
+    """CxGrad with explicit scaling: two forward and two backward passes in each step.
 
-    ``context_update="step"``: the context restarts from zero before every step.
-
-    Meta-parameters: as ``cxgrad``. Trace: as ``cxgrad``, with the context and the factors after the update of each
-    step, without ``"first_loss"``, and with ``"trial_loss" [steps]``, the loss behind the step by the factors before
-    that update.
+    The arguments and the meta-parameters are those of ``cxgrad``. With ``context_update="step"`` the context restarts
+    from zero before every step. The trace is that of ``cxgrad`` with three differences: the context and the factors are
+    those after the update of each step, there is no ``"first_loss"``, and ``"trial_loss" [steps]`` is the loss after a
+    step with the factors before that update.
     """
 
     def adapt(params, support_images, support_labels):

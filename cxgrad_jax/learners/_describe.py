@@ -14,7 +14,7 @@ from cxgrad_jax.learners._model import ModuleClass, Params, module_classes
 from cxgrad_jax.learners._statistics import STATISTICS
 
 PARTS = {SCALED: "adapted, and scaled by CxGrad", ADAPTED: "adapted", META: "outer loop only"}
-SIZES, CHANNELS = (84, 32, 28, 64, 224, 16), (3, 1)  # of images, tried where none are given
+SIZES, CHANNELS = (84, 32, 28, 64, 224, 16), (3, 1)  # of images, which are tried if none are given
 
 
 def describe(
@@ -24,19 +24,22 @@ def describe(
     images: Any = None,
     param_labels: ParamLabels = default_labels,
 ) -> str:
-    """A table, to be printed: path, shape, module and part of every parameter.
+    """Makes a table, to be printed, with path, shape, module and part of every parameter.
 
     Args:
       learner_or_model: a learner, or a model that is to be given to one.
-      params: what the learner's ``init`` makes, or the model's parameters.
-      images: ``[N, H, W, C]`` that the model takes. Only needed for a model that takes images of an unusual size alone.
-      param_labels: of a model; a learner has its own.
+      params: the parameters that the learner's ``init`` makes, or those of the model.
+      images: ``[N, H, W, C]`` that the model takes. They are only needed if it takes none of the usual sizes.
+      param_labels: the label function for a model. A learner has its own.
+
+    Returns:
+      The lines of the table as one string.
 
     Raises:
-      UserError: the learner does not tell its labels, or the model takes none of the usual sizes of images.
+      UserError: the learner does not know its labels, or the model takes none of the usual sizes of images.
     """
     if isinstance(learner_or_model, MetaLearner):
-        parts = getattr(learner_or_model.adapt, "parts", None)  # which jax.jit keeps
+        parts = getattr(learner_or_model.adapt, "parts", None)  # jax.jit keeps this attribute
         if parts is None:
             raise UserError("this learner does not tell which parameters adapt; give its model and its param_labels")
         model, labels_of = parts
@@ -63,7 +66,7 @@ def _classes_of_usual_images(model: nn.Module) -> dict[str, ModuleClass]:
     for channels, size in itertools.product(CHANNELS, SIZES):
         try:
             return module_classes(model, jax.ShapeDtypeStruct((1, size, size, channels), np.float32))
-        except Exception:  # the model may be anybody's, and raises what it likes
+        except Exception:  # a user's model may raise anything
             continue
     raise UserError(f"{type(model).__name__} takes no images of the sizes {', '.join(map(str, SIZES))}; give images=")
 

@@ -1,13 +1,15 @@
 """L2F: learning to forget (Baik, Hong and Lee, CVPR 2020; https://arxiv.org/abs/1906.05895).
 
-    e = (mean dL(theta; S)/dtheta_1, ..., mean dL(theta; S)/dtheta_n)        one number a tensor, a constant
+    e = (mean dL(theta; S)/dtheta_1, ..., mean dL(theta; S)/dtheta_n)        one constant number for each tensor
     gamma = sigmoid(W2 relu(W1 e + b1) + b2)
     theta_{j,0} = gamma_j theta_j,   then MAML
 
-This is MAML from a start that each episode attenuates. Facts from the authors' code (baiksung/L2F): all adapted tensors
-are attenuated, the head's weight and bias too; gradients are of first order in epochs 0 to 10. Behind a normalisation
-an attenuated kernel gives nearly the same output, with a gradient larger by 1/gamma. Only the head therefore forgets;
-for kernels gamma is a relative step size.
+This is MAML from a start that each episode attenuates. A kernel that a normalisation follows gives nearly the same
+output when it is attenuated, and its gradient is larger by 1/gamma. Therefore only the head forgets. For kernels gamma
+is a relative step size.
+
+Facts from the authors' code (https://github.com/baiksung/L2F): all adapted tensors are attenuated, also the head's
+weight and bias. Gradients are of first order in epochs 0 to 10.
 """
 
 import flax.linen as nn
@@ -46,20 +48,20 @@ def l2f(
 
     Args:
       model: a ``flax.linen`` classifier, float images ``[N, H, W, C]`` to logits ``[N, way]``.
-      inner_lr: of MAML's steps.
-      num_steps: inner steps.
-      first_order_epochs: epochs at the start of training in which the outer loop takes inner gradients for
-        constants; 11 in the official code.
-      epoch_iterations: outer iterations of an epoch.
-      first_order: the outer loop always takes inner gradients for constants. The attenuation stays differentiated.
-      remat: compute inner steps anew in the outer backward pass, to save memory.
+      inner_lr: alpha, the learning rate of MAML's steps.
+      num_steps: the number of inner steps.
+      first_order_epochs: the number of epochs at the start of training in which the outer loop treats inner gradients
+        as constants. The official code has 11.
+      epoch_iterations: the number of outer iterations in an epoch.
+      first_order: whether the outer loop always treats inner gradients as constants. The attenuation stays
+        differentiated.
+      remat: whether the outer backward pass computes the inner steps again, to save memory.
       param_labels: which parameters adapt and are attenuated.
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
     Meta-parameters: ``{"model": ..., "attenuator": {"hidden": ..., "output": ...}}``. Trace: ``"support_loss"
-    [steps]``, and of the one attenuation ``"gamma" [n]`` and ``"embedding" [n]``, e, in the order of
-    ``split_by_label``.
+    [steps]``, and ``"gamma" [n]`` and ``"embedding" [n]``, which is e, in the order of ``split_by_label``.
     """
 
     def adapt_by(first_order):

@@ -1,4 +1,4 @@
-"""Which parameters of a model the inner loop changes, and how: the labels of parameters.
+"""The labels of parameters, which say what the inner loop does with each.
 
 A label function takes a parameter's path, such as ``"block_0/conv/kernel"``, and its value, and returns one of
 
@@ -6,8 +6,8 @@ A label function takes a parameter's path, such as ``"block_0/conv/kernel"``, an
     "adapted"    adapted by the inner loop
     "meta"       learned by the outer loop only
 
-A label function with a third argument is also told the class of the flax module that holds the parameter, or None where
-that is not known. ``module_classes`` of ``_model`` finds these classes.
+A label function may have a third argument: the class of the flax module that holds the parameter, or None if that is
+not known. ``module_classes`` of ``_model`` finds these classes.
 """
 
 import inspect
@@ -48,14 +48,14 @@ def default_labels(path: str, leaf: jax.Array, module: ModuleClass | None = None
     """The rule of the official code: normalisation does not adapt, and the shortcuts' kernels are not scaled.
 
     Args:
-      path: of the parameter, such as ``"block_0/norm/scale"``.
+      path: the path of the parameter, such as ``"block_0/norm/scale"``.
       leaf: its value, of which only the shape matters.
       module: the class of the module that holds the parameter. If None, the names in the path decide instead.
 
     Returns:
-      ``"meta"`` for every parameter of a normalisation: a class whose name ends in "Norm", as flax's and this package's
-      do. ``"scaled"`` for a convolution kernel, except a shortcut's: a kernel of 1x1 or one with "shortcut" in its
-      path. ``"adapted"`` for the remainder.
+      ``"meta"`` for every parameter of a normalisation, which is a class whose name ends in "Norm", as those of flax
+      and of this package do. ``"scaled"`` for a convolution kernel, except a shortcut's, which has 1x1 entries or
+      "shortcut" in its path. ``"adapted"`` for the remainder.
     """
     if module is None:
         normalises = bool(_NAMED_NORMALISATION.search(path))
@@ -76,7 +76,7 @@ def split_by_label(
     Args:
       model_params: the parameters of a model, a nested dict.
       param_labels: the label function.
-      classes: of ``module_classes``, for a label function with a third argument.
+      classes: the result of ``module_classes``, for a label function with a third argument.
 
     Returns:
       The adapted parameters by path (those labelled ``"scaled"`` among them), the others by path, and the paths of the
@@ -84,7 +84,7 @@ def split_by_label(
       forward order of the models here.
 
     Raises:
-      UserError: another label, or no parameter that adapts.
+      UserError: a label is none of the three, or no parameter adapts.
     """
     flat = by_path(model_params)
     labels = labels_by_path(flat, param_labels, classes)
@@ -111,15 +111,15 @@ def labels_by_path(
 
 
 def by_path(params: Params, until: Container[str] = ()) -> dict[str, Any]:
-    """A nested dict of parameters as one dict by path, such as ``"block_0/conv/kernel"``. ``merge`` is its inverse.
+    """Turns a nested dict of parameters into one dict by path, such as ``"block_0/conv/kernel"``.
 
-    What lies at a path in ``until`` stays as it is, nested or not.
+    What stands at a path in ``until`` stays as it is, nested or not. ``merge`` is the inverse.
     """
     return dict(flatten_dict(params, is_leaf=lambda path, _: "/".join(path) in until, sep="/"))
 
 
 def merge(*by_path: Mapping[str, Any]) -> Params:
-    """The inverse of ``split_by_label`` and ``by_path``: parameters as one nested dict."""
+    """The inverse of ``split_by_label`` and ``by_path``: makes one nested dict of parameters by path."""
     return unflatten_dict({path: value for part in by_path for path, value in part.items()}, sep="/")
 
 

@@ -2,7 +2,8 @@
 
     theta_0 = theta,   theta_{k+1} = theta_k - alpha * dL(theta_k; S)/dtheta_k,   meta loss L(theta_K; Q)
 
-for the support set S and the query set Q of an episode, as CxGrad's official code runs its baseline.
+S is the support set of an episode, and Q is its query set. The defaults are those of the baseline in CxGrad's official
+code (https://github.com/shlee625/CxGrad).
 """
 
 import flax.linen as nn
@@ -29,13 +30,13 @@ def maml(
 
     Args:
       model: a ``flax.linen`` classifier, float images ``[N, H, W, C]`` to logits ``[N, way]``.
-      inner_lr: the inner learning rate alpha.
-      num_steps: inner steps.
-      first_order: the outer loop takes inner gradients for constants.
-      remat: compute inner steps anew in the outer backward pass, to save memory.
-      param_labels: which parameters adapt, ``(path, value) -> "scaled" | "adapted" | "meta"``; the first two are the
+      inner_lr: alpha, the inner learning rate.
+      num_steps: the number of inner steps.
+      first_order: whether the outer loop treats inner gradients as constants.
+      remat: whether the outer backward pass computes the inner steps again, to save memory.
+      param_labels: which parameters adapt, ``(path, value) -> "scaled" | "adapted" | "meta"``. The first two mean the
         same here.
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
     Meta-parameters: ``{"model": ...}``. Trace: ``"support_loss"`` and ``"gradient_norm/LAYER" [num_steps]`` and
@@ -49,7 +50,7 @@ def maml(
 def gradient_steps(
     model: nn.Module, inner_lr: float, num_steps: int, first_order: bool, remat: bool, param_labels: ParamLabels
 ) -> Adapt:
-    """Makes the inner loop ``(params, support_images, support_labels) -> Adapted``; arguments as ``maml``."""
+    """Makes the inner loop ``(params, support_images, support_labels) -> Adapted``. The arguments are ``maml``'s."""
 
     def adapt(params, support_images, support_labels):
         classes = module_classes(model, support_images)

@@ -1,18 +1,19 @@
 """MAML++: how to train your MAML (Antoniou, Edwards and Storkey, ICLR 2019; https://arxiv.org/abs/1810.09502).
 
     theta_{l,k+1} = theta_{l,k} - a_{l,k} * dL(theta_k; S)/dtheta_{l,k}      a learned rate for each tensor l and step k
-    meta loss = sum_k v_k L(theta_{k+1}; Q)                                  multi-step loss, v of the epoch
+    meta loss = sum_k v_k L(theta_{k+1}; Q)                                  multi-step loss, where v is the epoch's
 
-Normalisations have a scale and a shift of their own for every step: row k in the support pass of step k and in the
+Normalisations have a scale and a shift of their own for every step: row k serves the support pass of step k and the
 query pass after it. With K steps, the weights of epochs e < E move from equal ones to the last step alone:
 
     v_k = max(1/K - e/(K E), 0.03/K) for k < K - 1,     v_{K-1} = min(1/K + e (K-1)/(K E), 1 - 0.03 (K-1)/K)
 
 From epoch E on, and in a test, the loss is that of the last step.
 
-Facts from the authors' code (AntreasAntoniou/HowToTrainYourMAMLPytorch). It stores running statistics for each step but
-never uses them; they are not offered here. Its rates start at 0.1 at present. Before May 2019 they started at 0.01,
-which is nearer to the published numbers; first-order gradients in epochs 0 to 10 belong to those days too.
+Facts from the authors' code (https://github.com/AntreasAntoniou/HowToTrainYourMAMLPytorch): it stores running
+statistics for each step but never uses them, so they are not offered here. Its rates now start at 0.1. Before May 2019
+they started at 0.01, which is nearer to the published numbers. At that time it also had first-order gradients in epochs
+0 to 10.
 """
 
 import flax.linen as nn
@@ -44,24 +45,25 @@ def maml_plus_plus(
 
     Args:
       model: a ``flax.linen`` classifier, float images ``[N, H, W, C]`` to logits ``[N, way]``.
-      initial_lr: where the rates a start.
-      num_steps: inner steps K.
-      multi_step_epochs: E, epochs with a multi-step loss.
-      first_order_epochs: epochs at the start of training in which the outer loop takes inner gradients for constants.
-      epoch_iterations: outer iterations of an epoch.
-      first_order: the outer loop always takes inner gradients for constants.
-      remat: compute inner steps anew in the outer backward pass, to save memory.
-      param_labels: which parameters adapt; those labelled ``"meta"`` (normalisation) get a row for every step.
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      initial_lr: the initial value of the rates a.
+      num_steps: K, the number of inner steps.
+      multi_step_epochs: E, the number of epochs with a multi-step loss.
+      first_order_epochs: the number of epochs at the start of training in which the outer loop treats inner gradients
+        as constants.
+      epoch_iterations: the number of outer iterations in an epoch.
+      first_order: whether the outer loop always treats inner gradients as constants.
+      remat: whether the outer backward pass computes the inner steps again, to save memory.
+      param_labels: which parameters adapt. Those labelled ``"meta"`` (normalisation) get a row for every step.
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
-    Meta-parameters: ``{"model": ..., "inner_lr": ...}``; in the model, what does not adapt has a leading axis
-    ``[num_steps]``; the rates, each ``[num_steps]``, have the structure of the model's adapted part. Trace:
+    Meta-parameters: ``{"model": ..., "inner_lr": ...}``. Parameters of the model that do not adapt have a leading axis
+    ``[num_steps]``. The rates, each ``[num_steps]``, have the structure of the model's adapted part. Trace:
     ``"support_loss" [num_steps]``.
     """
 
     def inner_loop(params, support_images, support_labels, first_order):
-        """The model after each step, with the row of its step: leaves ``[num_steps, ...]``; and the trace."""
+        """The model after each step, with the row of its step, as leaves ``[num_steps, ...]``, and the trace."""
         theta, rows, _ = split_by_label(params["model"], param_labels, module_classes(model, support_images))
         rates = by_path(params["inner_lr"])
 
@@ -93,7 +95,7 @@ def maml_plus_plus(
         if iteration is None or num_steps == 1 or multi_step_epochs == 0:
             return last, metrics
 
-        @jax.checkpoint  # without it, the activations of these passes would be kept even where the passes are left out
+        @jax.checkpoint  # otherwise the activations of these passes would be kept even if the passes are left out
         def weighted(model_params, weight):
             return weight * cross_entropy(logits_of(model_params), episode.query_labels)
 
@@ -116,7 +118,7 @@ def maml_plus_plus(
 
 
 def step_weights(epoch: jax.Array | int, num_steps: int, epochs: int) -> jax.Array:
-    """v of the multi-step loss in ``epoch`` < ``epochs``: ``[num_steps]``, whose sum is 1."""
+    """v of the multi-step loss in ``epoch`` < ``epochs``: ``[num_steps]``, with the sum 1."""
     equal, moved = 1 / num_steps, epoch / (num_steps * epochs)
     earlier = jnp.maximum(equal - moved, 0.03 * equal)
     last = jnp.minimum(equal + (num_steps - 1) * moved, 1 - 0.03 * (num_steps - 1) * equal)

@@ -5,13 +5,13 @@
 
 By default f and g are the encoder. With full-context embeddings (FCE) both see the support set S [N, D]:
 
-    G = S + forward LSTM(S) + backward LSTM(S)                        g of all support images, in the order given
+    G = S + forward LSTM(S) + backward LSTM(S)                        g of all support images, in their given order
     h_0 = f(x), c_0 = 0;   N times:   r = softmax(h G^T) G,   (h, c) = LSTM([f(x), r], (h, c)),   h <- h + f(x)
 
-There is no code of the method's authors. Facts are from CloserLookFewShot (Chen et al., ICLR 2019), which has scale
-100, the ReLU and FCE in every case. The paper's own definition, not verified here, has scale 1 and no ReLU.
-CloserLookFewShot encodes support and query images in one batch (``joint_normalisation``). At evaluation it normalises
-by running averages (``query_statistics="running"``).
+The method's authors have published no code. Facts are from https://github.com/wyharveychen/CloserLookFewShot (Chen et
+al., ICLR 2019), which always has scale 100, the ReLU and FCE. The paper's own definition has scale 1 and no ReLU, which
+is not verified here. CloserLookFewShot encodes support and query images in one batch (``joint_normalisation``). At
+evaluation it normalises by running averages (``query_statistics="running"``).
 """
 
 from typing import Any
@@ -43,11 +43,11 @@ def matching_net(
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
-      scale: of the cosine.
-      full_context: whether full-context embeddings are used; an LSTM of D units runs N times a query image.
-      joint_normalisation: whether support and query images are encoded in one batch; with ``"running"`` in training
+      scale: the factor of the cosine.
+      full_context: whether full-context embeddings are used. An LSTM of D units then runs N times for a query image.
+      joint_normalisation: whether support and query images are encoded in one batch; with ``"running"``, in training
         only, as CloserLookFewShot does.
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive); ``"support"``, those of the support set (inductive; not with ``joint_normalisation``); or
         ``"running"``, the running averages of training, at evaluation (inductive).
 
@@ -86,7 +86,7 @@ def matching_net(
 
 
 def unit(features: jax.Array) -> jax.Array:
-    """``features [N, D]`` divided by their lengths; zeros stay zeros, also in the gradient."""
+    """Divides ``features [N, D]`` by their lengths. Zeros stay zeros, also in the gradient."""
     squares = jnp.sum(features**2, axis=-1, keepdims=True)
     return features / (jnp.sqrt(squares + jnp.finfo(features.dtype).tiny) + NORM_FLOOR)
 
@@ -119,7 +119,7 @@ def query_context(context: dict[str, Any], features: jax.Array, support: jax.Arr
 
 
 def lstm(cell: dict[str, Any], x: jax.Array, h: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """One step of an LSTM: input ``x [..., D_in]`` and state ``h, c [..., D]`` to the next state ``(h, c)``."""
+    """One step of an LSTM, from input ``x [..., D_in]`` and state ``h, c [..., D]`` to the next state ``(h, c)``."""
     gates = linear(cell["input"], x) + linear(cell["hidden"], h)
     i, f, g, o = jnp.split(gates, 4, axis=-1)
     c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
@@ -127,7 +127,7 @@ def lstm(cell: dict[str, Any], x: jax.Array, h: jax.Array, c: jax.Array) -> tupl
 
 
 def init_lstm(key: jax.Array, inputs: int, size: int, dtype: jnp.dtype) -> dict[str, Any]:
-    """Parameters of ``lstm`` with ``size`` units: uniform in ±1/sqrt(size), PyTorch's default, with its two biases."""
+    """Makes the parameters of ``lstm`` with ``size`` units, uniform in ±1/sqrt(size) as PyTorch's, with two biases."""
     input_key, hidden_key = jax.random.split(key)
     return {
         "input": init_linear(input_key, inputs, 4 * size, size**-0.5, dtype),

@@ -3,11 +3,13 @@
     m_c = mean of f(x_i) over the support images of class c
     logits = s * cos(f(x), m_c)
 
-The outer loop learns the encoder f, which comes pre-trained as a classifier of the training classes, and s. The paper:
-https://arxiv.org/abs/2003.04390. Facts from the authors' code (yinboc/few-shot-meta-baseline): features are averaged
-before they are normalised; s starts at 10; in training one batch holds support and query images of all episodes of an
-iteration, at evaluation running averages normalise. Here a batch is one episode's (``joint_normalisation``). Long
-meta-training lowers the accuracy on new classes again, as users of the code found.
+The outer loop learns s and the encoder f, which was pre-trained as a classifier of the training classes. The paper:
+https://arxiv.org/abs/2003.04390.
+
+Facts from the authors' code (https://github.com/yinboc/few-shot-meta-baseline): features are averaged before they are
+normalised, and s starts at 10. In training one batch holds the support and query images of all episodes of an
+iteration; here it holds those of one episode (``joint_normalisation``). At evaluation running averages normalise. Users
+of the code found that long meta-training lowers the accuracy on new classes again.
 """
 
 import flax.linen as nn
@@ -31,15 +33,15 @@ def meta_baseline(
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
-      initial_scale: where s starts.
-      joint_normalisation: whether support and query images are encoded in one batch; with ``"running"`` in training
+      initial_scale: the initial value of s.
+      joint_normalisation: whether support and query images are encoded in one batch; with ``"running"``, in training
         only.
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive); ``"support"``, those of the support set (inductive; not with ``joint_normalisation``); or
         ``"running"``, the running averages of training, at evaluation (inductive).
 
-    Meta-parameters: ``{"model": ..., "scale": []}``, the first without a head. ``adapt`` describes the episode by the
-    class means ``[way, D]``, or with ``joint_normalisation`` by the support images and labels.
+    Meta-parameters: ``{"model": ..., "scale": []}``, where the model has no head. ``adapt`` describes the episode by
+    the class means ``[way, D]``, or with ``joint_normalisation`` by the support images and labels.
     """
 
     def describe(params, features, labels):
@@ -56,12 +58,12 @@ def meta_baseline(
 
 
 def cosine(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The cosine of the angles between ``a [N, D]`` and ``b [M, D]``: ``[N, M]``; 0 with a vector of zeros."""
+    """The cosines of the angles between ``a [N, D]`` and ``b [M, D]``: ``[N, M]``. A vector of zeros gives 0."""
     return jnp.matmul(unit(a), unit(b).T, precision="highest")
 
 
 def unit(features: jax.Array) -> jax.Array:
-    """``features [N, D]`` divided by their lengths; zeros stay zeros, also in the gradient."""
+    """Divides ``features [N, D]`` by their lengths. Zeros stay zeros, also in the gradient."""
     squares = jnp.sum(features**2, axis=-1, keepdims=True)
     is_zero = squares == 0
     return jnp.where(is_zero, 0, features * jax.lax.rsqrt(jnp.where(is_zero, 1, squares)))

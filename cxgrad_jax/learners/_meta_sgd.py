@@ -2,10 +2,10 @@
 
     theta' = theta - alpha * dL(theta; S)/dtheta,   meta loss L(theta'; Q)          alpha of theta's shape, elementwise
 
-The outer loop learns theta and alpha together. There is no code of the method's authors. Facts are from
-jik0730/Meta-SGD-pytorch: one step, every parameter adapts (scale and shift of normalisations too), alpha starts at 1e-3
-everywhere and may change its sign. The paper's own start of alpha (recalled as uniform in [0.005, 0.1]) is not
-verified.
+The outer loop learns theta and alpha together. The method's authors have published no code. Facts are from
+https://github.com/jik0730/Meta-SGD-pytorch: it takes one step, and every parameter adapts, also scale and shift of
+normalisations. alpha starts at 1e-3 everywhere and may change its sign. The paper's own start of alpha, said to be
+uniform in [0.005, 0.1], is not verified.
 """
 
 import flax.linen as nn
@@ -20,7 +20,7 @@ from cxgrad_jax.learners._spec import described
 
 
 def every_parameter(path: str, leaf: jax.Array) -> str:
-    """``"adapted"``, whatever the parameter."""
+    """``"adapted"`` for every parameter."""
     del path, leaf
     return ADAPTED
 
@@ -40,12 +40,12 @@ def meta_sgd(
 
     Args:
       model: a ``flax.linen`` classifier, float images ``[N, H, W, C]`` to logits ``[N, way]``.
-      initial_lr: where every entry of alpha starts; this package's choice, see above.
-      num_steps: inner steps, which share alpha.
-      first_order: the outer loop takes inner gradients for constants.
-      remat: compute inner steps anew in the outer backward pass, to save memory.
+      initial_lr: the initial value of every entry of alpha. It is this package's choice, see above.
+      num_steps: the number of inner steps, which share alpha.
+      first_order: whether the outer loop treats inner gradients as constants.
+      remat: whether the outer backward pass computes the inner steps again, to save memory.
       param_labels: which parameters adapt (``default_labels`` leaves normalisation out).
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
     Meta-parameters: ``{"model": ..., "inner_lr": alpha, in the structure of the model's adapted part}``. Trace:

@@ -8,14 +8,15 @@
     outer loss: CE of f([S, T]; theta_K) on the labels of S and T together
 
 g_k and g'_k are small networks, one for each step. Each of their four tensors w is adapted as
-(1 + beta a) w + gamma a', with a and a' from a further network of the given input; the learned beta and gamma start at
-zero. std1 subtracts the mean of the whole matrix and divides by its deviation. Facts from the authors' code
-(baiksung/MeTAL): no gradient is held constant; alpha is 0.01; the query images, without their labels, are always part
-of the inner loop, so that all results are transductive. The paper's inductive form, without loss_T, is
-``query_statistics="support"``; it is not covered by the code.
+(1 + beta a) w + gamma a', where a and a' come from a further network of the given input. The learned beta and gamma
+start at zero. std1 subtracts the mean of the whole matrix and divides by its standard deviation.
 
-With ``alfa``, rates and decays of the steps come from ALFA's generator (see ``_alfa``). There the means of gradients
-are not constants for the outer loop, other than in ALFA's own code.
+Facts from the authors' code (https://github.com/baiksung/MeTAL): no gradient is held constant, and alpha is 0.01. The
+query images, without their labels, are always part of the inner loop, so that all results are transductive. The paper's
+inductive form has no loss_T. It is ``query_statistics="support"`` here, and the authors' code does not cover it.
+
+With ``alfa``, rates and decays of the steps come from ALFA's generator (see ``_alfa``). In that case the means of
+gradients are not constants for the outer loop, unlike in ALFA's own code.
 """
 
 import flax.linen as nn
@@ -32,7 +33,7 @@ from cxgrad_jax.learners._mlp import init_mlp, mlp
 from cxgrad_jax.learners._model import Params, apply_model, dtype_of, module_classes, num_outputs
 from cxgrad_jax.learners._spec import described
 
-DEVIATION_FLOOR = 1e-12  # added to the deviation in std1
+DEVIATION_FLOOR = 1e-12  # added to the standard deviation in std1
 LOSS_TENSORS = ("hidden", "kernel"), ("hidden", "bias"), ("output", "kernel"), ("output", "bias")
 
 
@@ -53,23 +54,23 @@ def metal(
 
     Args:
       model: a ``flax.linen`` classifier, float images ``[N, H, W, C]`` to logits ``[N, way]``.
-      inner_lr: alpha; with ``alfa`` where the learned alpha starts.
-      num_steps: inner steps, in training and test.
+      inner_lr: alpha, the inner learning rate. With ``alfa`` it is the initial value of the learned alpha.
+      num_steps: the number of inner steps, in training and test.
       alfa: whether ALFA generates rates and decays.
-      initial_decay: where ALFA's beta starts.
-      first_order: the outer loop takes inner gradients for constants.
-      remat: compute inner steps anew in the outer backward pass, to save memory.
+      initial_decay: the initial value of ALFA's beta.
+      first_order: whether the outer loop treats inner gradients as constants.
+      remat: whether the outer backward pass computes the inner steps again, to save memory.
       param_labels: which parameters adapt.
-      query_statistics: ``"query"``: as the equations above; support and query images are normalised together, and the
-        inner loop, which ``predict`` runs, sees all query images (transductive). ``"support"``: the inner loop has the
-        support images and loss_S alone, query images are normalised by the statistics of the support set at the
-        adapted parameters, and the outer loss is that of the query set (inductive).
+      query_statistics: ``"query"`` follows the equations above. Support and query images are normalised together, and
+        the inner loop, which ``predict`` runs, sees all query images (transductive). With ``"support"`` the inner loop
+        has only the support images and loss_S. The statistics of the support set at the adapted parameters normalise
+        the query images, and the outer loss is that of the query set (inductive).
 
-    Meta-parameters: ``{"model": ..., "losses": {"support", "query"}, "adapters": {"support", "query"}}``, the last two
-    with a leading axis of steps, and ``"query"`` only where it is used; with ``alfa`` those of ``alfa`` too. Trace:
-    ``"support_loss"``, ``"learned_support_loss"``, ``"learned_query_loss"`` and ``"inner_loss"``, their sum, each
-    ``[num_steps]``, and with ``alfa`` its own. With ``query_statistics="query"``, ``adapt`` returns the support set,
-    since everything else needs the query images.
+    Meta-parameters: ``{"model": ..., "losses": {"support", "query"}, "adapters": {"support", "query"}}``. The last two
+    have a leading axis of steps, and ``"query"`` only if it is used. With ``alfa`` the meta-parameters of ``alfa`` are
+    there too. Trace: ``"support_loss"``, ``"learned_support_loss"``, ``"learned_query_loss"`` and their sum
+    ``"inner_loss"``, each ``[num_steps]``, and with ``alfa`` its own. With ``query_statistics="query"``, ``adapt``
+    returns the support set, because everything else needs the query images.
     """
     transductive = query_statistics == "query"
 
@@ -127,7 +128,7 @@ def metal(
         return inductive
 
     def refuse_others(params, images):
-        """Raises what the model says of images that it cannot take, before they are joined with others."""
+        """Raises the model's own error for images that it cannot take, before they are joined with others."""
         jax.eval_shape(lambda params, images: apply_model(model, params, images), params["model"], images)
 
     def adapt(params, support_images, support_labels):
@@ -135,7 +136,7 @@ def metal(
         return Described(Support(support_images, support_labels))
 
     def all_logits(params, support, query_images):
-        """The adapted model's logits, the support set's first, and the inner loop's trace."""
+        """The logits of the adapted model, those of the support set first, and the trace of the inner loop."""
         adapted = inner_loop(params, support.inputs, support.labels, query_images)
         return apply_model(model, adapted.model, joined(params, support.inputs, query_images)), adapted.trace
 
@@ -163,7 +164,7 @@ def learned_support_loss(
       of_step: ``"losses"`` and ``"adapters"`` of this step.
       support_loss: L_S.
       means: m, ``[n]``.
-      logits: of the support images, ``[N, way]``.
+      logits: the logits of the support images, ``[N, way]``.
       labels: ``[N]``.
     """
     state = jnp.concatenate([support_loss[None], means])
@@ -184,12 +185,12 @@ def learned_query_loss(of_step: Params, means: jax.Array, logits: jax.Array) -> 
 
 
 def standardised(values: jax.Array) -> jax.Array:
-    """std1: ``values`` with mean 0 and deviation 1 over all entries; the variance divides by their number - 1."""
+    """std1: gives ``values`` mean 0 and standard deviation 1 over all entries. The variance divides by n - 1."""
     return (values - jnp.mean(values)) / (jnp.std(values, ddof=1) + DEVIATION_FLOOR)
 
 
 def adapted_network(network: Params, adapter: Params, state: jax.Array) -> Params:
-    """phi scaled and shifted tensor by tensor, by what the adapter makes of a state ``[d]``."""
+    """Scales and shifts phi, tensor by tensor, by what the adapter makes of a state ``[d]``."""
     scales, shifts = jnp.split(mlp(adapter["network"], state), 2)
     return merge(
         {

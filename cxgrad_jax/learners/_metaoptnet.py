@@ -4,13 +4,14 @@
     ridge:   a = 2 (f(S) f(S)^T + 50 I)^-1 onehot(y)
     SVM:     a = the duals of Crammer and Singer's support vector machine, C = 0.1 (see ``_svm``)
 
-The outer loop learns the encoder f and the scale s. The paper: https://arxiv.org/abs/1904.03758. Facts from the
-authors' code (kjunelee/MetaOptNet): its quadratic programme for the ridge head has this closed form, without a bias and
-with the factor 2; s starts at 1; labels are smoothed by 0.1 on miniImageNet only; one model, trained at 15 shots
-(CIFAR-FS 5), serves all shots. Its SVM is solved to the end in training, and by three steps of the solver, which leave
-an error of several per cent, at evaluation; here always to the end. In training all support images of the iteration's
-episodes are one batch for the normalisations, and all query images another. Here a batch is one episode's. At
-evaluation running averages normalise.
+The outer loop learns the encoder f and the scale s. The paper: https://arxiv.org/abs/1904.03758.
+
+Facts from the authors' code (https://github.com/kjunelee/MetaOptNet): its quadratic programme for the ridge head has
+this closed form, without a bias and with the factor 2. s starts at 1. Labels are smoothed by 0.1 on miniImageNet only.
+One model, trained at 15 shots (CIFAR-FS 5), serves all shots. The code solves its SVM to the end in training, and by
+three steps of the solver at evaluation, which leaves an error of several per cent. Here it is always solved to the end.
+In training all support images of the iteration's episodes are one batch for the normalisations, and all query images
+are another. Here a batch is that of one episode. At evaluation running averages normalise.
 """
 
 import flax.linen as nn
@@ -41,15 +42,15 @@ def metaoptnet(
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
       head: ``"ridge"`` or ``"svm"``.
-      regularisation: of the ridge head, the 50 above.
-      initial_scale: where s starts.
+      regularisation: the regularisation of the ridge head, the 50 above.
+      initial_scale: the initial value of s.
       label_smoothing: the share of a query image's label that the other classes get, less than 1.
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive); ``"support"``, those of the support set (inductive); or ``"running"``, the running averages of
         training, at evaluation (inductive).
 
-    Meta-parameters: ``{"model": ..., "scale": []}``, the first without a head. ``adapt`` describes the episode by the
-    weights ``[D, way]``.
+    Meta-parameters: ``{"model": ..., "scale": []}``, where the model has no head. ``adapt`` describes the episode by
+    the weights ``[D, way]``.
     """
 
     def describe(params, features, labels):
@@ -69,19 +70,19 @@ def metaoptnet(
 
 
 def ridge_weights(features: jax.Array, targets: jax.Array, regularisation: float) -> jax.Array:
-    """W of support ``features [N, D]`` and one-hot ``targets [N, way]``: ``[D, way]``, of ridge regression."""
+    """W ``[D, way]`` of ridge regression from support ``features [N, D]`` to one-hot ``targets [N, way]``."""
     return 2 * ridge(features, targets, regularisation)
 
 
 def svm_weights(features: jax.Array, targets: jax.Array, C: float = SVM_C) -> jax.Array:
-    """As ``ridge_weights``, of the SVM."""
+    """W ``[D, way]`` of the SVM from support ``features [N, D]`` to one-hot ``targets [N, way]``."""
     return jnp.matmul(features.T, svm_duals(features, targets, C), precision="highest")
 
 
 def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
     """Mean cross-entropy of ``logits [N, way]`` with targets of 1 - smoothing for ``labels [N]``.
 
-    The other classes share the remainder. A label that does not exist gives NaN.
+    The other classes share the remainder. A label outside of 0 to way - 1 gives NaN.
     """
     way = logits.shape[-1]
     right = members(labels, way, logits.dtype)

@@ -1,7 +1,7 @@
 """What the metric learners share: an encoder in place of a classifier, and no parameter that adapts.
 
-Features of the support images describe an episode. The class of a query image follows from comparing its features with
-that description. ``query_statistics`` says by what batch normalisations normalise the query images:
+Features of the support images describe an episode. The features of a query image are compared with that description,
+which gives its class. ``query_statistics`` names the statistics by which batch normalisations normalise query images:
 
     "query"     their own statistics, in training and test alike (transductive)
     "support"   those of the support set, in training and test alike (inductive)
@@ -39,8 +39,8 @@ class Described(NamedTuple):
 
     Attributes:
       episode: the description of the support set by which ``predict`` compares query images.
-      statistics: means and variances by which the networks normalise query images, by the networks' names in the
-        meta-parameters; a network that has none here normalises them by their own.
+      statistics: means and variances by which the networks normalise query images. The keys are the networks' names in
+        the meta-parameters. A network that has none here normalises query images by their own.
     """
 
     episode: Any
@@ -71,37 +71,29 @@ def metric_based(
     init_extra: Callable[[jax.Array, jax.Array], dict[str, Params]] | None = None,
     joint_normalisation: bool = False,
 ) -> MetaLearner:
-    """Makes a learner of an encoder and a comparison.
+    """Makes a learner from an encoder and a comparison.
 
     Args:
       model: a ``flax.linen`` module with ``num_classes`` (the way) and the method ``encode``. Its head is not used
         and gets no parameters.
       encode: the model's method ``images [N, H, W, C] -> features [N, ...]``.
       describe: ``(params, support features, labels [N]) -> description``.
-      compare: ``(params, description, query features) -> logits [N, way]``, or with a ``network`` its inputs
-        ``[N, way, ...]``.
-      query_statistics: by what batch normalisations normalise query images, ``"query"``, ``"support"`` or
+      compare: ``(params, description, query features) -> logits [N, way]``. With a ``network`` it returns the inputs
+        ``[N, way, ...]`` of that instead.
+      query_statistics: the statistics that normalise query images, ``"query"``, ``"support"`` or
         ``"running"``, as the module's text says.
-      network: a module that takes ``[M, ...]`` to logits ``[M]``, behind the name of its meta-parameters.
-      objective: of logits and labels; cross-entropy if None.
+      network: the name of its meta-parameters, and a module from ``[M, ...]`` to logits ``[M]``.
+      objective: ``(logits, labels) -> scalar``. None means cross-entropy.
       init_extra: ``(key, features) -> dict`` of meta-parameters beside ``"model"``.
       joint_normalisation: whether support and query images are encoded in one batch, so that batch statistics are of
-        both; with ``"running"`` in training only. Otherwise ``adapt`` keeps the support images, and ``predict`` does
-        everything.
+        both; with ``"running"``, in training only. Without ``"running"``, ``adapt`` then keeps the support images, and
+        ``predict`` does everything.
 
     Raises:
-      UserError: the model has no such method or no ``num_classes``.
+      UserError: the model has no such method or no ``num_classes``, or ``joint_normalisation`` is given with
+        ``"support"``.
     """
-    name = type(model).__name__
-    if not callable(getattr(model, encode, None)):
-        raise UserError(f"{name} has no method {encode}(images); metric learners need the features before the head")
-    if not isinstance(getattr(model, "num_classes", None), int):
-        raise UserError(f"{name} has no num_classes; metric learners need it, the way of the episodes")
-    if joint_normalisation and query_statistics == "support":
-        raise UserError(
-            f"query_statistics is {query_statistics!r}, but joint_normalisation normalises support and query images "
-            "together; expected 'query' or 'running' with it"
-        )
+    _check_encoder(model, encode, query_statistics, joint_normalisation)
     running = query_statistics == "running"
 
     def features_of(params, images, statistics=None):
@@ -185,6 +177,20 @@ def metric_based(
     return checked(model, init, adapt, predict, loss)
 
 
+def _check_encoder(model: nn.Module, encode: str, query_statistics: str, joint_normalisation: bool) -> None:
+    """Refuses a model that is no encoder, and statistics that do not fit joint normalisation."""
+    name = type(model).__name__
+    if not callable(getattr(model, encode, None)):
+        raise UserError(f"{name} has no method {encode}(images); metric learners need the features before the head")
+    if not isinstance(getattr(model, "num_classes", None), int):
+        raise UserError(f"{name} has no num_classes; metric learners need it, the way of the episodes")
+    if joint_normalisation and query_statistics == "support":
+        raise UserError(
+            f"query_statistics is {query_statistics!r}, but joint_normalisation normalises support and query images "
+            "together; expected 'query' or 'running' with it"
+        )
+
+
 def joined(params: Params, support_images: jax.Array, query_images: jax.Array) -> jax.Array:
     """Support and query images in one batch of floats, the support images first."""
     dtype = dtype_of(params)
@@ -196,8 +202,10 @@ def _flat(compared: jax.Array) -> jax.Array:
 
 
 def members(labels: jax.Array, way: int, dtype: Any) -> jax.Array:
-    """Which class each image belongs to, ``[N, way]``: 1 for its class, 0 for the others; NaN for a label that does
-    not exist."""
+    """Which class each image belongs to, ``[N, way]``: 1 for its class and 0 for the others.
+
+    A label outside of 0 to way - 1 gives NaN.
+    """
     return nan_where_wrong(jax.nn.one_hot(labels, way, dtype=dtype), labels, way)
 
 

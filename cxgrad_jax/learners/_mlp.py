@@ -13,7 +13,7 @@ def linear(layer: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
     """``x [..., D] @ kernel [D, E] + bias [E]`` of a ``layer``, at the highest precision.
 
     Raises:
-      UserError: ``x`` has another D than the layer.
+      UserError: the D of ``x`` is not that of the layer.
     """
     if x.shape[-1] != layer["kernel"].shape[0]:
         raise UserError(
@@ -30,14 +30,14 @@ def mlp(layers: Mapping[str, Mapping[str, jax.Array]], x: jax.Array) -> jax.Arra
 
 
 def init_linear(key: jax.Array, inputs: int, outputs: int, bound: float, dtype: jnp.dtype) -> dict[str, jax.Array]:
-    """Parameters of ``linear``: kernel ``[inputs, outputs]`` and bias, uniform in ±bound."""
+    """Makes the parameters of ``linear``: kernel ``[inputs, outputs]`` and bias, uniform in ±bound."""
     kernel_key, bias_key = jax.random.split(key)
     kernel = jax.random.uniform(kernel_key, (inputs, outputs), dtype, -bound, bound)
     return {"kernel": kernel, "bias": jax.random.uniform(bias_key, (outputs,), dtype, -bound, bound)}
 
 
 def init_mlp(key: jax.Array, inputs: int, hidden: int, outputs: int, dtype: jnp.dtype) -> dict[str, Any]:
-    """Parameters of ``mlp``: weights and biases uniform in ±1/sqrt(fan-in), PyTorch's default."""
+    """Makes the parameters of ``mlp``: weights and biases uniform in ±1/sqrt(fan-in), PyTorch's default."""
     hidden_key, output_key = jax.random.split(key)
     return {
         "hidden": init_linear(hidden_key, inputs, hidden, inputs**-0.5, dtype),

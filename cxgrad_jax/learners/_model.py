@@ -1,4 +1,4 @@
-"""How a learner applies a model: images as floats, its parameters, its output, its modules."""
+"""How a learner applies a model: images as floats, the model's parameters, output, statistics and modules."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +20,10 @@ ModuleClass = type[nn.Module]
 
 
 def as_float(images: jax.Array, dtype: Any = None) -> jax.Array:
-    """Images as floats in [0, 1]: uint8 is divided by 255 in ``dtype`` (float32 if None).
+    """Returns images as floats in [0, 1]. uint8 is divided by 255 in ``dtype`` (float32 if None).
 
-    Floats in half precision become float32, which losses, gradients and meta-parameters need; a model computes in half
-    precision where its ``dtype`` says so. Other floats pass unchanged.
+    Floats in half precision become float32, which losses, gradients and meta-parameters need. (A model computes in half
+    precision if its ``dtype`` says so.) Other floats stay as they are.
     """
     if images.dtype == jnp.uint8:
         return images.astype(dtype or jnp.float32) / 255
@@ -33,12 +33,12 @@ def as_float(images: jax.Array, dtype: Any = None) -> jax.Array:
 
 
 def dtype_of(params: Params) -> Any:
-    """The dtype of parameters, which a learner's own follow; flax makes a model's float32 whatever the images are."""
+    """The dtype of parameters. flax makes a model's float32 whatever the images are; a learner's own follow them."""
     return jax.tree.leaves(params)[0].dtype
 
 
 def init_model(model: nn.Module, key: jax.Array, images: Any, method: str = "__call__") -> tuple[jax.Array, Params]:
-    """The output of ``method`` of the model on ``images [N, H, W, C]``, and the parameters that it draws for that.
+    """Draws a model's parameters; returns the output of ``method`` on ``images [N, H, W, C]``, and the parameters.
 
     Raises:
       UserError: the images are too small for the model.
@@ -57,15 +57,15 @@ def apply_model(
     statistics: Statistics | None = None,
     **keywords: Any,
 ) -> jax.Array:
-    """Logits ``[N, way]`` of ``images [N, H, W, C]``, or what else ``method`` of the model gives.
+    """Applies a model to ``images [N, H, W, C]``; returns logits ``[N, way]``, or the output of another ``method``.
 
     Args:
       model: a ``flax.linen`` module.
       model_params: its parameters.
       images: uint8 or floats in [0, 1].
-      method: of the model.
-      statistics: of ``batch_statistics``, by which batch normalisations are to normalise. If None or empty, they
-        normalise by the statistics of ``images``.
+      method: the name of the model's method.
+      statistics: the statistics by which batch normalisations normalise, such as ``batch_statistics`` returns. If None
+        or empty, they normalise by the statistics of ``images``.
       keywords: further arguments of ``method``.
 
     Raises:
@@ -77,10 +77,11 @@ def apply_model(
 def batch_statistics(
     model: nn.Module, model_params: Params, images: jax.Array, method: str = "__call__", **keywords: Any
 ) -> Statistics:
-    """What the batch normalisations of the model find in ``images``: means and variances, by module.
+    """The means and variances that the batch normalisations of the model find in ``images``, by module.
 
-    That is flax's collection ``"batch_stats"``; it is empty for a model without batch normalisation. Both this
-    package's and flax's are known, the latter whatever its momentum. Arguments as ``apply_model``.
+    They are flax's collection ``"batch_stats"``, which is empty for a model without batch normalisation. Both this
+    package's ``Norm`` and flax's ``BatchNorm`` are covered, the latter whatever its momentum. The arguments are those
+    of ``apply_model``.
     """
     return _apply(model, model_params, images, method, None, keywords)[1]
 
@@ -93,10 +94,14 @@ def apply_in_training(
     method: str = "__call__",
     **keywords: Any,
 ) -> tuple[jax.Array, Statistics]:
-    """The output as ``apply_model`` without statistics, and the running averages ``statistics`` moved by this batch.
+    """Applies a model in a training pass, in which batch normalisations normalise by the batch.
 
-    This package's ``Norm`` moves them by a tenth towards the batch's mean and unbiased variance, as PyTorch does;
-    flax's ``BatchNorm`` by its momentum towards the mean and the biased variance. Other arguments as ``apply_model``.
+    This package's ``Norm`` moves running averages by a tenth towards the batch's mean and unbiased variance, as PyTorch
+    does. flax's ``BatchNorm`` moves them by its momentum towards the mean and the biased variance. The other arguments
+    are those of ``apply_model``.
+
+    Returns:
+      The output of ``apply_model`` without statistics, and the running averages ``statistics`` after this batch.
     """
     return _apply(model, model_params, images, method, statistics, keywords, moving=True)
 
@@ -106,9 +111,9 @@ _constant: ContextVar[Callable[[str], bool] | None] = ContextVar("constant", def
 
 @contextmanager
 def taken_for_constants(constant: Callable[[str], bool]) -> Iterator[None]:
-    """Inside, a model's parameters are constants where ``constant(path)`` holds: they get no gradients.
+    """A context in which the parameters of a model for whose path ``constant(path)`` holds get no gradients.
 
-    A learner's ``adapt`` that is traced inside adapts the others only.
+    A learner's ``adapt`` that is traced inside adapts only the other parameters.
     """
     token = _constant.set(constant)
     try:
@@ -118,7 +123,7 @@ def taken_for_constants(constant: Callable[[str], bool]) -> Iterator[None]:
 
 
 def _apply(model, model_params, images, method, statistics, keywords, moving=False) -> tuple[jax.Array, Statistics]:
-    """The output, and the statistics: those given, as given or as the images move them, or those of the images."""
+    """Returns the output and statistics: the given ones, moved by the images if ``moving``, or those of the images."""
     images = as_float(images, dtype_of(model_params))
     if constant := _constant.get():
         flat = flatten_dict(model_params, sep="/")
@@ -134,9 +139,9 @@ def _apply(model, model_params, images, method, statistics, keywords, moving=Fal
 
 
 def _flax_batch_norm(call, arguments, keywords, context):
-    """For ``nn.intercept_methods``: flax's BatchNorm takes and returns statistics as this package's ``Norm`` does.
+    """For ``nn.intercept_methods``: lets flax's BatchNorm take and return statistics as this package's ``Norm`` does.
 
-    Whether it normalises by the batch is the learner's choice and not that of ``use_running_average``.
+    The learner decides whether it normalises by the batch, and not ``use_running_average``.
     """
     module = context.module
     if not (isinstance(module, nn.BatchNorm) and context.method_name == "__call__") or module.is_initializing():
@@ -167,11 +172,11 @@ def _flax_batch_norm(call, arguments, keywords, context):
 
 
 def module_classes(model: nn.Module, images: Any) -> dict[str, ModuleClass]:
-    """The class of every module of ``model`` by path, ``""`` being the model itself.
+    """The class of every module of ``model`` by path. The path of the model itself is ``""``.
 
     Args:
       model: a ``flax.linen`` module.
-      images: ``[N, H, W, C]``, what a call takes. Only shape and dtype matter; nothing is computed.
+      images: ``[N, H, W, C]`` that the model takes. Only shape and dtype matter; nothing is computed.
     """
     return _called(model, images)[0]
 

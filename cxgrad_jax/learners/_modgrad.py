@@ -1,16 +1,19 @@
 """ModGrad: "On Modulating the Gradient for Meta-Learning" (Simon et al., ECCV 2020).
 
-    g = dL(theta; S)/dtheta                                          once, of the last two convolutions
+    g = dL(theta; S)/dtheta                                          once, for the last two convolutions
     theta'(nu) = theta - alpha * g * M(nu)                           always from theta, elementwise
     nu_0 = 0,   nu_{i+1} = -dL(theta'(nu_i); S)/dnu_i                replaced, not accumulated
     meta loss L(theta'(nu_{P-1}); Q)                                 P passes
 
-    M(nu) = relu(u v^T) for a kernel, u and v of S * C_out and S * C_in entries (S: its side), relu(u) for a bias;
-    u = sum_m softmax(p)_m U_m, where (p, U) = W2 relu(W1 nu + b1) + b2          a mixture of vectors
+    M(nu) = relu(u v^T) for a kernel, relu(u) for a bias
+    u = sum_m softmax(p)_m U_m, where (p, U) = W2 relu(W1 nu + b1) + b2          a mixture of vectors, and so is v
 
-The paper: https://doi.org/10.1007/978-3-030-58598-3_33; its text is not verified. Facts from the authors' code
-(chrysts/generative_preconditioner): 2 passes on Conv-4's third and fourth convolutions; neither the head nor another
-layer adapts. What adapts in ResNet-12 (the last two convolutions of the last block) is this package's choice.
+For a kernel of side s, u has s * C_out entries and v has s * C_in. The paper:
+https://doi.org/10.1007/978-3-030-58598-3_33. Its text is not verified.
+
+Facts from the authors' code (https://github.com/chrysts/generative_preconditioner): it makes 2 passes on Conv-4's third
+and fourth convolutions, and neither the head nor another layer adapts. In ResNet-12 the last two convolutions of the
+last block adapt, which is this package's choice.
 """
 
 import re
@@ -50,17 +53,17 @@ def modgrad(
 
     Args:
       model: a ``flax.linen`` classifier, float images ``[N, H, W, C]`` to logits ``[N, way]``.
-      inner_lr: alpha.
-      context_dim: size of nu.
-      num_passes: P.
-      num_mix: vectors of a mixture.
+      inner_lr: alpha, the inner learning rate.
+      context_dim: the size of the context nu.
+      num_passes: P, the number of passes.
+      num_mix: the number of vectors in a mixture.
       param_labels: which parameters adapt: convolution kernels and biases.
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
     Meta-parameters: ``{"model": ..., "modulator": ...}``. The modulator has the structure of the model's adapted part,
-    with an MLP for each of ``"u"`` and ``"v"`` (a bias has no ``"v"``). Trace: ``"support_loss" [P + 1]``, at theta and
-    after each pass, ``"context" [P, context_dim]``, nu as used, and ``"fast"`` with an axis of 1.
+    with an MLP for each of ``"u"`` and ``"v"`` (a bias has no ``"v"``). Trace: ``"support_loss" [P + 1]`` at theta and
+    after each pass, ``"context" [P, context_dim]``, the nu of each pass, and ``"fast"`` with an axis of 1.
 
     Raises:
       UserError: in ``init``, a parameter adapts that is neither a kernel nor a bias.
@@ -106,13 +109,13 @@ def modgrad(
 
 
 def vector_sizes(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Entries of u and v for a kernel of ``shape [S, S, C_in, C_out]``: S * C_out and S * C_in."""
+    """The sizes of u and v for a kernel of ``shape [s, s, C_in, C_out]``: s * C_out and s * C_in."""
     side, _, inputs, outputs = shape
     return side * outputs, side * inputs
 
 
 def mask(modulator: dict[str, Any], context: jax.Array, num_mix: int, shape: tuple[int, ...]) -> jax.Array:
-    """M(nu) of a parameter of ``shape``, not negative.
+    """M(nu) for a parameter of ``shape``. No entry is negative.
 
     A kernel's u v^T is read row by row as ``[C_out, C_in, S, S]``, PyTorch's order.
     """
@@ -124,6 +127,6 @@ def mask(modulator: dict[str, Any], context: jax.Array, num_mix: int, shape: tup
 
 
 def mixture(outputs: jax.Array, num_mix: int) -> jax.Array:
-    """The vectors ``[num_mix, D]`` behind the first ``num_mix`` of ``outputs``, weighted by the softmax of those."""
+    """The sum of ``num_mix`` vectors ``[D]``, weighted by a softmax. ``outputs`` has the weights, then the vectors."""
     weights, vectors = jax.nn.softmax(outputs[:num_mix]), outputs[num_mix:].reshape(num_mix, -1)
     return jnp.matmul(weights, vectors, precision="highest")

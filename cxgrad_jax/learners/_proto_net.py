@@ -3,10 +3,10 @@
     p_c = mean of f(x_i) over the support images of class c                          prototypes
     p(y = c | x) = softmax_c( -||f(x) - p_c||^2 )                                    no scale, sum over features
 
-Facts from the authors' code (jakesnell/prototypical-networks), which covers Omniglot only. In training it encodes
-support and query images in one batch (``joint_normalisation``). At evaluation it normalises by running averages
-(``query_statistics="running"``). The published miniImageNet numbers are said to come from episodes of 30 (1-shot)
-and 20 ways (5-shot) with 15 queries; that is not verified.
+Facts from the authors' code (https://github.com/jakesnell/prototypical-networks), which covers Omniglot only: in
+training it encodes support and query images in one batch (``joint_normalisation``). At evaluation it normalises by
+running averages (``query_statistics="running"``). The published miniImageNet numbers are said to come from episodes of
+30 ways (1-shot) and 20 ways (5-shot) with 15 queries. That is not verified.
 """
 
 import flax.linen as nn
@@ -23,9 +23,9 @@ def proto_net(model: nn.Module, *, joint_normalisation: bool = False, query_stat
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
-      joint_normalisation: whether support and query images are encoded in one batch; with ``"running"`` in training
+      joint_normalisation: whether support and query images are encoded in one batch; with ``"running"``, in training
         only, as the authors' code does.
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive); ``"support"``, those of the support set (inductive; not with ``joint_normalisation``); or
         ``"running"``, the running averages of training, at evaluation (inductive).
 

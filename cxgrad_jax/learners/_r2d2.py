@@ -4,12 +4,14 @@
     W = X^T (X X^T + lambda I)^-1 Y                                          ridge regression, the bias penalised too
     logits = s [f(x), 1] W + b
 
-The outer loop learns the encoder f, the scale s and the shift b. The paper: https://arxiv.org/abs/1805.08136. Facts
-from the authors' code (bertinetto/r2d2): lambda is 50 and fixed, though it can be learned. The division by sqrt(N)
-makes it N times as large for features that are not divided. The cross-entropy does not depend on b, whose gradient is
-zero. s starts at 1e-4 on miniImageNet and at 10 on CIFAR-FS. In training the code encodes support and query images in
-one batch (``joint_normalisation``); its episodes have 16 or 20 ways and 1 to 9 shots, drawn anew each time. Dropout and
-such episodes are not offered here. The ridge weights of an unscaled head are those of MetaOptNet's, but for the bias.
+The outer loop learns the encoder f, the scale s and the shift b. The cross-entropy does not depend on b, whose gradient
+is zero. The ridge weights of an unscaled head are those of MetaOptNet, except for the bias. The paper:
+https://arxiv.org/abs/1805.08136.
+
+Facts from the authors' code (https://github.com/bertinetto/r2d2): lambda is 50 and fixed, but it can be learned. For
+features that are not divided by sqrt(N), that is a lambda N times as large. s starts at 1e-4 on miniImageNet and at 10
+on CIFAR-FS. In training the code encodes support and query images in one batch (``joint_normalisation``). Its episodes
+have 16 or 20 ways and 1 to 9 shots, drawn again for each. Dropout and such episodes are not offered here.
 """
 
 import flax.linen as nn
@@ -37,19 +39,19 @@ def r2d2(
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
-      regularisation: lambda, or where it starts.
+      regularisation: lambda, or its initial value.
       learned_regularisation: whether the outer loop learns lambda.
-      initial_scale: where s starts.
-      logarithmic: whether the outer loop learns the logarithms to base 10 of lambda, s and b + 1 in their places.
-      joint_normalisation: whether support and query images are encoded in one batch; with ``"running"`` in training
+      initial_scale: the initial value of s.
+      logarithmic: whether the outer loop learns the logarithms to base 10 of lambda, s and b + 1 instead of these.
+      joint_normalisation: whether support and query images are encoded in one batch; with ``"running"``, in training
         only, as the authors' code does.
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive); ``"support"``, those of the support set (inductive; not with ``joint_normalisation``); or
         ``"running"``, the running averages of training, at evaluation (inductive).
 
-    Meta-parameters: ``{"model": ..., "scale": [], "shift": []}`` without a head, and ``"regularisation": []`` where it
-    is learned. ``adapt`` describes the episode by the weights ``[D + 1, way]``, the last row being the bias, or with
-    ``joint_normalisation`` by the support images and labels.
+    Meta-parameters: ``{"model": ..., "scale": [], "shift": []}``, where the model has no head, and
+    ``"regularisation": []`` if it is learned. ``adapt`` describes the episode by the weights ``[D + 1, way]``, whose
+    last row is the bias, or with ``joint_normalisation`` by the support images and labels.
     """
 
     def learned(value):
@@ -78,11 +80,11 @@ def r2d2(
 
 
 def ridge_weights(features: jax.Array, targets: jax.Array, regularisation: float | jax.Array) -> jax.Array:
-    """W of support ``features [N, D]`` and one-hot ``targets [N, way]``: ``[D + 1, way]``, the last row the bias."""
+    """W ``[D + 1, way]`` from support ``features [N, D]`` to one-hot ``targets [N, way]``. The last row is the bias."""
     root = jnp.sqrt(jnp.asarray(len(features), features.dtype))
     return ridge(with_one(features) / root, targets / root, regularisation)
 
 
 def with_one(features: jax.Array) -> jax.Array:
-    """``features [N, D]`` with a further column of ones."""
+    """Adds a column of ones to ``features [N, D]``."""
     return jnp.concatenate([features, jnp.ones_like(features[:, :1])], axis=-1)

@@ -4,11 +4,11 @@
     r_c(x) = sigmoid( g([s_c, f(x)]) )                                       g: the relation module, on joined channels
     loss = mean over query images and classes of (r_c(x) - [y = c])^2
 
-Facts from the authors' code (floodsung/LearningToCompare_FSL). Its training halves the rate every 100,000 episodes,
-clips the gradient of each network to norm 0.5 and normalises miniImageNet by Omniglot's mean and deviation. That
-belongs to the outer loop and the data and is not offered here. Its initialisation (normal, linear bias 1) is not
-offered either. Its 5-shot script selects models on the test classes. Statistics are those of the current batch in
-training and test, there as here by default.
+Facts from the authors' code (https://github.com/floodsung/LearningToCompare_FSL): statistics are those of the current
+batch in training and test, which is the default here too. Its training halves the rate every 100,000 episodes, clips
+the gradient of each network to norm 0.5, and normalises miniImageNet by Omniglot's mean and deviation. That belongs to
+the outer loop and the data, and is not offered here. Its initialisation (normal, linear bias 1) is not offered either.
+Its 5-shot script selects models on the test classes.
 """
 
 import flax.linen as nn
@@ -31,17 +31,17 @@ def relation_net(
 
     Args:
       model: an encoder, ``feature_maps(images [N, H, W, C]) -> [N, h, w, D]``, with ``num_classes``. The relation
-        module takes the model's normalisation, activation, convolution bias, precision and dtype, where it has such
-        fields.
-      shot_reduction: ``"sum"`` of a class's support maps as in the authors' code, or ``"mean"``.
-      hidden: size of the relation module's hidden linear layer.
-      query_statistics: by what batch normalisations, the relation module's among them, normalise query images:
-        ``"query"``, their own statistics (transductive); ``"support"``, those of the support set, which the relation
-        module takes from the pairs of classes and support images (inductive); or ``"running"``, the running averages of
-        training (inductive), as CloserLookFewShot's RelationNet.
+        module takes normalisation, activation, convolution bias, precision and dtype from the model's fields, if it
+        has them.
+      shot_reduction: ``"sum"`` of a class's support maps, as in the authors' code, or ``"mean"``.
+      hidden: the size of the relation module's hidden linear layer.
+      query_statistics: the statistics that normalise query images, also in the relation module: ``"query"``, those of
+        the query images themselves (transductive); ``"support"``, those of the support set, which the relation module
+        takes from the pairs of classes and support images (inductive); or ``"running"``, the running averages of
+        training (inductive), as in CloserLookFewShot's RelationNet.
 
-    Meta-parameters: ``{"model": ..., "relation": ...}``, the first without a head. ``adapt`` describes the
-    episode by the classes' maps ``[way, h, w, D]``. Logits are the relations before the sigmoid.
+    Meta-parameters: ``{"model": ..., "relation": ...}``, where the model has no head. ``adapt`` describes the episode
+    by the classes' maps ``[way, h, w, D]``. Logits are the relations before the sigmoid.
     """
     shared = ("norm", "use_bias", "negative_slope", "norm_epsilon", "precision", "dtype")
     relation = RelationHead(hidden, **{field: getattr(model, field) for field in shared if hasattr(model, field)})
@@ -66,6 +66,6 @@ def relation_net(
 
 
 def pair_maps(classes: jax.Array, maps: jax.Array) -> jax.Array:
-    """Every map ``[N, h, w, D]`` behind every class's ``[way, h, w, D]``, on the channels: ``[N, way, h, w, 2 D]``."""
+    """Joins every class's map ``[way, h, w, D]`` and every map ``[N, h, w, D]``: ``[N, way, h, w, 2 D]``."""
     shape = (len(maps), len(classes), *maps.shape[1:])
     return jnp.concatenate([jnp.broadcast_to(classes, shape), jnp.broadcast_to(maps[:, None], shape)], axis=-1)

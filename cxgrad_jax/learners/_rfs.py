@@ -5,13 +5,15 @@
     logits = W z + b
 
 The encoder f comes from a classifier of the training classes, whose head is dropped. The paper:
-https://arxiv.org/abs/2003.11539. Facts from the authors' code (WangYueFt/rfs), which takes scikit-learn's solver at its
-defaults: lambda is 1; the support set is five augmented copies of every image. Five equal copies would be
-``regularisation=0.2`` here; augmentation is not offered. At evaluation running averages normalise. Distillation of the
-encoder is not offered.
+https://arxiv.org/abs/2003.11539.
 
-The problem is convex and is solved by Newton's method. With K the products of the support features, and P the shares
-softmax(K A + b), its solution is W = A^T Z with
+Facts from the authors' code (https://github.com/WangYueFt/rfs), which takes scikit-learn's solver at its defaults:
+lambda is 1, and the support set has five augmented copies of every image. Five equal copies would be
+``regularisation=0.2`` here. At evaluation running averages normalise. Augmentation, and distillation of the encoder,
+are not offered.
+
+The problem is convex and is solved by Newton's method. K are the products of the support features, and P are the shares
+softmax(K A + b). The solution is W = A^T Z with
 
     A = (Y - P) / lambda,   sum over the rows of A = 0
 
@@ -29,17 +31,17 @@ from cxgrad_jax.learners._mlp import linear
 from cxgrad_jax.learners._spec import described
 
 NEWTON_STEPS = 10  # five suffice for lambda = 1, ten for 0.0001
-STEP_LENGTHS = [2.0**-k for k in range(8)]  # of which each step takes the best
+STEP_LENGTHS = [2.0**-k for k in range(8)]  # each step takes the best of them
 
 
 @described
 def rfs(model: nn.Module, *, regularisation: float = 1.0, query_statistics: str = "query") -> MetaLearner:
-    """RFS; ``loss`` is the mean query cross-entropy, for those who train the encoder in episodes.
+    """RFS. Its ``loss``, the mean query cross-entropy, serves to train the encoder in episodes.
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
       regularisation: lambda, the inverse of scikit-learn's C.
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive); ``"support"``, those of the support set (inductive); or ``"running"``, the running averages of
         training, at evaluation (inductive).
 
@@ -66,8 +68,8 @@ def logistic_regression(features: jax.Array, targets: jax.Array, regularisation:
       regularisation: lambda, positive.
 
     Returns:
-      ``{"kernel": W^T [D, way], "bias": b [way]}``; the biases sum to 0. First derivatives are those of the exact
-      solution: by the implicit function theorem, those of one Newton step from it.
+      ``{"kernel": W^T [D, way], "bias": b [way]}``. The biases sum to 0. First derivatives are those of the exact
+      solution. By the implicit function theorem these are the derivatives of one Newton step from the solution.
     """
     products = jnp.matmul(features, features.T, precision="highest")
     constants = jax.lax.stop_gradient((products, targets))
@@ -90,16 +92,16 @@ Solution = tuple[jax.Array, jax.Array]  # A [N, way] and b [way]
 
 
 def objective(solution: Solution, products: jax.Array, targets: jax.Array, regularisation: float) -> jax.Array:
-    """What is minimised, in terms of K ``[N, N]``, Y ``[N, way]`` and lambda."""
+    """The function that is minimised, in terms of K ``[N, N]``, Y ``[N, way]`` and lambda."""
     duals, bias = solution
     fit = jnp.matmul(products, duals, precision="highest")
     return regularisation / 2 * jnp.sum(duals * fit) - jnp.sum(targets * jax.nn.log_softmax(fit + bias[None]))
 
 
 def newton_step(solution: Solution, products: jax.Array, targets: jax.Array, regularisation: float) -> Solution:
-    """The step from A and b to the solution of the equations, linearised there. Their matrix is a constant.
+    """The step from A and b to the solution of the equations that are linearised there. Their matrix is a constant.
 
-    The sum of b is free, since a softmax does not depend on it; a further term makes it 0.
+    A softmax does not depend on the sum of b, so the sum is free. A further term makes it 0.
     """
     duals, bias = solution
     shares = jax.nn.softmax(jnp.matmul(products, duals, precision="highest") + bias[None])

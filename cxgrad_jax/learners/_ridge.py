@@ -7,12 +7,12 @@ import jax.numpy as jnp
 def ridge(features: jax.Array, targets: jax.Array, regularisation: float | jax.Array) -> jax.Array:
     """The weights ``W [D, way]`` that minimise ``||X W - Y||^2 + regularisation ||W||^2``.
 
+    The solution has two forms. This takes the one with the smaller linear system.
+
     Args:
       features: X, ``[N, D]``.
       targets: Y, ``[N, way]``.
-      regularisation: positive, a scalar.
-
-    Of the two forms of the solution, this takes the one with the smaller linear system.
+      regularisation: a positive scalar.
     """
     solve = dual_ridge if features.shape[0] <= features.shape[1] else primal_ridge
     return solve(features, targets, regularisation)

@@ -1,10 +1,10 @@
-"""A learner as plain values: what ``repr`` shows, what a saved file holds, and what rebuilds it.
+"""A learner as plain values, which ``repr`` shows, a saved file holds, and ``from_spec`` rebuilds it from.
 
     {"learner": "cxgrad", "hyper_parameters": {"inner_lr": 0.01, ..., "param_labels": "default_labels"},
      "model": {"class": "Conv4", "fields": {"num_classes": 5, ...}}, "undescribed": []}
 
-A part of the caller's own (a factory, a model's class, a function) stands there by its dotted name, such as
-``"my_module.Wide"``. It is also listed under ``"undescribed"``, for it cannot be rebuilt from its name: what a file
+A part of the caller's own (a factory, a model's class, a function) appears by its dotted name, such as
+``"my_module.Wide"``. It is also listed under ``"undescribed"``, because it cannot be rebuilt from its name: what a file
 names is never imported. The spec of a learner that no ``described`` factory made is empty, ``{}``.
 """
 
@@ -29,11 +29,14 @@ OURS = __name__.split(".")[0]  # this package
 
 
 def described(factory: Callable[P, MetaLearner]) -> Callable[P, MetaLearner]:
-    """A learner's factory that checks its hyper-parameters, and whose learners carry their ``spec``.
+    """Decorates a learner's factory: it then checks its hyper-parameters, and its learners carry their ``spec``.
 
     Args:
-      factory: takes a model and hyper-parameters by keyword. A hyper-parameter with the name of one of this package's
-        means the same and is checked alike.
+      factory: the factory. It takes a model, and hyper-parameters by keyword. If a hyper-parameter has the name of one
+        of this package's, it means the same and is checked in the same way.
+
+    Returns:
+      The factory with the checks. It raises ``UserError`` for a bad model or hyper-parameter.
     """
     signature = inspect.signature(factory)
 
@@ -58,12 +61,15 @@ def described(factory: Callable[P, MetaLearner]) -> Callable[P, MetaLearner]:
 
 
 def from_spec(spec: dict[str, Any]) -> MetaLearner:
-    """The learner that a ``spec`` describes.
+    """Makes the learner that a ``spec`` describes.
+
+    Args:
+      spec: a ``MetaLearner.spec``.
 
     Raises:
-      UserError: the spec is empty, has a part of the caller's own, or names what this version does not have.
+      UserError: the spec is empty, has a part of the caller's own, or names something that this version does not have.
     """
-    from cxgrad_jax import learners  # which imports this module
+    from cxgrad_jax import learners  # not above, because learners imports this module
 
     if not spec:
         raise UserError("the learner is not described; give the learner itself")
@@ -104,7 +110,7 @@ def _changes(values: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
 
 
 def _plain(value: Any, undescribed: list[str]) -> Any:
-    """``value`` as JSON can hold it; what it cannot goes to ``undescribed`` by name."""
+    """Returns ``value`` in a form that JSON can hold. What has none goes to ``undescribed`` by name."""
     if isinstance(value, np.generic):
         return value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -121,7 +127,7 @@ def _plain(value: Any, undescribed: list[str]) -> Any:
 
 
 def _name(value: Any, undescribed: list[str]) -> str:
-    """The name of a function or class: short if it is this package's, dotted and noted as undescribed if not."""
+    """The name of a function or class. It is short if it is this package's, else dotted and noted as undescribed."""
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     if module is None or name is None:
         module, name = type(value).__module__, type(value).__qualname__

@@ -1,19 +1,18 @@
 """Running averages of batch normalisations: kept with the meta-parameters, moved by the outer loop.
 
-Meta-parameters that have them hold ``params["statistics"]``, by network: ``{"model": averages}``, each what flax calls
-the collection "batch_stats".
+They are ``params["statistics"]``, by network: ``{"model": averages}``. Each is flax's collection "batch_stats".
 
     logits, moved = apply_in_training(model, params["model"], averages, images)     normalised by the batch
     logits = apply_model(model, params["model"], images, statistics=averages)       normalised by the averages
 
-``apply_in_training`` moves the averages as the modules say: this package's ``Norm`` by PyTorch's rule, which the public
-codes use (momentum 0.1, unbiased variance), flax's ``BatchNorm`` by its own momentum.
+``apply_in_training`` moves the averages as the modules say. This package's ``Norm`` follows PyTorch's rule, which the
+public codes use (momentum 0.1, unbiased variance). flax's ``BatchNorm`` follows its own momentum.
 
 A loss returns ``(loss, metrics)`` and no parameters. It therefore hands the new averages to the outer loop by its
-gradient: ``averaging_term(old, new)`` is zero, and its gradient with respect to ``old`` is ``old - new``. The mean over
-tasks and devices then is that of the tasks' averages, and a plain step of size 1 moves to it. The optimiser must leave
-them alone: ``with_running_averages`` sees to that, in ``cx.fit`` and in a training run. A loop of one's own wraps its
-optimiser: ``optimiser = cx.learners.with_running_averages(optax.adam(1e-3))``.
+gradient: ``averaging_term(old, new)`` is zero, and its gradient with respect to ``old`` is ``old - new``. The mean of
+the gradients over tasks and devices then belongs to the mean of the tasks' averages, and a plain step of size 1 moves
+there. The optimiser must leave the averages alone. ``with_running_averages`` does that in ``cx.fit`` and in a training
+run. A loop of your own wraps its optimiser: ``optimiser = cx.learners.with_running_averages(optax.adam(1e-3))``.
 """
 
 from collections.abc import Mapping
@@ -34,7 +33,8 @@ STATISTICS = "statistics"  # the key of the running averages in meta-parameters
 def initial_statistics(model: nn.Module, model_params: Params, images: Any, method: str = "__call__") -> Statistics:
     """The running averages before training: means of 0 and variances of 1, shaped as ``batch_statistics``.
 
-    Empty for a model without batch normalisation. Arguments as ``apply_model``; the values of ``images`` do not matter.
+    They are empty for a model without batch normalisation. The arguments are those of ``apply_model``; the values of
+    ``images`` do not matter.
     """
     shapes = _shapes(model, model_params, images, method)
 
@@ -45,7 +45,7 @@ def initial_statistics(model: nn.Module, model_params: Params, images: Any, meth
 
 
 def with_initial(params: dict[str, Params], averages: dict[str, Statistics]) -> dict[str, Params]:
-    """``params`` with ``"statistics"``, the averages of those networks that have batch normalisations, if any has."""
+    """Adds to ``params`` the ``"statistics"`` of those networks that have batch normalisations, if any has."""
     averages = {name: of_network for name, of_network in averages.items() if of_network}
     return {**params, STATISTICS: averages} if averages else params
 
@@ -53,16 +53,16 @@ def with_initial(params: dict[str, Params], averages: dict[str, Statistics]) -> 
 def running_statistics(
     params: Params, model: nn.Module, images: Any, method: str = "__call__"
 ) -> dict[str, Statistics]:
-    """``params["statistics"]``; empty for a model without batch normalisation.
+    """Returns ``params["statistics"]``, which is empty for a model without batch normalisation.
 
     Args:
       params: meta-parameters with ``"model"``.
-      model: whose parameters these are.
-      images: ``[N, H, W, C]``, what ``method`` of the model takes.
-      method: of the model.
+      model: the model with these parameters.
+      images: ``[N, H, W, C]`` that ``method`` of the model takes.
+      method: the name of the model's method.
 
     Raises:
-      UserError: the model needs them, and the parameters have none.
+      UserError: the model needs running averages, and the parameters have none.
     """
     if STATISTICS not in params and _shapes(model, params["model"], images, method):
         raise UserError(
@@ -73,7 +73,7 @@ def running_statistics(
 
 
 def averaging_term(old: Statistics, new: Statistics) -> jax.Array | int:
-    """Zero, whose gradient with respect to ``old`` is ``old - new``; a loss adds it."""
+    """A term for a loss: it is zero, and its gradient with respect to ``old`` is ``old - new``."""
 
     def term(old, new):
         constant = jax.lax.stop_gradient(old)
@@ -83,9 +83,9 @@ def averaging_term(old: Statistics, new: Statistics) -> jax.Array | int:
 
 
 def with_running_averages(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
-    """``optimiser`` for all meta-parameters but ``params["statistics"]``, which move by what ``averaging_term`` says.
+    """Lets ``optimiser`` leave the running averages ``params["statistics"]`` to ``averaging_term``.
 
-    Without running averages it is the same as ``optimiser``, its state included.
+    For meta-parameters without running averages the result is the same as ``optimiser``, including its state.
     """
 
     def init(params):
@@ -99,12 +99,12 @@ def with_running_averages(optimiser: optax.GradientTransformation) -> optax.Grad
 
 
 def trained(tree: Any) -> Any:
-    """Meta-parameters, or a tree like them, without running averages: what an optimiser trains."""
+    """The part of meta-parameters, or of a tree like them, that an optimiser trains: all but running averages."""
     return {name: part for name, part in tree.items() if name != STATISTICS} if isinstance(tree, Mapping) else tree
 
 
 def with_statistics_of(tree: Any, other: Any) -> Any:
-    """``tree`` with the running averages of ``other``, where it has any."""
+    """Gives ``tree`` the running averages of ``other``, if it has any."""
     return {**tree, STATISTICS: other[STATISTICS]} if isinstance(other, Mapping) and STATISTICS in other else tree
 
 

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 
 times = partial(jnp.matmul, precision="highest")
 
-INTERIOR_STEPS = 25  # each leaves about a fifth of the gap; the official code takes 15 of another kind, 3 at evaluation
+INTERIOR_STEPS = 25  # each leaves about a fifth of the gap. The official code takes 15 of another kind, or 3 in a test.
 CENTRING, TO_THE_WALL = 0.1, 0.95
 
 
 def svm_duals(features: jax.Array, targets: jax.Array, C: float) -> jax.Array:
-    """The solution a, ``[N, way]``, of ``features [N, D]`` and one-hot ``targets [N, way]``.
+    """The solution a ``[N, way]`` for ``features [N, D]`` and one-hot ``targets [N, way]``.
 
     An interior-point method finds which bounds are active. The equations that hold then are solved once more. All
     derivatives are those of that solution.
@@ -37,7 +37,7 @@ def svm_duals(features: jax.Array, targets: jax.Array, C: float) -> jax.Array:
 
 
 def active_bounds(quadratic: jax.Array, sums: jax.Array, linear: jax.Array, bounds: jax.Array) -> jax.Array:
-    """Which entries of x are at their bounds, ``[M]``, where ``1/2 x.Gx - e.x`` is least with ``x <= h, Ax = 0``.
+    """Which entries ``[M]`` of x are at their bounds, where x minimises ``1/2 x.Gx - e.x`` with ``x <= h, Ax = 0``.
 
     Args:
       quadratic: G, ``[M, M]``, positive definite.
@@ -46,7 +46,7 @@ def active_bounds(quadratic: jax.Array, sums: jax.Array, linear: jax.Array, boun
       bounds: h, ``[M]``.
     """
     size = jnp.mean(jnp.diag(quadratic))
-    quadratic, bounds = quadratic / size, bounds * size  # of x times size, which is of order one
+    quadratic, bounds = quadratic / size, bounds * size  # the problem for x times size, which is of order one
     zeros = jnp.zeros((len(sums), len(sums)), sums.dtype)
     floor = jnp.finfo(linear.dtype).eps
 

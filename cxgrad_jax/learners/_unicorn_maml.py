@@ -4,15 +4,17 @@
     (phi, W, c)_{k+1} = (phi, W, c)_k - alpha * dL((phi, W, c)_k; S)/d(phi, W, c)          constants for the outer loop
     query logits = (W_K f(x; phi_K) + c_K) / tau
 
-The outer loop learns the encoder's phi, the vector w and the number b. The paper: https://arxiv.org/abs/2106.16245.
-A permutation of the classes permutes the logits and changes nothing else. With equal rows the gradient with respect to
-the features is zero. The first step therefore moves the head alone, to a classifier by class means. Facts from the
-authors' code (Han-Jia/UNICORN-MAML): it is of first order, scale and shift of normalisations adapt too, and tau is 0.5
-for query images only. It starts from a pre-trained encoder, without which it hardly learns. The gradients with respect
-to w and b are the sums over the classes, which are zero for a cross-entropy: weight decay alone moves them, and w stays
-the random vector that it was. At evaluation the code normalises query images by running averages that the inner steps
-have moved towards the support set's statistics; ``query_statistics="support"`` comes closest. Its dropout and DropBlock
-are not offered.
+The outer loop learns the encoder's phi, the vector w and the number b. A permutation of the classes permutes the logits
+and changes nothing else. With equal rows the gradient with respect to the features is zero. The first step therefore
+moves only the head, to a classifier by class means. The gradients with respect to w and b are sums over the classes,
+which are zero for a cross-entropy. Only weight decay moves w and b, and w stays a random vector. The paper:
+https://arxiv.org/abs/2106.16245.
+
+Facts from the authors' code (https://github.com/Han-Jia/UNICORN-MAML): it is of first order, scale and shift of
+normalisations adapt too, and tau is 0.5 for query images only. It starts from a pre-trained encoder, without which it
+hardly learns. At evaluation it normalises query images by running averages that the inner steps have moved towards the
+support set's statistics. ``query_statistics="support"`` comes closest to that. Its dropout and DropBlock are not
+offered.
 """
 
 import flax.linen as nn
@@ -41,18 +43,18 @@ def unicorn_maml(
 
     Args:
       model: a backbone with ``num_classes`` (the way) and a linear layer ``head``.
-      inner_lr: alpha.
-      num_steps: inner steps.
-      temperature: tau, by which the query logits are divided.
+      inner_lr: alpha, the inner learning rate.
+      num_steps: the number of inner steps.
+      temperature: tau, the number by which the query logits are divided.
       param_labels: which parameters adapt, ``(path, value) -> "adapted" | "meta"``.
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
-    Meta-parameters: ``{"model": ...}``, whose head has one output: kernel w ``[D, 1]`` and bias b ``[1]``. Trace: as
-    ``maml``.
+    Meta-parameters: ``{"model": ...}``, whose head has one output: kernel w ``[D, 1]`` and bias b ``[1]``. The trace is
+    that of ``maml``.
 
     Raises:
-      UserError: the model has no ``num_classes``; or in ``init``, it has no linear layer ``head``.
+      UserError: the model has no ``num_classes``, or in ``init``, it has no linear layer ``head``.
     """
     way = getattr(model, "num_classes", None)
     if not isinstance(way, int):

@@ -1,4 +1,4 @@
-"""What a network refuses: fields when it is made, images when it is called or traced."""
+"""What a network refuses: bad fields when it is made, and bad images when it is called or traced."""
 
 import dataclasses
 import math
@@ -21,15 +21,15 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "pooling": ("alfa", "every_block"),
     "variant": (0, 1, 2),
 }
-FILTERS = ("features", "channels")  # numbers of filters, each behind a normalisation
-BLOCKS = 4  # of every backbone
+FILTERS = ("features", "channels")  # fields with numbers of filters, which a normalisation follows
+BLOCKS = 4  # every backbone has so many
 
 
 def check_fields(module: nn.Module) -> None:
-    """Refuses values that the fields of a network cannot have. Fields are known by their names.
+    """Refuses values that the fields of a network cannot have. A field's name says what it is.
 
     Raises:
-      UserError: names the field, its value and what is expected.
+      UserError: a value is refused. The line names the field, its value and what is expected.
     """
     fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
     for name, value in fields.items():
@@ -51,15 +51,15 @@ def check_fields(module: nn.Module) -> None:
 
 
 def check_images(images: jax.Array, smallest: int, statistics: str) -> None:
-    """Refuses what are no images ``[N, H, W, C]`` for a network.
+    """Refuses arrays that are no images ``[N, H, W, C]`` for a network.
 
     Args:
-      images: known by shape and dtype, so that a traced array is checked as well.
-      smallest: height and width that the network's poolings need.
+      images: an array. Only its shape and dtype are checked, so it may be traced.
+      smallest: the height and width that the network's poolings need.
       statistics: the network's ``image_statistics``.
 
     Raises:
-      UserError: names the shape or the dtype and what is expected.
+      UserError: the images are refused. The line names the shape or the dtype and what is expected.
     """
     shape = images.shape
     if len(shape) != 4 or any(size < 1 for size in shape) or min(shape[1:3]) < smallest:

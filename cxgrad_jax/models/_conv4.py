@@ -18,27 +18,29 @@ from cxgrad_jax.models._normalisation import Norm
 class Conv4(nn.Module):
     """Four blocks of convolution 3x3 - normalisation - leaky ReLU - max-pooling 2x2, then a linear head.
 
-    Images ``[N, H, W, C]`` in [0, 1], H and W at least 16, give logits ``[N, num_classes]``. The defaults are those of
-    the official CxGrad code (Lee, Lee and Song, WACV 2022, https://arxiv.org/abs/2110.10353): 48 filters, no
+    Images ``[N, H, W, C]`` in [0, 1], with H and W at least 16, give logits ``[N, num_classes]``. The defaults are
+    those of the official CxGrad code (Lee, Lee and Song, WACV 2022, https://arxiv.org/abs/2110.10353): 48 filters, no
     convolution bias, batch statistics, slope 0.01. The paper's text says ReLU, which is ``negative_slope=0``.
 
     Attributes:
-      num_classes: outputs of the head, the way of the episodes.
-      features: filters of every block.
-      norm: what the statistics of the normalisation are taken over. ``"batch"``: images and positions. ``"layer"``:
-        positions and channels of one image. ``"group"``: positions and the channels of one of 8 groups of one image.
-        They are those of the current forward pass, in training and test alike.
+      num_classes: the number of outputs of the head, which is the way of the episodes.
+      features: the number of filters of every block.
+      norm: the values that the statistics of the normalisation are taken over. ``"batch"`` takes images and positions;
+        ``"layer"`` takes positions and channels of one image; ``"group"`` takes positions and the channels of one of 8
+        groups of one image. The statistics are those of the current forward pass, in training and test alike.
       use_bias: whether the convolutions have a bias.
-      negative_slope: of the leaky ReLU, at least 0.
-      norm_epsilon: added to the variance. CxGrad's context is learned through it alone (see ``cx.learners.cxgrad``).
-      precision: of products on accelerators: ``"default"``, ``"high"`` or ``"highest"``. A CPU always takes the last.
+      negative_slope: the slope of the leaky ReLU, at least 0.
+      norm_epsilon: the number that is added to the variance. CxGrad's context is learned through it alone (see
+        ``cx.learners.cxgrad``).
+      precision: the precision of products on accelerators: ``"default"``, ``"high"`` or ``"highest"``. A CPU always
+        takes the last.
       image_statistics: ``"none"`` takes the images as they are. ``"imagenet"`` subtracts ImageNet's mean and divides by
         its standard deviation, as several official codes do.
-      dtype: of the computation, such as ``"bfloat16"``; None follows the images. Parameters, the statistics of the
-        normalisation, the head and all results are float32 at least.
+      dtype: the dtype of the computation, such as ``"bfloat16"``. None follows the images. Parameters, the statistics
+        of the normalisation, the head and all results are float32 at least.
 
-    A call may be given ``film``, a scale and a shift ``[features]``, applied in the third block before its activation
-    (CAVIA). ``init`` and ``apply`` are those of ``flax.linen.Module``.
+    A call may be given ``film``, a scale and a shift ``[features]``, which the third block applies before its
+    activation (CAVIA). ``init`` and ``apply`` are those of ``flax.linen.Module``.
 
     Raises:
       UserError: a field has a value that it cannot have; or, in a call, the images have a shape or dtype that the
@@ -72,12 +74,12 @@ class Conv4(nn.Module):
 
     @property
     def smallest_image(self) -> int:
-        """Least height and width of the images."""
+        """The least height and width of the images."""
         return 2**BLOCKS
 
     @property
     def film_features(self) -> int:
-        """Channels that ``film`` scales and shifts."""
+        """The number of channels that ``film`` scales and shifts."""
         return self.features
 
     def __call__(self, x: jax.Array, film: Film | None = None) -> jax.Array:
@@ -85,7 +87,7 @@ class Conv4(nn.Module):
         return self.head(self.embed(x, film))
 
     def embed(self, x: jax.Array, film: Film | None = None) -> jax.Array:
-        """What the head sees, the flattened feature maps: ``[N, H, W, C] -> [N, D]``."""
+        """The head's input, the flattened feature maps: ``[N, H, W, C] -> [N, D]``."""
         return self.feature_maps(x, film).reshape(x.shape[0], -1)
 
     def feature_maps(self, x: jax.Array, film: Film | None = None) -> jax.Array:

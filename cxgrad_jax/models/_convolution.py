@@ -15,7 +15,7 @@ from cxgrad_jax.platforms import current_platform
 
 Precision = str | None
 
-IMAGES_AT_ONCE = 15  # of a kernel gradient on a CPU
+IMAGES_AT_ONCE = 15  # a kernel gradient on a CPU takes at most so many together
 FEW_CHANNELS = 3  # images have at most three channels, feature maps have more
 
 
@@ -25,11 +25,12 @@ def convolution(x: jax.Array, kernel: jax.Array, precision: Precision = "highest
     Args:
       x: images or feature maps of any floating dtype.
       kernel: ``[S, S, C_in, C_out]`` of the same dtype, S odd.
-      precision: of the products on accelerators, as in ``jax.lax``. A CPU always uses the full input precision.
+      precision: the precision of products on accelerators, as in ``jax.lax``. A CPU always uses the full input
+        precision.
 
     Returns:
-      ``[N, H, W, C_out]``, equal to ``jax.lax.conv_general_dilated`` up to rounding, in value and in derivatives of
-      every order. On a CPU derivatives are of reverse mode only.
+      ``[N, H, W, C_out]``. Value and derivatives of every order equal those of ``jax.lax.conv_general_dilated`` up to
+      rounding. On a CPU there are only reverse-mode derivatives.
     """
     if current_platform() == "cpu":
         return _convolution(x, kernel, precision)
@@ -37,7 +38,7 @@ def convolution(x: jax.Array, kernel: jax.Array, precision: Precision = "highest
 
 
 def is_few(channels: int) -> bool:
-    """Whether an input with so many channels counts as images, which the first layer has, and not as feature maps."""
+    """Whether an input with so many channels counts as images, as in the first layer, and not as feature maps."""
     return channels <= FEW_CHANNELS
 
 
@@ -47,7 +48,7 @@ def _lax_convolution(x: jax.Array, kernel: jax.Array, precision: Precision, marg
 
 
 def _neighbours(x: jax.Array, size: int) -> list[jax.Array]:
-    """``x [N, H, W, C]`` moved by each offset of a ``size`` x ``size`` kernel; zeros come in from outside."""
+    """Moves ``x [N, H, W, C]`` by each offset of a ``size`` x ``size`` kernel. Zeros come in from outside."""
     height, width, margin = x.shape[1], x.shape[2], (size // 2, size // 2)
     x = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
     return [x[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
@@ -61,7 +62,7 @@ def _neighbours(x: jax.Array, size: int) -> list[jax.Array]:
 def _convolution(x: jax.Array, kernel: jax.Array, precision: Precision) -> jax.Array:
     size, _, channels, features = kernel.shape
     if size > 1 and channels <= FEW_CHANNELS:
-        # The compiler's convolution gathers the three channels of an image number by number, again in every inner step.
+        # The compiler's convolution would gather an image's three channels number by number in every inner step.
         patches = jnp.concatenate(_neighbours(x, size), axis=-1)
         return _lax_convolution(patches, kernel.reshape(1, 1, -1, features), precision, 0)
     return _lax_convolution(x, kernel, precision, size // 2)
@@ -72,8 +73,8 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision
     """Gradient of ``sum(convolution(x, kernel) * g)`` with respect to the kernel: ``[size, size, C_in, C_out]``.
 
     It is the convolution of ``x`` with ``g`` in which channels and images change places. The transpositions are written
-    out, because inside a loop the compiler does not make them and so misses its fast convolution. A few images are
-    taken at a time, so that what is transposed stays in the caches.
+    out, because inside a loop the compiler does not make them and so misses its fast convolution. It takes a few images
+    at a time, so that the transposed arrays stay in the caches.
     """
 
     def of_images(x, g):

@@ -1,7 +1,7 @@
-"""Convolutions of mobile networks that XLA is slow at on a CPU: depthwise ones, and one with a stride on an image.
+"""Convolutions of mobile networks for which XLA is slow on a CPU: depthwise ones, and one with a stride on an image.
 
-XLA's grouped convolution takes 25 to 100 times as long on a CPU as the sums of shifted inputs here, which are plain
-arithmetic, so that derivatives of every order are the compiler's own.
+On a CPU, XLA's grouped convolution takes 25 to 100 times as long as the sums of shifted inputs here. These are plain
+arithmetic, so derivatives of every order are the compiler's own.
 """
 
 import functools
@@ -24,8 +24,9 @@ def depthwise_convolution(
     Args:
       x: feature maps of any floating dtype.
       kernel: ``[S, S, 1, C]`` of the same dtype.
-      stride: of both axes. Of an odd number of rows or columns of padding the larger part lies below or on the right.
-      precision: of the products on accelerators, as in ``jax.lax``.
+      stride: the stride of both axes. If the padding has an odd number of rows or columns, the larger part lies below
+        or on the right.
+      precision: the precision of products on accelerators, as in ``jax.lax``.
 
     Returns:
       ``[N, ceil(H / stride), ceil(W / stride), C]``.
@@ -43,7 +44,7 @@ def depthwise_convolution(
 def strided_convolution(x: jax.Array, kernel: jax.Array, stride: int, precision: Precision = "highest") -> jax.Array:
     """The "SAME" convolution of images ``x [N, H, W, C_in]`` with ``kernel [S, S, C_in, C_out]`` and a stride.
 
-    Meant for few channels: on a CPU the S * S * C_in numbers below each position of the kernel become one vector.
+    It is meant for few channels: on a CPU the S * S * C_in numbers below each position of the kernel become one vector.
     """
     if current_platform() != "cpu":
         return lax.conv_general_dilated(
@@ -54,7 +55,7 @@ def strided_convolution(x: jax.Array, kernel: jax.Array, stride: int, precision:
 
 
 def _shifted(x: jax.Array, size: int, stride: int) -> list[jax.Array]:
-    """What each position of a ``size`` x ``size`` kernel sees of ``x``, row by row; zeros come in from outside."""
+    """The part of ``x`` below each position of a ``size`` x ``size`` kernel, row by row. Zeros come in from outside."""
 
     def along(length):
         outputs = -(-length // stride)

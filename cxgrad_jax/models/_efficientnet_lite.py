@@ -14,14 +14,14 @@ from cxgrad_jax.models._dtypes import in_dtype, wide_dtype, widen
 from cxgrad_jax.models._layers import Conv, Head, kernel_param, standardise
 from cxgrad_jax.models._normalisation import Norm
 
-# Of each stage: blocks, size of the depthwise kernel, stride of the first block, expansion, filters.
+# For each stage: blocks, size of the depthwise kernel, stride of the first block, expansion, filters.
 STAGES = (
     (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )  # fmt: skip
 VARIANTS = {0: (1.0, 1.0, 224), 1: (1.0, 1.1, 240), 2: (1.1, 1.2, 260)}  # factors of filters and blocks; image size
-STEM, FEATURES = 32, 1280  # filters before and behind the stages, the same in all variants
-DIVISOR = 8  # of every number of filters
+STEM, FEATURES = 32, 1280  # filters before and after the stages, the same in all variants
+DIVISOR = 8  # divides every number of filters
 
 
 class EfficientNetLite(nn.Module):
@@ -30,19 +30,19 @@ class EfficientNetLite(nn.Module):
     EfficientNet (M. Tan and Q. V. Le, ICML 2019, https://arxiv.org/abs/1905.11946) without squeeze-and-excitation and
     with ReLU6: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite.
 
-    Images ``[N, H, W, 3]`` in [0, 1], H and W at least 32, give logits ``[N, num_classes]``. ``cx.photos.pretrained``
-    has weights of ImageNet. Every convolution has TensorFlow's "SAME" padding.
+    Images ``[N, H, W, 3]`` in [0, 1], with H and W at least 32, give logits ``[N, num_classes]``.
+    ``cx.photos.pretrained`` has weights from ImageNet. Every convolution has TensorFlow's "SAME" padding.
 
-    Its batch normalisations take running averages, mean and variance, from flax's collection ``"batch_stats"`` where
-    ``apply`` is given one, as it is with pretrained weights. Otherwise they take the statistics of the batch.
+    If ``apply`` is given flax's collection ``"batch_stats"``, as with pretrained weights, batch normalisations take the
+    means and variances there. Otherwise they take the statistics of the batch.
 
     Attributes:
-      num_classes: outputs of the head.
+      num_classes: the number of outputs of the head.
       variant: 0, 1 or 2, which were made for images of 224, 240 and 260 pixels a side (``image_size``).
-      norm_epsilon: added to the variance.
+      norm_epsilon: the number that is added to the variance.
       image_statistics: ``"efficientnet_lite"`` subtracts 127 / 255 from the images and divides by 128 / 255, as the
-        pretrained weights expect; ``"imagenet"`` and ``"none"`` as ``Conv4``.
-      precision, dtype: as ``Conv4``.
+        pretrained weights expect. ``"imagenet"`` and ``"none"`` are those of ``Conv4``.
+      precision, dtype: those of ``Conv4``.
 
     Raises:
       UserError: a field has a value that it cannot have; or, in a call, the images have a shape or dtype that the
@@ -70,12 +70,12 @@ class EfficientNetLite(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Height and width of the images that the variant was made for."""
+        """The height and width of the images that the variant was made for."""
         return VARIANTS[self.variant][2]
 
     @property
     def smallest_image(self) -> int:
-        """Least height and width of the images."""
+        """The least height and width of the images."""
         return 32
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -83,7 +83,7 @@ class EfficientNetLite(nn.Module):
         return self.head(self.embed(x))
 
     def embed(self, x: jax.Array) -> jax.Array:
-        """What the head sees, the mean over positions: ``[N, H, W, 3] -> [N, 1280]``."""
+        """The head's input, the mean over positions: ``[N, H, W, 3] -> [N, 1280]``."""
         return jnp.mean(self.feature_maps(x), axis=(1, 2))
 
     def feature_maps(self, x: jax.Array) -> jax.Array:
@@ -97,7 +97,7 @@ class EfficientNetLite(nn.Module):
 
 
 class InvertedBottleneck(nn.Module):
-    """More channels by a 1x1 convolution, a depthwise one, fewer channels again; added to the input where that fits."""
+    """A 1x1 convolution to more channels, a depthwise one, a 1x1 one to fewer, and a shortcut if the shapes agree."""
 
     size: int
     stride: int
@@ -117,7 +117,7 @@ class InvertedBottleneck(nn.Module):
 
 
 class Unit(nn.Module):
-    """A convolution, its normalisation and, where ``active``, ReLU6."""
+    """A convolution, its normalisation and, if ``active``, ReLU6."""
 
     features: int
     size: int
@@ -156,7 +156,7 @@ class Spatial(nn.Module):
 
 
 def blocks_of(variant: int) -> list[tuple[int, int, int, int]]:
-    """Size of the depthwise kernel, stride, expansion and filters of every block.
+    """The size of the depthwise kernel, the stride, the expansion and the number of filters of every block.
 
     The first and the last stage keep their number of blocks. The filters are rounded to a multiple of 8.
     """

@@ -1,7 +1,7 @@
 """Convolution, normalisation and pooling as one operation.
 
-On a CPU the feature maps of the first layer are larger than the caches and cheap to compute again. There the images are
-taken in parts, and the feature maps of a part are pooled while they lie in the caches and then forgotten.
+On a CPU the feature maps of the first layer are larger than the caches, and cheap to compute again. So a CPU takes the
+images in parts. It pools the feature maps of a part while they are in the caches, and then forgets them.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from cxgrad_jax.models._normalisation import Norm, scale_and_shift, variance_of
 from cxgrad_jax.models._pooling import max_pool
 from cxgrad_jax.platforms import current_platform
 
-PART_BYTES = 8_000_000  # of the first layer's feature maps on a CPU, so that they stay in its caches
+PART_BYTES = 8_000_000  # the first layer's feature maps of a part have at most so many, to stay in the caches of a CPU
 
 
 def conv_norm_pool(conv: Conv, norm: Norm, x: jax.Array) -> jax.Array:
@@ -35,9 +35,9 @@ def conv_norm_pool(conv: Conv, norm: Norm, x: jax.Array) -> jax.Array:
 
 
 def num_parts(x: jax.Array, maps: jax.ShapeDtypeStruct) -> int:
-    """The number of parts, all of a size, into which to divide ``x [N, H, W, C]``, of which a layer makes ``maps``.
+    """The number of equal parts into which to divide ``x [N, H, W, C]``, from which a layer makes ``maps``.
 
-    It is 1 on an accelerator, behind the first layer, and in half precision, whose variance takes two passes.
+    It is 1 on an accelerator, after the first layer, and in half precision, whose variance takes two passes.
     """
     half = wide_dtype(x.dtype) != x.dtype
     if current_platform() != "cpu" or half or not is_few(x.shape[-1]):
@@ -51,7 +51,7 @@ def _pool_in_parts(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """``max_pool(layer(x), factor=factor)``, the mean of ``layer(x)`` and the mean of its squares, both ``[C]``.
 
-    One part follows the other, and what ``layer`` makes of it is not kept: derivatives compute it again.
+    One part follows the other. The outputs of ``layer`` are not kept, and derivatives compute them again.
     """
 
     def of_part(images):

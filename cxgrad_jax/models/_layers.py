@@ -1,6 +1,6 @@
-"""What networks are made of beside normalisation: convolution layer, linear head, modulation, standardisation.
+"""The layers of networks beside normalisation: convolution layer, linear head, modulation, standardisation.
 
-The computation follows the dtype of the input. Parameters have that dtype, but float32 at least.
+The computation follows the dtype of the input. Parameters have that dtype, but at least float32.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def as_function(self, channels: int, dtype: jnp.dtype) -> Callable[[jax.Array], jax.Array]:
-        """The layer as a pure function of an input with ``channels``; a caller may apply it to a part of the images."""
+        """The layer as a pure function of an input with ``channels``. A caller may apply it to a part of the images."""
         param_dtype, shape = wide_dtype(dtype), (self.size, self.size, channels, self.features)
         kernel = kernel_param(self, shape, param_dtype).astype(dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), param_dtype) if self.use_bias else None
@@ -54,7 +54,7 @@ class Conv(nn.Module):
 
 
 class Head(nn.Module):
-    """The linear classifier: ``[N, D] -> logits [N, num_classes]``, with a bias, in float32 at least."""
+    """The linear classifier ``[N, D] -> logits [N, num_classes]``, with a bias, in float32 at least."""
 
     num_classes: int
     precision: Precision = "highest"
@@ -88,7 +88,7 @@ def xavier_uniform(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> 
 
 
 def modulate(x: jax.Array, film: Film | None) -> jax.Array:
-    """Feature-wise linear modulation of ``x [N, H, W, C]``: ``x * scale + shift``, or ``x`` where ``film`` is None."""
+    """Feature-wise linear modulation of ``x [N, H, W, C]``: ``x * scale + shift``, or ``x`` if ``film`` is None."""
     if film is None:
         return x
     scale, shift = (values.astype(x.dtype).reshape(1, 1, 1, -1) for values in film)
@@ -98,7 +98,7 @@ def modulate(x: jax.Array, film: Film | None) -> jax.Array:
 def standardise(images: jax.Array, statistics: str) -> jax.Array:
     """Subtracts a mean from images in [0, 1] ``[N, H, W, C]`` and divides by a standard deviation.
 
-    Both are those of ``STATISTICS``; with ``statistics="none"`` the images stay as they are. A grey image takes the
+    Both come from ``STATISTICS``. With ``statistics="none"`` the images stay as they are. A grey image takes the
     numbers of red.
     """
     if statistics == "none":

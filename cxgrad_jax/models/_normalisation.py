@@ -1,7 +1,8 @@
 """Normalisation by the statistics of the current forward pass.
 
-It costs one multiplication and one addition an element, at every order of differentiation. The textbook form takes
-three times as long. Pooling behind it comes first, so that scale and shift touch a quarter of the values.
+It costs one multiplication and one addition for each element, at every order of differentiation. The textbook form
+takes three times as long. If pooling follows, the pooling is done first, so that scale and shift touch a quarter of the
+values.
 """
 
 import flax.linen as nn
@@ -13,28 +14,29 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.models._dtypes import wide_dtype, widen
 from cxgrad_jax.models._pooling import max_pool
 
-GROUPS = 8  # of channels, in group normalisation
+GROUPS = 8  # the number of groups of channels in group normalisation
 STATISTICS = "batch_stats"  # flax's collection of means and variances
-MOMENTUM = 0.9  # of running averages, the share of the old value; PyTorch calls it 0.1
+MOMENTUM = 0.9  # the share of the old value in a running average; PyTorch calls it 0.1
 
 
 class Norm(nn.Module):
     """Normalises ``x [N, H, W, C]``, then scales and shifts every channel by learned numbers.
 
-    ``(x - mean) / sqrt(variance + epsilon) * scale + bias`` with the biased variance, computed in float32 or better and
-    returned in the dtype of ``x``. A call with ``pool`` is followed by 2x2 max-pooling.
+    It computes ``(x - mean) / sqrt(variance + epsilon) * scale + bias`` with the biased variance, in float32 or better,
+    and returns it in the dtype of ``x``. With ``pool`` a 2x2 max-pooling follows.
 
-    ``kind="batch"`` takes its statistics from flax's collection ``"batch_stats"`` where this is given to ``apply``.
+    If ``apply`` is given flax's collection ``"batch_stats"``, ``kind="batch"`` takes its statistics from there.
     Otherwise they are those of the batch, in training, validation and test alike, as in the official code. An ``apply``
     in which the collection is mutable normalises by the batch and returns its statistics. If the collection is given
     too, it returns running averages: the given ones, moved by a tenth towards the batch's mean and unbiased variance,
     which is PyTorch's default.
 
     Attributes:
-      kind: what the statistics are taken over. ``"batch"``: images and positions. ``"layer"``: positions and channels
-        of one image. ``"group"``: positions and the channels of one of ``num_groups`` groups of one image.
-      epsilon: added to the variance.
-      num_groups: of ``kind="group"``.
+      kind: the values that the statistics are taken over. ``"batch"`` takes images and positions; ``"layer"`` takes
+        positions and channels of one image; ``"group"`` takes positions and the channels of one of ``num_groups``
+        groups of one image.
+      epsilon: the number that is added to the variance.
+      num_groups: the number of groups for ``kind="group"``.
 
     Raises:
       UserError: the groups do not divide the channels.
@@ -53,14 +55,17 @@ class Norm(nn.Module):
         return scale_and_shift(max_pool(x, factor=factor) if pool else x, mean, factor, bias)
 
     def statistics(self) -> tuple[jax.Array, jax.Array] | None:
-        """Mean and variance that are given to normalise by, each ``[C]``; None if they are to be those of the batch."""
+        """The given mean and variance to normalise by, each ``[C]``. None means those of the batch."""
         if self.kind != "batch" or self.is_mutable_collection(STATISTICS) or not self.has_variable(STATISTICS, "mean"):
             return None
         return self.get_variable(STATISTICS, "mean"), self.get_variable(STATISTICS, "var")
 
     def record(self, moments: tuple[jax.Array, jax.Array], count: int) -> tuple[jax.Array, jax.Array]:
-        """``moments`` of the batch, from ``count`` values a channel; an ``apply`` with a mutable collection returns
-        them, or the running averages that they move."""
+        """Returns ``moments`` of the batch, and records them if the collection is mutable.
+
+        If the collection holds running averages, it is these, moved by ``moments``, that are recorded. The moments come
+        from ``count`` values of each channel.
+        """
         if self.kind == "batch" and self.is_mutable_collection(STATISTICS) and not self.is_initializing():
             recorded = moments
             if self.has_variable(STATISTICS, "mean"):
@@ -85,8 +90,8 @@ def moments(x: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
 
     Args:
       x: feature maps.
-      groups: 0 for statistics over images and positions, ``[C]``; otherwise the number of groups of channels, for
-        statistics of each image and group, given to each channel of the group: ``[N, 1, 1, C]``.
+      groups: 0 gives statistics over images and positions, ``[C]``. Another number is that of the groups of channels.
+        It gives statistics of each image and group, repeated for each channel of the group: ``[N, 1, 1, C]``.
     """
     channels = x.shape[-1]
     if groups and channels % groups:
@@ -109,7 +114,7 @@ def moments(x: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
 
 
 def variance_of(mean: jax.Array, mean_of_squares: jax.Array) -> jax.Array:
-    """The biased variance; in float32 good to 1 % where the mean is below 400 standard deviations."""
+    """The biased variance. In float32 its error is below 1 % if the mean is below 400 standard deviations."""
     return jnp.maximum(mean_of_squares - mean * mean, 0)
 
 
@@ -123,5 +128,5 @@ def scale_and_shift(x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.
 
 
 def _as_maps(values: jax.Array) -> jax.Array:
-    """``values [C]`` as ``[1, 1, 1, C]``; ``[N, 1, 1, C]`` as they are."""
+    """Returns ``values [C]`` as ``[1, 1, 1, C]``, and ``[N, 1, 1, C]`` as they are."""
     return values.reshape(-1, 1, 1, values.shape[-1])

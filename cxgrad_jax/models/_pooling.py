@@ -1,6 +1,6 @@
 """Max-pooling, whose derivatives of first and second order are as fast as its value.
 
-A gradient by ``reduce_window`` is several times slower than its forward pass on a CPU.
+On a CPU the gradient of ``reduce_window`` is several times slower than its forward pass.
 """
 
 from functools import partial
@@ -18,12 +18,12 @@ def max_pool(x: jax.Array, padding: int = 0, factor: jax.Array | None = None) ->
     Args:
       x: feature maps of any floating dtype.
       padding: 0, or 1 for a margin of one row and one column on every side, which is never picked.
-      factor: ``[C]`` or ``[N, 1, 1, C]``, by which the caller will multiply the pooled values. Where it is negative the
+      factor: ``[C]`` or ``[N, 1, 1, C]``, by which the caller will multiply the pooled values. If it is negative, the
         least value of a window is picked, so that ``max_pool(x, factor=f) * f == max_pool(x * f)``.
 
     Returns:
-      ``[N, H // 2, W // 2, C]``, with ``padding`` ``[N, H // 2 + 1, W // 2 + 1, C]``. The first of equal values in
-      reading order is picked, and has the gradient. A window that holds a NaN gives a NaN.
+      ``[N, H // 2, W // 2, C]``, or with ``padding`` ``[N, H // 2 + 1, W // 2 + 1, C]``. Among equal values the first
+      in reading order is picked and gets the gradient. A window that holds a NaN gives a NaN.
     """
     order = lax.stop_gradient(x if factor is None else jnp.where(factor < 0, -x, x))
     best, *others = _windows(_with_margin(order, padding))
@@ -53,13 +53,13 @@ def _windows(x: jax.Array) -> list[jax.Array]:
     return [x[:, :, i, :, j] for i in range(2) for j in range(2)]
 
 
-# To pick one value of every window is linear, and its transpose puts a value into every window. Without these rules the
+# Picking one value of every window is linear, and its transpose puts a value into every window. Without these rules the
 # derivatives of both would pad and add four arrays of the size of x.
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _pick(x: jax.Array, position: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Of every window of ``x [N, *size, C]`` the value at ``position`` (0 to 3): ``[N, H // 2, W // 2, C]``."""
+    """Takes the value at ``position`` (0 to 3) of every window of ``x [N, *size, C]``: ``[N, H // 2, W // 2, C]``."""
     first, second, third, fourth = _windows(x)
     upper, lower = jnp.where(position == 0, first, second), jnp.where(position == 2, third, fourth)
     return jnp.where(position < 2, upper, lower)
@@ -67,7 +67,7 @@ def _pick(x: jax.Array, position: jax.Array, size: tuple[int, int]) -> jax.Array
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _place(values: jax.Array, position: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Feature maps ``[N, *size, C]`` of zeros but for ``values`` at ``position`` of every window."""
+    """Makes feature maps ``[N, *size, C]`` with ``values`` at ``position`` of every window, and zeros elsewhere."""
     n, height, width, channels = values.shape
     chosen = position[:, :, None, :, None] == jnp.arange(4, dtype=jnp.uint8).reshape(1, 1, 2, 1, 2, 1)
     spread = jnp.where(chosen, values[:, :, None, :, None], 0).reshape(n, 2 * height, 2 * width, channels)

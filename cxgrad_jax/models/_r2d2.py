@@ -18,16 +18,16 @@ class R2D2Conv4(nn.Module):
     """R2-D2's own backbone (https://github.com/bertinetto/r2d2), and a linear head for learners that need one.
 
     Blocks 1 to 3 are those of Conv-4: convolution 3x3 - normalisation - max-pooling 2x2 - leaky ReLU. Block 4 pools
-    with stride 1. The features are the outputs of blocks 3 and 4 side by side. The former are once more pooled 2x2 with
-    stride 1, so that both have one size: 9x9 for images of 84 pixels, 3x3 for 32. The code's dropout behind blocks 3
-    and 4 is not offered.
+    with stride 1. The features are the outputs of blocks 3 and 4 side by side. The outputs of block 3 are pooled once
+    more, 2x2 with stride 1, so that both have one size: 9x9 for images of 84 pixels, 3x3 for 32. The code's dropout
+    after blocks 3 and 4 is not offered.
 
-    Images ``[N, H, W, C]`` in [0, 1], H and W at least 16, give logits ``[N, num_classes]``.
+    Images ``[N, H, W, C]`` in [0, 1], with H and W at least 16, give logits ``[N, num_classes]``.
 
     Attributes:
-      num_classes: outputs of the head, the way of the episodes.
-      channels: filters of the four blocks. R2-D2's smaller network has 64 in each.
-      norm, use_bias, negative_slope, norm_epsilon, precision, image_statistics, dtype: as ``Conv4``.
+      num_classes: the number of outputs of the head, which is the way of the episodes.
+      channels: the numbers of filters of the four blocks. R2-D2's smaller network has 64 in each.
+      norm, use_bias, negative_slope, norm_epsilon, precision, image_statistics, dtype: those of ``Conv4``.
 
     Raises:
       UserError: a field has a value that it cannot have; or, in a call, the images have a shape or dtype that the
@@ -60,7 +60,7 @@ class R2D2Conv4(nn.Module):
 
     @property
     def smallest_image(self) -> int:
-        """Least height and width of the images."""
+        """The least height and width of the images."""
         return 2**BLOCKS
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -68,7 +68,7 @@ class R2D2Conv4(nn.Module):
         return self.head(self.embed(x))
 
     def embed(self, x: jax.Array) -> jax.Array:
-        """What the head sees, the flattened feature maps: ``[N, H, W, C] -> [N, D]``."""
+        """The head's input, the flattened feature maps: ``[N, H, W, C] -> [N, D]``."""
         return self.feature_maps(x).reshape(x.shape[0], -1)
 
     def feature_maps(self, x: jax.Array) -> jax.Array:

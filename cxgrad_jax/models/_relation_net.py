@@ -14,7 +14,7 @@ from cxgrad_jax.models._convolution import Precision
 from cxgrad_jax.models._dtypes import in_dtype
 from cxgrad_jax.models._layers import Head
 
-SMALL_MAP = 10  # below this side the relation module pads its convolutions
+SMALL_MAP = 10  # the relation module pads its convolutions on maps with a smaller side
 
 
 class RelationConv4(Conv4):
@@ -31,21 +31,21 @@ class RelationConv4(Conv4):
 
     @property
     def smallest_image(self) -> int:
-        """Least height and width of the images."""
+        """The least height and width of the images."""
         return 10
 
 
 class RelationHead(nn.Module):
-    """The relation module: pairs of feature maps ``[M, h, w, 2 C]`` to their relation before the sigmoid, ``[M]``.
+    """The relation module: from pairs of feature maps ``[M, h, w, 2 C]`` to relations before the sigmoid, ``[M]``.
 
-    Two blocks of convolution 3x3 with C filters - normalisation - activation - max-pooling come first, then a linear
-    layer of ``hidden`` outputs, an activation, and a linear layer of one output. The convolutions do not pad
-    (19 -> 8 -> 3), except on maps smaller than 10x10, the rule of CloserLookFewShot. A map of a single row or column is
-    not pooled.
+    Two blocks of convolution 3x3 with C filters - normalisation - activation - max-pooling come first. A linear layer
+    of ``hidden`` outputs, an activation, and a linear layer of one output follow. The convolutions do not pad
+    (19 -> 8 -> 3), except on maps smaller than 10x10, which is the rule of CloserLookFewShot. A map of a single row or
+    column is not pooled.
 
     Attributes:
-      hidden: outputs of the first linear layer.
-      norm, use_bias, negative_slope, norm_epsilon, precision, dtype: as ``Conv4``.
+      hidden: the number of outputs of the first linear layer.
+      norm, use_bias, negative_slope, norm_epsilon, precision, dtype: those of ``Conv4``.
 
     Raises:
       UserError: a field has a value that it cannot have; or, in a call, the pairs are no ``[M, h, w, 2 C]``.

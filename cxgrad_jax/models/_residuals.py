@@ -1,7 +1,7 @@
 """How a forward rule of ``jax.custom_vjp`` keeps arrays for its backward rule.
 
-jax (0.10) recognises a kept array that is an input of the function and takes it by the input's number. In a scan that
-is differentiated twice it may take a wrong one. An array with one more axis is no input, so it is kept as it is.
+If a kept array is an input of the function, jax (0.10) recognises it and takes it by the input's number. In a scan that
+is differentiated twice it may take a wrong input. An array with one more axis is no input, so it is kept as it is.
 """
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 
 def keep(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """What a forward rule returns in order to keep ``arrays``."""
+    """The residuals that a forward rule returns in order to keep ``arrays``."""
     return tuple(jnp.expand_dims(array, 0) for array in arrays)
 
 

@@ -18,23 +18,23 @@ from cxgrad_jax.models._pooling import max_pool
 class ResNet12(nn.Module):
     """Four residual blocks, global average pooling and a linear head.
 
-    Images ``[N, H, W, C]`` in [0, 1] give logits ``[N, num_classes]``. H and W are at least 4, with
-    ``pooling="every_block"`` at least 16.
+    Images ``[N, H, W, C]`` in [0, 1] give logits ``[N, num_classes]``. H and W are at least 4, or at least 16 with
+    ``pooling="every_block"``.
 
     Attributes:
-      num_classes: outputs of the head, the way of the episodes.
-      channels: of the four blocks.
-      pooling: ``"alfa"`` is the network released with ALFA (https://github.com/baiksung/ALFA), the only public code:
-        blocks 1 and 2 pool, block 3 pools with a margin of one row and column, block 4 does not pool
+      num_classes: the number of outputs of the head, which is the way of the episodes.
+      channels: the numbers of filters of the four blocks.
+      pooling: ``"alfa"`` is the network released with ALFA (https://github.com/baiksung/ALFA), the only public code.
+        Blocks 1 and 2 pool, block 3 pools with a margin of one row and column, and block 4 does not pool
         (84 -> 42 -> 21 -> 11 -> 11). ``"every_block"`` follows appendix B of the CxGrad paper
         (84 -> 42 -> 21 -> 10 -> 5).
-      negative_slope: of the activation, at least 0; 0 is ReLU, which both paper and released code use here.
-      relu_output: whether the activation behind each block is ReLU whatever ``negative_slope`` is, as in UNICORN-MAML's
+      negative_slope: the slope of the activation, at least 0. 0 is ReLU, which both paper and released code use here.
+      relu_output: whether the activation after each block is ReLU whatever ``negative_slope`` is, as in UNICORN-MAML's
         code (https://github.com/Han-Jia/UNICORN-MAML).
-      norm, norm_epsilon, precision, image_statistics, dtype: as ``Conv4``.
+      norm, norm_epsilon, precision, image_statistics, dtype: those of ``Conv4``.
 
-    A call may be given ``film``, a scale and a shift ``[channels[2]]``, applied behind the pooling of the third block,
-    before the activation.
+    A call may be given ``film``, a scale and a shift ``[channels[2]]``, which the third block applies after its pooling
+    and before the activation.
 
     Raises:
       UserError: a field has a value that it cannot have; or, in a call, the images have a shape or dtype that the
@@ -65,12 +65,12 @@ class ResNet12(nn.Module):
 
     @property
     def smallest_image(self) -> int:
-        """Least height and width of the images."""
+        """The least height and width of the images."""
         return 4 if self.pooling == "alfa" else 16
 
     @property
     def film_features(self) -> int:
-        """Channels that ``film`` scales and shifts."""
+        """The number of channels that ``film`` scales and shifts."""
         return self.channels[2]
 
     def __call__(self, x: jax.Array, film: Film | None = None) -> jax.Array:
@@ -78,7 +78,7 @@ class ResNet12(nn.Module):
         return self.head(self.embed(x, film))
 
     def embed(self, x: jax.Array, film: Film | None = None) -> jax.Array:
-        """What the head sees, the mean over positions: ``[N, H, W, C] -> [N, D]``, D the last of ``channels``."""
+        """The head's input, the mean over positions: ``[N, H, W, C] -> [N, D]``, with D the last of ``channels``."""
         return jnp.mean(self.feature_maps(x, film), axis=(1, 2))
 
     def feature_maps(self, x: jax.Array, film: Film | None = None) -> jax.Array:
@@ -98,7 +98,7 @@ class ResNet12(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Three 3x3 convolutions beside a 1x1 shortcut, summed, before pooling and activation: ``[N, H, W, channels]``."""
+    """The sum of three 3x3 convolutions and a 1x1 shortcut, before pooling and activation: ``[N, H, W, channels]``."""
 
     channels: int
     norm: str

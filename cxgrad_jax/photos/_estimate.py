@@ -1,4 +1,4 @@
-"""What accuracy a classifier can promise, from its own photos."""
+"""The accuracy that a classifier can promise, estimated from its own photos."""
 
 import math
 from typing import NamedTuple
@@ -9,27 +9,26 @@ from cxgrad_jax.photos._familiarity import auroc_of_left_out_classes, held_out_f
 from cxgrad_jax.photos._heads import WITHOUT_ESTIMATE, Head, candidates, fit_head, fit_temperature
 from cxgrad_jax.photos._held_out import held_out_logits, log_likelihoods, near_duplicates, splits
 
-GROWTH = 0.5  # power of the number of photos with which the odds of the skill grow; see ``grown``
-VARIANCE = 1.5  # of held-out shares, over that of independent trials: the heads have photos in common
-EQUAL = 0.02  # nats a photo, by which likelihoods differ without any meaning
-HISTOGRAM_STRENGTH = 10.0  # of the logistic regression on colour histograms
+GROWTH = 0.5  # the odds of the skill grow with this power of the number of photos; see ``grown``
+VARIANCE = 1.5  # the variance of held-out shares over that of independent trials, since the heads share photos
+EQUAL = 0.02  # likelihoods that differ by less nats a photo count as equal
+HISTOGRAM_STRENGTH = 10.0  # the strength of the logistic regression on colour histograms
 TEMPERATURE_WITHOUT_ESTIMATE = {"centroid": 0.06, "logistic": 0.35}
 
 
 class Estimate(NamedTuple):
-    """What held-out photos say of a classifier. All shares lie in [0, 1].
+    """What held-out photos say of a classifier. All shares are in [0, 1]. None means that nothing could be held out.
 
     Attributes:
-      accuracy: expected share of right answers, of photos like those given; None where nothing could be held out. It is
-        the share of held-out photos, carried over to the whole number of photos (``grown``).
-      interval: of 95 %, of the accuracy; None likewise.
-      per_class: of each class, the share of its held-out photos that were recognised, as it was counted; None where it
-        has none.
-      photos: of each class.
-      groups: of each class, of photos that are no near-duplicates of each other.
-      chance: accuracy of guessing.
-      histogram: expected accuracy of logistic regression on colour histograms, a baseline; None likewise.
-      auroc: how well familiarity tells apart photos of classes that were left out; 0.5 is chance; None likewise.
+      accuracy: the expected share of right answers for photos like the given ones, or None. It is the share of held-out
+        photos, carried over to the whole number of photos (``grown``).
+      interval: the 95 % interval of the accuracy, or None.
+      per_class: for each class, the share of its held-out photos that were recognised, as counted; None if it has none.
+      photos: the number of photos of each class.
+      groups: the number of photos of each class that are no near-duplicates of each other.
+      chance: the accuracy of guessing.
+      histogram: the expected accuracy of logistic regression on colour histograms, which is a baseline; or None.
+      auroc: how well familiarity tells apart photos of classes that were left out, or None. 0.5 is chance.
       note: one line on what could not be estimated, or "".
     """
 
@@ -50,7 +49,7 @@ class Estimate(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A head, what it promises, and the familiarity of the held-out photos."""
+    """A head, its estimate, and the familiarity of the held-out photos."""
 
     head: Head
     estimate: Estimate
@@ -60,17 +59,17 @@ class Fitted(NamedTuple):
 def fit_and_estimate(
     features: np.ndarray, histograms: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], head: str, seed: int
 ) -> Fitted:
-    """Chooses a head by the likelihood of held-out photos, fits it to all photos, and says what it promises.
+    """Chooses a head by the likelihood of held-out photos, fits it to all photos, and estimates its accuracy.
 
-    Of the heads whose likelihood is within one standard error of the best, the simplest is taken.
+    Among the heads whose likelihood is within one standard error of the best, it takes the simplest.
 
     Args:
       features: float32 ``[N, D]`` of length 1.
       histograms: float32 ``[N, bins]``.
       labels: ``[N]``, each class at least once.
-      class_names: one a class.
+      class_names: the names of the classes.
       head: ``"auto"`` or one of ``HEADS``.
-      seed: of the splits.
+      seed: the seed of the splits.
     """
     groups = near_duplicates(features, labels)
     parts = splits(labels, groups, seed)
@@ -91,7 +90,7 @@ def fit_and_estimate(
     fitted = fitted._replace(temperature=temperatures[chosen])
 
     chance, share = 1 / len(class_names), float(np.mean([seen.mean() for part in parts for seen, _ in part.pairs()]))
-    right = (held_out[chosen][:, kept].argmax(axis=-1) == truths).mean(axis=0)  # of each photo, over the splits
+    right = (held_out[chosen][:, kept].argmax(axis=-1) == truths).mean(axis=0)  # for each photo, over the splits
     baseline = held_out_logits("logistic", HISTOGRAM_STRENGTH, histograms, labels, parts[:1])[0, kept]
     independent = len({(group, label) for group, label in zip(groups[kept], truths, strict=True)})
     accuracy = grown(float(right.mean()), chance, share)
@@ -113,12 +112,12 @@ def fit_and_estimate(
 
 
 def grown(accuracy: float, chance: float, share: float) -> float:
-    """The accuracy with all photos, from that with a ``share`` of them.
+    """The accuracy with all photos, from the accuracy with a ``share`` of them.
 
-    A head that photos are held out from learns from fewer. With two photos a class it learns from one, and that made
-    estimates 12 percentage points too low. On the photographs of ``benchmarks/photos.py`` the odds of the skill
-    ``(accuracy - chance) / (1 - chance)`` grew with about the square root of the number of photos. Where nothing was
-    learned the skill stays 0.
+    If photos are held out, the head learns from fewer. With two photos a class it learns from one, which made estimates
+    12 percentage points too low. On the photographs of ``benchmarks/photos.py`` the odds of the skill
+    ``(accuracy - chance) / (1 - chance)`` grew with about the square root of the number of photos. If nothing was
+    learned, the skill stays 0.
     """
     skill = (accuracy - chance) / (1 - chance)
     if not 0 < skill < 1:
@@ -128,7 +127,7 @@ def grown(accuracy: float, chance: float, share: float) -> float:
 
 
 def wilson(share: float, count: float, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval of 95 % of a share that ``count`` independent trials had."""
+    """Wilson's 95 % interval of the share of ``count`` independent trials."""
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     return max(0.0, middle - half), min(1.0, middle + half)

@@ -1,8 +1,8 @@
-"""Classifiers for other programs: StableHLO of any backbone, ONNX of EfficientNet-Lite.
+"""Classifiers for other programs: StableHLO for any backbone, ONNX for EfficientNet-Lite.
 
-Both take pixels as ``cx.photos`` makes them ready, uint8 ``[N, size, size, C]``, one input for each view. They give the
-probabilities ``[N, classes]`` and the familiarity ``[N]``. All else is inside. What a program must know to make the
-pixels ready, and to name the classes, goes with the file: ``description``.
+Both take pixels after the preprocessing of ``cx.photos``, uint8 ``[N, size, size, C]``, with one input for each view.
+They give the probabilities ``[N, classes]`` and the familiarity ``[N]``. Everything else is inside. ``description``
+goes with the file, and says how to prepare the pixels and what the classes are called.
 
 ONNX is written with ``onnx.helper`` node by node. The converter of JAX programs, jax2onnx, cannot be installed beside
 this package: it needs orbax-checkpoint < 0.11.37, and training needs 0.12.4.
@@ -27,12 +27,12 @@ from cxgrad_jax.photos._preprocessing import VIEWS
 
 OUTPUTS = ("probabilities", "familiarity")
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-OPSET, IR_VERSION = 17, 8  # which onnxruntime reads from 1.13 on
-TOLERANCE = 1e-3  # of probabilities, between onnxruntime and the classifier
+OPSET, IR_VERSION = 17, 8  # onnxruntime reads these from 1.13 on
+TOLERANCE = 1e-3  # the largest difference of probabilities between onnxruntime and the classifier
 
 
 def description(classifier: Classifier) -> dict[str, Any]:
-    """What a program must know to use an exported classifier."""
+    """The description that a program needs to use an exported classifier."""
     preprocessing = classifier.backbone.preprocessing
     return {
         "class_names": list(classifier.class_names),
@@ -53,11 +53,11 @@ def export_stablehlo(classifier: Classifier, path: Path) -> str:
         probabilities, familiarity = exported.call(pixels)
 
     Args:
-      classifier: any.
-      path: of the file; the description is ``path`` with ``.json`` behind it.
+      classifier: the classifier.
+      path: the file. The description goes to ``path`` followed by ``.json``.
 
     Returns:
-      One line on what was written.
+      A line that says what was written.
 
     Raises:
       UserError: flatbuffers is missing, or a file cannot be written.
@@ -78,17 +78,17 @@ def export_stablehlo(classifier: Classifier, path: Path) -> str:
 
 
 def export_onnx(classifier: Classifier, path: Path) -> str:
-    """Writes the classifier as ONNX, checked in onnxruntime; ``description`` is in its metadata.
+    """Writes the classifier as ONNX, with ``description`` in its metadata, and checks it in onnxruntime.
 
     Args:
-      classifier: with EfficientNet-Lite.
-      path: of the file.
+      classifier: a classifier whose backbone is EfficientNet-Lite.
+      path: the file.
 
     Returns:
-      One line on what was written.
+      A line that says what was written.
 
     Raises:
-      UserError: another backbone, onnx or onnxruntime is missing, or the file cannot be written.
+      UserError: the backbone is another one, onnx or onnxruntime is missing, or the file cannot be written.
     """
     if not isinstance(classifier.backbone.model, EfficientNetLite):
         name = type(classifier.backbone.model).__name__
@@ -112,7 +112,7 @@ def export_onnx(classifier: Classifier, path: Path) -> str:
 
 
 def _program(classifier: Classifier) -> Any:
-    """The compiled function of views, each uint8 ``[N, size, size, C]``, to the two ``OUTPUTS``."""
+    """Makes the compiled function from views, each uint8 ``[N, size, size, C]``, to the two ``OUTPUTS``."""
     network, head = classifier.backbone, classifier.head
     embed = embedding(network)
 
@@ -167,7 +167,7 @@ def _onnx_model(classifier: Classifier, onnx: Any) -> Any:
 
 
 def _onnx_features(graph: "_Graph", network: Any, pixels: str) -> str:
-    """The nodes of one view; the name of its features of length 1."""
+    """Adds the nodes of one view; returns the name of its features of length 1."""
     model, variables, preprocessing = network.model, network.variables, network.preprocessing
     channelwise = (np.reshape(each, (1, -1, 1, 1)) for each in (preprocessing.mean, preprocessing.deviation))
     mean, deviation = channelwise
@@ -210,7 +210,7 @@ def _onnx_features(graph: "_Graph", network: Any, pixels: str) -> str:
 
 
 class _Graph:
-    """Nodes and constants of an ONNX graph; every value has a name."""
+    """The nodes and constants of an ONNX graph. Every value has a name."""
 
     def __init__(self, helper: Any, numpy_helper: Any):
         self.helper, self.numpy_helper = helper, numpy_helper

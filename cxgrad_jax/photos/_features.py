@@ -14,11 +14,11 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.photos._backbones import Backbone, features_of
 from cxgrad_jax.photos._preprocessing import read_views
 
-AHEAD = 8  # photos that are read while the network is at work
+AHEAD = 8  # the number of photos that are read ahead while the network is at work
 
 
 def each_photo(read: Callable[[Path], np.ndarray], paths: Sequence[Path]) -> Iterator[np.ndarray | UserError]:
-    """What ``read`` makes of each path, in order, or the error that it raises; some are read ahead in threads."""
+    """Yields the result of ``read`` for each path, in order, or the error that it raises. Threads read ahead."""
 
     def attempt(path):
         try:
@@ -33,17 +33,17 @@ def each_photo(read: Callable[[Path], np.ndarray], paths: Sequence[Path]) -> Ite
             while waiting:
                 yield waiting.pop(0).result()
                 waiting += [threads.submit(attempt, path) for path in islice(rest, 1)]
-        finally:  # an interruption does not wait for what nobody needs
+        finally:  # an interruption does not wait for photos that nobody needs
             threads.shutdown(wait=False, cancel_futures=True)
 
 
 class Features(NamedTuple):
-    """What is computed of each photo, once.
+    """The arrays that are computed once for each photo. The rows of unreadable photos are NaN.
 
     Attributes:
-      features: float32 ``[N, D]`` of length 1; NaN in the rows of unreadable photos.
-      histograms: float32 ``[N, bins]`` of the colours, for a baseline; NaN likewise.
-      errors: one for each unreadable photo, in order.
+      features: float32 ``[N, D]`` of length 1.
+      histograms: colour histograms for a baseline, float32 ``[N, bins]``.
+      errors: one error for each unreadable photo, in order.
     """
 
     features: np.ndarray
@@ -56,8 +56,8 @@ def all_features(backbone: Backbone, paths: Sequence[Path], tick: Callable[[], N
 
     Args:
       backbone: the backbone.
-      paths: of the photos.
-      tick: called after each photo.
+      paths: the paths of the photos.
+      tick: a function that is called after each photo.
     """
     rows: list[tuple[np.ndarray, np.ndarray] | None] = []
     errors: list[UserError] = []
@@ -74,9 +74,9 @@ def all_features(backbone: Backbone, paths: Sequence[Path], tick: Callable[[], N
 
 
 def colour_histogram(pixels: np.ndarray) -> np.ndarray:
-    """How often each of 8 hues x 4 saturations x 4 values occurs: uint8 ``[H, W, 1 or 3]`` to float32 ``[128]``.
+    """How often each of 8 hues x 4 saturations x 4 values occurs in uint8 ``[H, W, 1 or 3]``: float32 ``[128]``.
 
-    The square roots of the shares, so that the vector has length 1.
+    They are the square roots of the shares, so that the vector has length 1.
     """
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB").convert("HSV")
     hue, saturation, value = (np.asarray(channel, np.int32) for channel in image.split())

@@ -1,4 +1,4 @@
-"""Which photos a command line or a folder means."""
+"""The photos that a command line or a folder stands for."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -16,10 +16,10 @@ class LabelledPhotos(NamedTuple):
     """Photos in folders of classes.
 
     Attributes:
-      paths: of the photos, class by class.
-      labels: of the photos, numbers into ``class_names``.
-      class_names: names of the folders, sorted.
-      left_out: other files in the folder, hidden ones aside.
+      paths: the paths of the photos, class by class.
+      labels: the labels of the photos, as positions in ``class_names``.
+      class_names: the names of the folders, sorted.
+      left_out: the other files in the folder, except hidden ones.
     """
 
     paths: tuple[Path, ...]
@@ -33,10 +33,10 @@ def labelled_photos(folder: PathLike, least: int = 2) -> LabelledPhotos:
 
     Args:
       folder: the folder.
-      least: number of classes.
+      least: the least number of classes.
 
     Raises:
-      UserError: no such folder, too few classes, or a class without a photo.
+      UserError: there is no such folder, it has too few classes, or a class has no photo.
     """
     root = Path(folder).expanduser()
     layout = "expected PHOTOS/CLASS/*.jpg, one folder for each class"
@@ -59,10 +59,13 @@ def labelled_photos(folder: PathLike, least: int = 2) -> LabelledPhotos:
 
 
 def photos_in(places: PathLike | Iterable[PathLike]) -> list[Path]:
-    """The photos that files and folders stand for, in this order; those of a folder and of the folders in it, sorted.
+    """The photos that files and folders stand for, in this order.
+
+    Args:
+      places: one file or folder, or several. A folder stands for the photos in it and in the folders below it, sorted.
 
     Raises:
-      UserError: a place is not there, or a folder holds no photo.
+      UserError: a file or folder does not exist, or a folder holds no photo.
     """
     given = [places] if isinstance(places, str | os.PathLike) else list(places)
     found: list[Path] = []
@@ -83,7 +86,7 @@ def photos_in(places: PathLike | Iterable[PathLike]) -> list[Path]:
 
 
 def left_out_line(paths: Sequence[Path]) -> str:
-    """One line on files that are taken for no photos."""
+    """A line about files that do not count as photos."""
     some = ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
     return f"{len(paths)} files are left out ({some}); photos are {', '.join(SUFFIXES)} in the folder of a class"
 

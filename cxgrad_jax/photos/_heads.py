@@ -1,7 +1,7 @@
 """Classifiers on features of length 1: the cosine to a class's centroid, and logistic regression.
 
-Both are a matrix and a bias, so that every later step is the same for both. ``HEADS`` is sorted from the simplest on.
-Classes count alike, whatever their number of photos.
+Both are a matrix and a bias, so that every later step is the same for both. ``HEADS`` has the simplest first. All
+classes have the same weight, whatever their number of photos.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 HEADS = ("centroid", "logistic")
-STRENGTHS = (1.0, 10.0, 100.0)  # of logistic regression: the weight C of the loss against half the squared weights
+STRENGTHS = (1.0, 10.0, 100.0)  # the weight C of the loss against half the squared weights, in logistic regression
 ITERATIONS, MEMORY = 500, 10  # of L-BFGS
-WITHOUT_ESTIMATE = "logistic", 1.0  # what is taken where nothing can be held out
+WITHOUT_ESTIMATE = "logistic", 1.0  # the head that is taken if nothing can be held out
 
 
 class Head(NamedTuple):
@@ -20,10 +20,10 @@ class Head(NamedTuple):
 
     Attributes:
       kind: one of ``HEADS``.
-      strength: one of ``STRENGTHS``; 0 for the centroid.
+      strength: one of ``STRENGTHS``, or 0 for the centroid.
       weights: float32 ``[D, classes]``.
       bias: float32 ``[classes]``.
-      temperature: logits are divided by it before they become probabilities.
+      temperature: the number by which logits are divided before they become probabilities.
     """
 
     kind: str
@@ -33,16 +33,16 @@ class Head(NamedTuple):
     temperature: float = 1.0
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """``[N, D] -> [N, classes]``, not divided by the temperature."""
+        """Logits ``[N, classes]`` of features ``[N, D]``, not divided by the temperature."""
         return features @ self.weights + self.bias
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
-        """``[N, D] -> [N, classes]``."""
+        """Probabilities ``[N, classes]`` of features ``[N, D]``."""
         return softmax(self.logits(features) / self.temperature)
 
 
 def candidates(head: str) -> tuple[tuple[str, float], ...]:
-    """Kinds and strengths that ``head`` stands for, ``"auto"`` or one of ``HEADS``; the simplest first."""
+    """The kinds and strengths that ``head`` (``"auto"`` or one of ``HEADS``) stands for, the simplest first."""
     every = (("centroid", 0.0), *(("logistic", strength) for strength in STRENGTHS))
     return tuple(each for each in every if head in ("auto", each[0]))
 
@@ -51,13 +51,13 @@ def fit_head(kind: str, strength: float, features: np.ndarray, labels: np.ndarra
     """Fits one head.
 
     Args:
-      kind, strength: of ``candidates``.
+      kind, strength: one of ``candidates``.
       features: float ``[N, D]`` of length 1.
       labels: ``[N]``, each class at least once.
-      num_classes: number of classes.
+      num_classes: the number of classes.
     """
     fit: Callable[..., Any] = _centroid if kind == "centroid" else _logistic
-    # All that is learned lies in the space that the photos span, whose dimension is at most N.
+    # The weights lie in the space that the photos span, whose dimension is at most N.
     basis = span(features)
     weights, bias = fit(features @ basis, labels, num_classes, strength)
     return Head(kind, strength, np.asarray(basis @ weights, np.float32), np.asarray(bias, np.float32))
@@ -76,10 +76,10 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature under which held-out logits ``[N, classes]`` have the highest likelihood of their labels.
+    """The temperature at which the labels of held-out logits ``[N, classes]`` have the highest likelihood.
 
-    One part in ``N + 1`` of each label belongs to all classes alike. Without it a classifier that was never wrong on a
-    few photos would claim to be never wrong.
+    One part in ``N + 1`` of each label is spread over all classes. Otherwise a classifier that was never wrong on a few
+    photos would claim to be never wrong.
     """
     doubt = 1 / (len(logits) + 1)
     targets = (1 - doubt) * np.eye(logits.shape[1])[labels] + doubt / logits.shape[1]
@@ -103,7 +103,7 @@ def _centroid(x: np.ndarray, labels: np.ndarray, num_classes: int, _: float) -> 
 
 
 def _logistic(x: np.ndarray, labels: np.ndarray, num_classes: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Minimises ``strength * sum of cross-entropies + |weights|^2 / 2``, the classes counted alike."""
+    """Minimises ``strength * sum of cross-entropies + |weights|^2 / 2``, with the same weight for each class."""
     targets, (_, width) = np.eye(num_classes)[labels], x.shape
     counts = targets.sum(axis=0)
     each = (strength * len(x) / num_classes / counts)[labels][:, None]  # C of each photo
@@ -120,10 +120,10 @@ def _logistic(x: np.ndarray, labels: np.ndarray, num_classes: int, strength: flo
 
 
 def _minimum(loss: Callable[[np.ndarray], tuple[float, np.ndarray]], x: np.ndarray) -> np.ndarray:
-    """Where a convex function that returns value and gradient is least, by L-BFGS from ``x`` on.
+    """Minimises a convex function that returns value and gradient, by L-BFGS from ``x`` on.
 
-    J. Nocedal and S. J. Wright, Numerical Optimization, algorithm 7.5. SciPy's takes 30 to 100 times as long on these
-    few numbers where other programs keep the cores busy, because it calls multi-threaded BLAS.
+    This is algorithm 7.5 of J. Nocedal and S. J. Wright, Numerical Optimization. For these few numbers SciPy's takes 30
+    to 100 times as long if other programs keep the cores busy, because it calls multi-threaded BLAS.
     """
     value, slope = loss(x)
     steps: list[tuple[np.ndarray, np.ndarray]] = []  # the last changes of x and of the gradient

@@ -1,4 +1,4 @@
-"""Predictions on photos that a classifier did not learn from: what every honest number is made of.
+"""Predictions on photos that a classifier did not learn from, which every honest estimate needs.
 
 Photos of one shelf or one burst look alike. Near-duplicates stay on one side of a split, because a photo is easily
 recognised by its twin.
@@ -11,23 +11,23 @@ import numpy as np
 
 from cxgrad_jax.photos._heads import fit_head, log_softmax, span
 
-NEAR = (0.85, 0.9, 0.95)  # cosines of the features from which on photos count as near-duplicates
+NEAR = (0.85, 0.9, 0.95)  # least cosines between the features of near-duplicates
 MOST_FOLDS = 10
-ENOUGH = 150  # predictions; photos are split several times (at most three) only where one time gives fewer
+ENOUGH = 150  # if one split gives fewer predictions, photos are split several times (at most three)
 
 
 class Split(NamedTuple):
     """One split of the photos into folds.
 
     Attributes:
-      folds: ``[N]``, the fold in which a photo is held out; -1 for one that never is, because nothing else of its class
-        would be left.
+      folds: ``[N]``, the fold in which a photo is held out. It is -1 for a photo that never is, because nothing else of
+        its class would be left.
     """
 
     folds: np.ndarray
 
     def pairs(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Pairs of masks ``[N]``: what is learned from and what is held out."""
+        """Yields pairs of masks ``[N]``: the photos to learn from, and those that are held out."""
         for fold in range(self.folds.max() + 1):
             yield self.folds != fold, self.folds == fold
 
@@ -35,8 +35,8 @@ class Split(NamedTuple):
 def near_duplicates(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Groups ``[N]`` of photos that look alike: chains of pairs whose cosine is at least 0.85.
 
-    Photos of some things look alike even where they were taken on different days. A class that would be a single group
-    is divided by a higher cosine, 0.9 or 0.95, where this makes several.
+    Photos of some things look alike even if they were taken on different days. A class that would be a single group is
+    divided by a higher cosine, 0.9 or 0.95, if this makes several groups.
 
     Args:
       features: ``[N, D]`` of length 1.
@@ -53,12 +53,12 @@ def near_duplicates(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _chains(features: np.ndarray, near: float) -> np.ndarray:
-    """For each photo the number of the first that a chain of pairs with at least this cosine joins it to."""
+    """For each photo, the number of the first photo that a chain of pairs with at least this cosine joins it to."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     rows, columns = [], []
-    for start in range(0, len(features), 1000):  # so that many photos fit into memory
+    for start in range(0, len(features), 1000):  # in parts, so that many photos fit into memory
         row, column = np.nonzero(features[start : start + 1000] @ features.T >= near)
         rows.append(row + start)
         columns.append(column)
@@ -71,13 +71,13 @@ def _chains(features: np.ndarray, near: float) -> np.ndarray:
 def splits(labels: np.ndarray, groups: np.ndarray, seed: int) -> list[Split]:
     """Splits into at most ten folds, in which every class that has two groups is held out in part.
 
-    Each fold takes about the same share of every class, so that what is left is a smaller set of the same kind. None
-    where no class has two groups of photos.
+    Each fold takes about the same share of every class, so that the remainder is a smaller set of the same kind. If no
+    class has two groups of photos, there is no split.
 
     Args:
       labels: ``[N]``.
-      groups: of ``near_duplicates``; a group is held out as a whole.
-      seed: of the order of the groups.
+      groups: the result of ``near_duplicates``. A group is held out as a whole.
+      seed: the seed of the order of the groups.
     """
     rng = np.random.default_rng(seed)
     members = [list(dict.fromkeys(groups[labels == label])) for label in range(labels.max() + 1)]
@@ -101,13 +101,13 @@ def splits(labels: np.ndarray, groups: np.ndarray, seed: int) -> list[Split]:
 
 
 def _kept(folds: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The folds without those photos that would leave nothing of a class to learn from."""
+    """Takes photos out of the folds that would leave nothing of a class to learn from."""
     folds = folds.copy()
     for fold in range(folds.max() + 1):
         for label in set(labels[folds == fold].tolist()):
             if not ((labels == label) & (folds != fold)).any():
                 folds[(labels == label) & (folds == fold)] = -1
-    _, numbers = np.unique(folds[folds >= 0], return_inverse=True)  # an empty fold is none
+    _, numbers = np.unique(folds[folds >= 0], return_inverse=True)  # empty folds do not count
     folds[folds >= 0] = numbers
     return folds
 
@@ -115,10 +115,10 @@ def _kept(folds: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def held_out_logits(
     kind: str, strength: float, features: np.ndarray, labels: np.ndarray, splits: list[Split]
 ) -> np.ndarray:
-    """Logits of every photo by heads that did not see it.
+    """The logits of every photo by heads that did not see it.
 
     Returns:
-      ``[splits, N, classes]``; NaN for photos that are never held out.
+      ``[splits, N, classes]``, with NaN for photos that are never held out.
     """
     num_classes = labels.max() + 1
     features = features @ span(features)  # fewer numbers, the same products
@@ -131,5 +131,5 @@ def held_out_logits(
 
 
 def log_likelihoods(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of the true class of each photo ``[N]``: logits ``[N, classes]`` divided by a temperature already."""
+    """The log-likelihood ``[N]`` of each photo's class, from logits ``[N, classes]`` divided by a temperature."""
     return np.take_along_axis(log_softmax(logits), labels[:, None], axis=1)[:, 0]

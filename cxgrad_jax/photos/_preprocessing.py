@@ -1,4 +1,4 @@
-"""From a photo's file to what a backbone sees: one function for every path."""
+"""From a photo's file to the pixels that a backbone takes: one function for every path."""
 
 import io
 from pathlib import Path
@@ -11,20 +11,21 @@ from cxgrad_jax.data.datasets.images import open_image, shown
 from cxgrad_jax.errors import UserError
 
 GREY = (127, 127, 127)  # around a photo that is padded
-VIEWS = {  # of a photo: which part of it becomes the square
+VIEWS = {  # the part of a photo that becomes the square
     "middle": "the largest square in the middle",
     "whole": "the whole photo, on grey where it is no square",
 }
 
 
 class Preprocessing(NamedTuple):
-    """What happens to a photo before the backbone; a part of every saved classifier.
+    """What happens to a photo before the backbone. It is a part of every saved classifier.
 
     Attributes:
-      size: height and width in pixels of a view.
-      views: of ``VIEWS``; the features of a photo are the mean over its views.
+      size: the height and width of a view in pixels.
+      views: some of ``VIEWS``. The features of a photo are the mean over its views.
       channels: 3, or 1 for grey.
-      mean, deviation: of each channel of images in [0, 1]; subtracted, and divided by.
+      mean: the mean that is subtracted from each channel of images in [0, 1].
+      deviation: the standard deviation by which each channel is then divided.
     """
 
     size: int
@@ -35,11 +36,11 @@ class Preprocessing(NamedTuple):
 
 
 def read_photo(path: Path, at_least: int) -> Image.Image:
-    """The photo in RGB, turned upright, transparent parts on white, as a viewer shows it.
+    """Reads a photo as a viewer shows it: in RGB, turned upright, with transparent parts on white.
 
     Args:
-      path: of the file.
-      at_least: pixels of the shorter side below which large JPEG files are not shrunk while they are decoded.
+      path: the file.
+      at_least: while a large JPEG file is decoded, it is not shrunk below this number of pixels of its shorter side.
 
     Raises:
       UserError: the file cannot be read, or is no image.
@@ -61,19 +62,19 @@ def views_of(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
 
 
 def read_views(path: Path, preprocessing: Preprocessing) -> np.ndarray:
-    """``views_of`` the photo in a file: uint8 ``[views, size, size, channels]``.
+    """Makes ``views_of`` the photo in a file: uint8 ``[views, size, size, channels]``.
 
     Raises:
-      UserError: as ``read_photo``.
+      UserError: the file cannot be read, or is no image.
     """
     return views_of(read_photo(path, 2 * preprocessing.size), preprocessing)
 
 
 def thumbnail(path: Path, side: int = 240) -> bytes:
-    """The whole photo as the bytes of a small JPEG file, its longer side ``side`` pixels at most.
+    """The whole photo as the bytes of a small JPEG file, whose longer side has at most ``side`` pixels.
 
     Raises:
-      UserError: as ``read_photo``.
+      UserError: the file cannot be read, or is no image.
     """
     image = read_photo(path, side)
     image.thumbnail((side, side))

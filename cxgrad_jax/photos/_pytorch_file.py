@@ -35,7 +35,7 @@ class Tensor(NamedTuple):
 
 
 class Storage(NamedTuple):
-    """Numbers that a tensor looks at: their key, dtype and number."""
+    """The numbers of a tensor: their key, their dtype and how many there are."""
 
     key: str
     dtype: str
@@ -74,7 +74,7 @@ def _read(file: BinaryIO) -> dict[str, np.ndarray]:
     return {name: _array(tensor, numbers[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
-# Python's own unpickler: the one in C reserves memory for as many objects as a damaged file claims to have.
+# This is the unpickler in Python. The one in C reserves memory for as many objects as a damaged file claims to have.
 class _Unpickler(pickle._Unpickler):
     """Builds plain containers and ``Tensor``s, and calls nothing else that a pickle may name."""
 
@@ -95,7 +95,7 @@ class _Unpickler(pickle._Unpickler):
 
 
 class _StateDict(collections.OrderedDict[str, Any]):
-    """A state dict. PyTorch hangs an attribute with versions on it, which is dropped."""
+    """A state dict. PyTorch adds an attribute with versions to it, which is dropped."""
 
     def __setstate__(self, state: Any) -> None:
         pass
@@ -118,11 +118,11 @@ def _count(value: Any) -> int:
 
 
 def _numbers(file: BinaryIO, storage: Storage) -> np.ndarray:
-    """The numbers of a storage, which its count precedes in the file."""
+    """Reads the numbers of a storage. In the file their count precedes them."""
     if int.from_bytes(file.read(8), "little") != storage.size:
         raise ValueError(f"storage {storage.key} has another size than its tensors say")
     raw = file.read(storage.size * np.dtype(storage.dtype).itemsize)
-    return np.frombuffer(raw, storage.dtype, storage.size)  # refuses too few bytes
+    return np.frombuffer(raw, storage.dtype, storage.size)  # it refuses too few bytes
 
 
 def _array(tensor: Tensor, numbers: np.ndarray) -> np.ndarray:

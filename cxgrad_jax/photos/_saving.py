@@ -55,7 +55,7 @@ def save_classifier(path: PathLike, classifier: Classifier) -> None:
 
 
 def load_classifier(path: PathLike, model: Any = None) -> Classifier:
-    """As ``cx.photos.load``."""
+    """Reads a classifier, see ``cx.photos.load``."""
     path = Path(path).expanduser()
     try:
         with safetensors.safe_open(path, "np") as file:

@@ -1,1 +1,1 @@
-"""What is made of runs: the report of ``--mode=analyse``, comparisons, and the tables of the CxGrad paper."""
+"""Reports on runs: the page of ``--mode=analyse``, comparisons, and the tables of the CxGrad paper."""

@@ -1,8 +1,8 @@
 """``--mode=analyse``: what adaptation does to the networks of some runs, as pictures, CSV files and one HTML report.
 
-Every measure is taken of all runs on the same episodes, with the checkpoint that is best in validation. Accuracies over
-training and Figure 2 are read from what training recorded. Figure 5 goes over the checkpoints at hand, of which
-``train.keep_every`` keeps some over the whole training. ``figures/__init__.py`` lists the figures.
+All runs are measured on the same episodes, with the checkpoint that is best in validation. Accuracies over training and
+Figure 2 come from the records of training. Figure 5 goes over the checkpoints at hand, of which ``train.keep_every``
+keeps some over the whole training. ``figures/__init__.py`` lists the figures.
 """
 
 import importlib.util
@@ -30,16 +30,16 @@ def analyse(config: ConfigDict, options: ConfigDict, workdirs: Sequence[Path]) -
     """Measures the runs in ``workdirs`` and writes the report.
 
     Args:
-      config: of the first run; where the data lie and what to test on is for all runs.
+      config: the configuration of the first run. Its ``data.dir`` and ``evaluation`` apply to all runs.
       options: the section ``analysis`` of the configuration.
-      workdirs: of the runs.
+      workdirs: the folders of the runs.
 
     Returns:
-      The path of the report. Pictures and numbers lie beside it.
+      The path of the report. Pictures and numbers are beside it.
 
     Raises:
-      UserError: a folder that holds no run with a validated checkpoint, runs on other episodes, a value that cannot be
-        used, or data that are not prepared.
+      UserError: a folder holds no run with a validated checkpoint, runs have other episodes, a value cannot be used, or
+        data are not prepared.
     """
     start = time.perf_counter()
     check(config, options)
@@ -62,10 +62,10 @@ def analyse(config: ConfigDict, options: ConfigDict, workdirs: Sequence[Path]) -
 
 
 def load_stores(config: ConfigDict, options: ConfigDict) -> dict[tuple[str, str], ImageStore]:
-    """The images that the figures need, by data set and split; the test images of the data set to test on come first.
+    """Loads the images that the figures need, by data set and split. The test images to test on come first.
 
     Raises:
-      UserError: a data set that is not prepared, or too small for the episodes.
+      UserError: a data set is not prepared, or too small for the episodes.
     """
     test_data = config.evaluation.data or config.data.name
     needed = [(test_data, "test"), (options.cross_data, "test")]
@@ -78,7 +78,7 @@ def check(config: ConfigDict, options: ConfigDict) -> None:
     """Refuses values of the section ``analysis`` that cannot be used, and a machine without scikit-learn.
 
     Raises:
-      UserError: names the field, its value and what is expected.
+      UserError: a value is refused, or scikit-learn is missing. The line names the field and what is expected.
     """
     for field, least in (("episodes", 2), ("landscape_episodes", 1), ("embedding_episode", 0)):
         if options[field] < least:
@@ -96,7 +96,7 @@ def check(config: ConfigDict, options: ConfigDict) -> None:
 
 
 def introduction(study: Study) -> list[str]:
-    """What a reader must know of the runs, a paragraph each."""
+    """What a reader must know of the runs, with one paragraph for each."""
     config = study.runs[0].config
     told = [
         f"Trained on {config.data.name}, measured on {config.evaluation.data or config.data.name}: "

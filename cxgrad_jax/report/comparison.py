@@ -26,7 +26,7 @@ from cxgrad_jax.report.tables import (
 from cxgrad_jax.training.config import ConfigDict, value_at
 from cxgrad_jax.training.testing import is_transductive
 
-# What the same test episodes need. The images that a learner saw before are part of it.
+# Runs with the same test episodes agree in these fields. The training images are among them.
 ALIKE = (
     "data.name", "evaluation.data", "episode.way", "episode.shot", "episode.query", "evaluation.episodes",
     "evaluation.seed",
@@ -58,14 +58,16 @@ def compare(configs: Mapping[str, ConfigDict], workdir: Path, *, seeds: int | No
     Transductive and inductive configurations stand in tables of their own (in CSV in one, with a column that tells).
 
     Args:
-      configs: by name; the others of a table are compared with its first.
-      workdir: receives the runs in ``NAME`` and ``comparison.md``, ``.csv`` and ``.tex``.
-      seeds: how many runs of each, in ``NAME/seed_0``, ``NAME/seed_1``, …; None: one, with the configuration's seed.
-      wide: whether the LaTeX table has all columns, not only method and accuracy.
+      configs: the configurations by name. The others of a table are compared with its first.
+      workdir: the folder that receives the runs in ``NAME``, and ``comparison.md``, ``.csv`` and ``.tex``.
+      seeds: the number of runs of each, in ``NAME/seed_0``, ``NAME/seed_1``, …. None means one run, with the
+        configuration's seed.
+      wide: whether the LaTeX table has all columns, and not only method and accuracy.
 
     Raises:
-      UserError: what cannot run or cannot stand in one table, before anything is trained; or as ``train``.
-      Interrupted: a run was asked to stop; its state was saved.
+      UserError: a configuration cannot run or cannot stand in one table, which is found before anything is trained; or
+        ``train`` raises it.
+      Interrupted: a run was asked to stop, and its state was saved.
     """
     check_alike(configs)
     runs = {name: planned(name, config, workdir / name, seeds) for name, config in configs.items()}
@@ -92,7 +94,7 @@ def check_alike(configs: Mapping[str, ConfigDict]) -> None:
     """Refuses configurations that cannot stand in one table.
 
     Raises:
-      UserError: names the configuration and the field.
+      UserError: two configurations differ. The line names the configuration and the field.
     """
     first, expected_of = next(iter(configs.items()))
     for name, config in configs.items():
@@ -112,7 +114,7 @@ def table(
     results: Mapping[str, Sequence[dict[str, Any]]],
     costs: Mapping[str, dict[str, Any]],
 ) -> list[dict[str, Any]]:
-    """One dict a configuration of ``runs``, with the numbers of all columns; None where there is none."""
+    """One dict for each configuration of ``runs``, with the numbers of all columns. None means that there is none."""
     rows = []
     first = episode_accuracies(results[next(iter(runs))])
     for name, of_name in runs.items():
@@ -137,7 +139,7 @@ def episode_accuracies(results: Sequence[dict[str, Any]]) -> np.ndarray:
 
 
 def cell(row: dict[str, Any], name: str) -> str:
-    """A number as the tables for readers show it."""
+    """A number in the form of the tables for readers."""
     value = row[name]
     if value is None:
         return MISSING
@@ -196,6 +198,6 @@ def narrow(configs: Mapping[str, ConfigDict], rows: Sequence[dict[str, Any]], ki
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """The table in CSV: unrounded, accuracies as shares in [0, 1], the published numbers in per cent."""
+    """The table in CSV, not rounded. Accuracies are shares in [0, 1]; the published numbers are in per cent."""
     names = {"published": "published_percent", "published_ci95": "published_ci95_percent"}
     return csv_text([names.get(name, name) for name in rows[0]], (list(row.values()) for row in rows))

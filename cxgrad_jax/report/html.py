@@ -1,4 +1,4 @@
-"""One HTML page with everything in it: pictures, captions, tables."""
+"""One HTML page that contains everything: pictures, captions and tables."""
 
 import base64
 import html

@@ -37,7 +37,7 @@ from cxgrad_jax.training.presets import apply_preset
 
 
 class Column(NamedTuple):
-    """A column: the data trained and tested on, the shot and the backbone."""
+    """A column: the data to train and test on, the shot and the backbone."""
 
     data: str
     shot: int
@@ -50,9 +50,9 @@ class Table(NamedTuple):
 
     Attributes:
       title: what it shows.
-      rows: title and configuration file of each.
-      columns: from left to right.
-      footnotes: on what the paper says of it.
+      rows: the title and the configuration file of each row.
+      columns: the columns from left to right.
+      footnotes: remarks on what the paper says of it.
     """
 
     title: str
@@ -114,13 +114,13 @@ TABLES = {
 
 
 class Cell(NamedTuple):
-    """The runs of a cell, one a seed, and what they are tested on.
+    """The runs of a cell, one for each seed, and the data that they are tested on.
 
     Attributes:
       row: the title of its row.
-      config: with the overrides; it tests on the data trained on.
-      test_data: another data set to test on; empty: none.
-      runs: in the order of their seeds.
+      config: the configuration with the overrides. It tests on the data trained on.
+      test_data: another data set to test on, or an empty string.
+      runs: the runs in the order of their seeds.
       blank: whether the paper prints nothing there.
     """
 
@@ -138,12 +138,12 @@ class Cell(NamedTuple):
 
     @property
     def published(self) -> tuple[float, float | None] | None:
-        """What the paper prints in the cell for such a run, in per cent."""
+        """The number in per cent that the paper prints in the cell for such a run."""
         return published(_tested_on(self.config, self.test_data))
 
 
 class Line(NamedTuple):
-    """A cell with its numbers: the summary over seeds, and ``paired`` with the paper's row.
+    """A cell with its summary over seeds, and ``paired`` with the paper's row.
 
     ``paired`` is None for that row itself, and where one of both is transductive and the other is not.
     """
@@ -157,7 +157,7 @@ def configuration(spec: str, column: Column, preset: str | None = None) -> Confi
     """The configuration of a row's file and a column.
 
     Raises:
-      UserError: no such file or preset.
+      UserError: there is no such file or preset.
     """
     config = load_config(f"configs/{spec}")
     config.data.name = column.data
@@ -167,12 +167,12 @@ def configuration(spec: str, column: Column, preset: str | None = None) -> Confi
     if column.model == "resnet12":
         config.model = model_config("resnet12")
         if config.learner.name == "boil":
-            config.learner.inner_lr = 0.3  # the authors' for this backbone
+            config.learner.inner_lr = 0.3  # the authors' rate for this backbone
     return apply_preset(config, preset)
 
 
 def configurations(number: str) -> list[ConfigDict]:
-    """The configurations of all cells of a table, to ask which fields they have."""
+    """The configurations of all cells of a table, which show the fields that they have."""
     table = TABLES[number]
     return [configuration(spec, column) for spec in table.rows.values() for column in table.columns]
 
@@ -185,14 +185,14 @@ def cells(
     preset: str | None = None,
     seeds: int | None = None,
 ) -> list[list[Cell]]:
-    """The cells of a table, row by row. Columns that the overrides make one are one.
+    """The cells of a table, row by row. Columns that the overrides make equal become one.
 
     Args:
-      number: of the table, a key of ``TABLES``.
-      workdir: of all tables; a run lies in ``DATA_SHOT/NAME``.
-      change: sets the overridden fields of a configuration.
+      number: the number of the table, a key of ``TABLES``.
+      workdir: the folder of all tables. The folder of a run in it is ``DATA_SHOT/NAME``.
+      change: the function that sets the overridden fields of a configuration.
       preset: None or "paper".
-      seeds: how many runs a cell has, in ``seed_0``, ``seed_1``, …; None: one.
+      seeds: the number of runs of a cell, in ``seed_0``, ``seed_1``, …. None means one.
     """
     rows = []
     for row, spec in TABLES[number].rows.items():
@@ -224,13 +224,14 @@ def make(
     """Makes what is missing of the runs, writes the table in three forms, and returns the one in Markdown.
 
     Args:
-      number: as of ``cells``, as ``workdir``, ``change``, ``preset`` and ``seeds``.
+      number, workdir, change, preset, seeds: those of ``cells``.
       published_only: whether to skip the cells that the paper leaves blank.
       wide: whether the LaTeX table has the published numbers too.
 
     Raises:
-      UserError: a cell that cannot run, before anything is trained; or as ``train`` and ``evaluate_run``.
-      Interrupted: a run was asked to stop; its state was saved.
+      UserError: a cell cannot run, which is found before anything is trained; or ``train`` or ``evaluate_run`` raises
+        it.
+      Interrupted: a run was asked to stop, and its state was saved.
     """
     grid = cells(number, workdir, change, preset=preset, seeds=seeds)
     wanted = [[cell for cell in row if not (published_only and cell.blank)] for row in grid]
@@ -283,7 +284,7 @@ def caption(number: str, grid: Sequence[Sequence[Cell]], num_tasks: int, seeds: 
 
 
 def with_published(names: Sequence[str], titles: Sequence[str], lines: Sequence[Line]) -> list[list[str]]:
-    """Rows and columns of the paper's table, each number beside the published one."""
+    """The rows and columns of the paper's table, with each number beside the published one."""
     at = {(line.cell.row, line.cell.column): line for line in lines}
     shown = [["", *(title for name in titles for title in (name, "published"))]]
     for name in names:
@@ -301,7 +302,7 @@ DETAILS = ("", "column", "accuracy %", "sd seeds", "± seeds", "± tasks", "± p
 
 
 def details(lines: Sequence[Line]) -> list[list[str]]:
-    """A line a cell with all intervals, and the difference from the paper's row on the same episodes."""
+    """A line for each cell with all intervals, and the difference from the paper's row on the same episodes."""
     shown = [[*DETAILS]]
     for cell, found, compared in lines:
         difference = percent_with(compared["difference"], compared["difference_ci95"], "+.2f") if compared else MISSING
@@ -318,7 +319,7 @@ def narrow(names: Sequence[str], titles: Sequence[str], lines: Sequence[Line], n
 
 
 def as_csv(lines: Sequence[Line], kind_of: Mapping[str, str]) -> str:
-    """A line a cell, unrounded; accuracies as shares in [0, 1], the published numbers in per cent."""
+    """A line for each cell, not rounded. Accuracies are shares in [0, 1]; the published numbers are in per cent."""
     head = (
         "row", "column", "transductive", "num_seeds", "test_accuracy", "std_seeds", "ci95_seeds", "test_ci95_tasks",
         "test_ci95_pooled", "difference", "difference_ci95", "p_value", "published_percent", "published_ci95_percent",
@@ -340,7 +341,7 @@ def _tested_on(config: ConfigDict, data: str) -> ConfigDict:
 
 
 def _title(row: str, config: ConfigDict) -> str:
-    """The title of a row, which says what is run where that is not what the number was published for."""
+    """The title of a row. If the backbone is not that of the published number, the title says so."""
     if has_own_filters(config):
         return row
     return f"{row}, {config.model.get('features') or config.model.channels} filters here"

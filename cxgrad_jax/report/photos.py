@@ -1,4 +1,4 @@
-"""Pages on predictions of photos: one HTML file each, for telephones, keyboards and screen readers, without scripts."""
+"""Pages on predictions of photos. Each is one HTML file without scripts, for phones, keyboards and screen readers."""
 
 import base64
 import html
@@ -13,8 +13,8 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import write_whole
 from cxgrad_jax.photos import NONE, Classifier, Prediction, thumbnail
 
-MOST_PICTURES = 500  # of a page, which then has about 4 MB
-BINS = 5  # of the probability, in the table on calibration
+MOST_PICTURES = 500  # the most pictures of a page, which then has about 4 MB
+BINS = 5  # the number of ranges of the probability in the table on calibration
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -36,15 +36,15 @@ class Checked(NamedTuple):
     """Predictions of photos whose classes are known.
 
     Attributes:
-      predictions: of the photos.
-      truths: names of their classes; ``NONE`` for photos of no class of the classifier.
+      predictions: the predictions for the photos.
+      truths: the names of their classes, or ``NONE`` for photos of no class of the classifier.
     """
 
     predictions: Sequence[Prediction]
     truths: Sequence[str]
 
     def known(self) -> "Checked":
-        """Those whose class the classifier knows."""
+        """The predictions of photos whose class the classifier knows."""
         pairs = [pair for pair in zip(self.predictions, self.truths, strict=True) if pair[1] != NONE]
         return Checked([prediction for prediction, _ in pairs], [truth for _, truth in pairs])
 
@@ -53,7 +53,7 @@ class Checked(NamedTuple):
         return float(np.mean([p.best == truth for p, truth in zip(self.predictions, self.truths, strict=True)]))
 
     def recall(self) -> dict[str, tuple[int, int]]:
-        """Of each class how many photos were recognised, and how many there are."""
+        """For each class, how many photos were recognised and how many there are."""
         pairs = list(zip(self.predictions, self.truths, strict=True))
         names = dict.fromkeys(self.truths)
         return {
@@ -62,7 +62,7 @@ class Checked(NamedTuple):
         }
 
     def calibration(self) -> list[tuple[float, float, int, float, float]]:
-        """Of each range of the probability: its ends, photos, mean probability, and share that was right."""
+        """For each range of the probability: its ends, photos, mean probability, and share that was right."""
         probabilities = np.array([prediction.probability for prediction in self.predictions])
         right = np.array([p.best == truth for p, truth in zip(self.predictions, self.truths, strict=True)])
         place = np.minimum((probabilities * BINS).astype(int), BINS - 1)
@@ -84,35 +84,14 @@ def check_page(path: Path, classifier: Classifier, checked: Checked) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    known, names = checked.known(), classifier.class_names
-    told = Counter(zip(checked.truths, (p.label for p in checked.predictions), strict=True))
+    known = checked.known()
     wrong: dict[tuple[str, str], list[Prediction]] = {}
     for prediction, truth in zip(checked.predictions, checked.truths, strict=True):
         if prediction.label != truth:
             wrong.setdefault((truth, prediction.label), []).append(prediction)
     anchors = {pair: f"wrong-{number}" for number, pair in enumerate(sorted(wrong))}
 
-    rows = [*names, *([NONE] if NONE in checked.truths else [])]
-    columns = [*names, NONE]
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
-    body = ""
-    for truth in rows:
-        cells = ""
-        for label in columns:
-            count = told[truth, label]
-            spoken = html.escape(f"{count} photos of {truth} called {label}", quote=True)
-            if truth == label:
-                cells += f'<td class="right">{count}</td>'
-            elif count:
-                cells += f'<td><a href="#{anchors[truth, label]}" aria-label="{spoken}">{count}</a></td>'
-            else:
-                cells += "<td>0</td>"
-        body += f'<tr><th scope="row">{html.escape(truth)}</th>{cells}</tr>'
-    confusion = (
-        '<div class="wide" role="region" aria-label="Confusion" tabindex="0"><table><caption>Rows: what the photos '
-        "show. Columns: what the classifier said. A number leads to its photos.</caption>"
-        f'<tr><th scope="col">is \\ was called</th>{head}</tr>{body}</table></div>'
-    )
+    confusion = _confusion(classifier, checked, anchors)
     recall = _table(
         "Of each class, how many photos had it as their best class.",
         ("class", "recognised", "photos"),
@@ -143,6 +122,32 @@ def check_page(path: Path, classifier: Classifier, checked: Checked) -> None:
     refused = sum(p.label == NONE for p in known.predictions)
     introduction.append(f"{refused} of them were called “{NONE}”.")
     _write(path, "Check of a classifier of photos", introduction, sections)
+
+
+def _confusion(classifier: Classifier, checked: Checked, anchors: dict[tuple[str, str], str]) -> str:
+    """The table of confusion. A number that is not 0 or right links to ``anchors``, by class and label."""
+    told = Counter(zip(checked.truths, (p.label for p in checked.predictions), strict=True))
+    rows = [*classifier.class_names, *([NONE] if NONE in checked.truths else [])]
+    columns = [*classifier.class_names, NONE]
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
+    body = ""
+    for truth in rows:
+        cells = ""
+        for label in columns:
+            count = told[truth, label]
+            spoken = html.escape(f"{count} photos of {truth} called {label}", quote=True)
+            if truth == label:
+                cells += f'<td class="right">{count}</td>'
+            elif count:
+                cells += f'<td><a href="#{anchors[truth, label]}" aria-label="{spoken}">{count}</a></td>'
+            else:
+                cells += "<td>0</td>"
+        body += f'<tr><th scope="row">{html.escape(truth)}</th>{cells}</tr>'
+    return (
+        '<div class="wide" role="region" aria-label="Confusion" tabindex="0"><table><caption>Rows: what the photos '
+        "show. Columns: what the classifier said. A number leads to its photos.</caption>"
+        f'<tr><th scope="col">is \\ was called</th>{head}</tr>{body}</table></div>'
+    )
 
 
 def predictions_page(path: Path, predictions: Sequence[Prediction], unreadable: Sequence[str] = ()) -> None:

@@ -1,6 +1,6 @@
-"""The numbers that the CxGrad paper prints, to stand beside one's own.
+"""The numbers that the CxGrad paper prints, to be shown beside your own.
 
-The rows of other methods come from their own papers: other normalisations and test protocols.
+The rows of other methods come from their own papers, with other normalisations and test protocols.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,8 @@ from cxgrad_jax.training.config import ConfigDict, learner_config, model_config
 
 MINI, TIERED, CUB, CIFAR = "mini_imagenet", "tiered_imagenet", "cub", "cifar_fs"
 
-# Training data, test data and shot of the columns: 5-way test accuracy in %, and what the paper prints behind ±.
+# Training data, test data and shot of the columns. A cell is the 5-way test accuracy in %, and what the paper prints
+# after ±.
 TABLE_1 = ((MINI, MINI, 1), (MINI, MINI, 5), (TIERED, TIERED, 1), (TIERED, TIERED, 5))  # Conv-4
 TABLE_2 = ((MINI, CUB, 5), (MINI, CIFAR, 5))  # Conv-4, across domains
 TABLES_6_7 = TABLE_1  # ResNet-12
@@ -20,7 +21,7 @@ CONV4 = {
     "relation_net": ((50.44, 0.82), (65.32, 0.70)),
     "proto_net": ((49.42, 0.78), (68.20, 0.66)),
     "maml": ((48.70, 1.84), (63.11, 0.92), (49.06, 0.50), (67.48, 0.47)),
-    "cavia": ((51.82, 0.65), (65.85, 0.55)),  # of 512 filters
+    "cavia": ((51.82, 0.65), (65.85, 0.55)),  # with 512 filters
     "boil": ((49.61, 0.16), (66.45, 0.37), (48.58, 0.27), (69.37, 0.12)),
     "maml_plus_plus": ((52.15, 0.26), (68.32, 0.44)),
     "alfa": ((50.58, 0.51), (69.12, 0.47), (53.16, 0.49), (70.54, 0.46)),
@@ -45,7 +46,7 @@ RESNET12 = {
 
 
 # Tables 3 to 5: CxGrad's ablations on miniImageNet by the hyper-parameters that differ from its defaults, 1-shot and
-# 5-shot; where None, not printed. Those of Table 4 have no interval.
+# 5-shot. None means that the paper prints no number. Those of Table 4 have no interval.
 ABLATIONS = {
     (("context_update", "step"),): (None, (68.83, 0.43)),
     (("num_steps", 1),): (None, (69.12, None)),
@@ -57,15 +58,15 @@ ABLATIONS = {
 }
 
 
-# Methods as the paper writes them.
+# The names of the methods in the paper.
 METHODS: dict[str, str] = {
     "matching_net": "MatchingNet", "relation_net": "RelationNet", "proto_net": "ProtoNet", "maml": "MAML",
     "cavia": "CAVIA", "boil": "BOIL", "maml_plus_plus": "MAML++", "alfa": "ALFA", "modgrad": "ModGrad", "l2f": "L2F",
     "cxgrad": "CxGrad",
 }  # fmt: skip
 
-# Filters of Conv-4 and iterations of the runs that a number may stand beside: those of the setting that all learners
-# share, and where they differ, those of the method's own published setting (the preset "authors").
+# The filters of Conv-4 and the iterations of runs that a number may be shown beside: those of the setting that all
+# learners share and, if they differ, those of the method's own published setting (the preset "authors").
 SHARED_FILTERS = 48
 SHARED_ITERATIONS = {MINI: 50_000, TIERED: 125_000}
 AUTHORS = {
@@ -76,9 +77,9 @@ OWN_FILTERS_ONLY = ("cavia",)  # the paper names the width in this row: "CAVIA (
 
 
 def printed(config: ConfigDict) -> tuple[float, float | None] | None:
-    """Accuracy and ± in per cent that the paper prints for a learner, backbone, data and shot; None: a blank.
+    """The accuracy and ± in per cent that the paper prints for a learner, backbone, data and shot, or None.
 
-    CxGrad's hyper-parameters matter too: there is no number with others than the paper's.
+    CxGrad's hyper-parameters matter too: if they are not the paper's, there is no number.
     """
     if config.episode.way != 5:
         return None
@@ -97,18 +98,18 @@ def printed(config: ConfigDict) -> tuple[float, float | None] | None:
 
 
 def published(config: ConfigDict) -> tuple[float, float | None] | None:
-    """What ``printed`` gives, beside a run of the same model, data and iterations; None beside another run."""
+    """The result of ``printed`` for a run with the paper's model, data and iterations; None for any other run."""
     return printed(config) if _is_of_the_paper(config) else None
 
 
 def as_printed(number: tuple[float, float | None]) -> str:
-    """Such as ``"51.80 ± 0.46"``, without ± where there is none."""
+    """The number in a form such as ``"51.80 ± 0.46"``, without ± if it has no interval."""
     value, interval = number
     return f"{value:.2f}" if interval is None else f"{value:.2f} ± {interval:.2f}"
 
 
 def has_own_filters(config: ConfigDict) -> bool:
-    """Whether the backbone is as wide as that of the published number."""
+    """Whether the backbone is as wide as the backbone of the published number."""
     model = config.model
     if model.name == "resnet12":
         return model.channels == model_config("resnet12").channels
@@ -125,7 +126,7 @@ def _is_of_the_paper(config: ConfigDict) -> bool:
 
 
 def _changes(learner: ConfigDict) -> tuple[tuple[str, Any], ...]:
-    """CxGrad's hyper-parameters that are not the paper's; () for other learners."""
+    """CxGrad's hyper-parameters that are not the paper's. Other learners have none."""
     if learner.name != "cxgrad":
         return ()
     defaults = learner_config("cxgrad", remat=learner.remat)

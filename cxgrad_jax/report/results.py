@@ -1,4 +1,4 @@
-"""The results of runs: read where they are at hand, else made by training, resuming or testing."""
+"""The results of runs, which are read if they are at hand, and else made by training, resuming or testing."""
 
 import contextlib
 import json
@@ -30,8 +30,8 @@ class Planned(NamedTuple):
     """A run that a table needs, trained or not.
 
     Attributes:
-      name: in messages.
-      config: of the run.
+      name: its name in messages.
+      config: its configuration.
       workdir: its folder.
     """
 
@@ -44,10 +44,10 @@ def planned(name: str, config: ConfigDict, workdir: Path, seeds: int | None) -> 
     """The runs of a configuration.
 
     Args:
-      name: of the configuration.
-      config: of the runs.
+      name: the name of the configuration.
+      config: the configuration.
       workdir: the folder of the one run, or of the folders ``seed_0``, ``seed_1``, ….
-      seeds: how many runs, with ``config.seed`` from 0 on; None: one run with the seed of the configuration.
+      seeds: the number of runs, whose ``config.seed`` counts from 0. None means one run with the configuration's seed.
     """
     if seeds is None:
         return [Planned(name, config, workdir)]
@@ -60,14 +60,15 @@ def planned(name: str, config: ConfigDict, workdir: Path, seeds: int | None) -> 
 
 
 def check_all(runs: Iterable[tuple[Planned, str]], given: Path) -> None:
-    """Refuses what cannot run, before anything is trained: configurations, folders, data sets that are not prepared.
+    """Refuses runs that cannot be made, before anything is trained.
 
     Args:
-      runs: each with the data set that it is also tested on; empty: the one of its configuration.
-      given: what ``--workdir`` said.
+      runs: the runs, each with another data set to test on, or an empty string.
+      given: the value of ``--workdir``.
 
     Raises:
-      UserError: names the run, and the field or the data set; or the folder, if it cannot be written.
+      UserError: a configuration or folder is refused, a data set is not prepared, or the folder cannot be written. The
+        line names the run, and the field, data set or folder.
     """
     seen = set()
     for run, other in runs:
@@ -90,9 +91,9 @@ def check_all(runs: Iterable[tuple[Planned, str]], given: Path) -> None:
 def read_or_make(
     path: Path, is_wanted: Callable[[dict[str, Any]], bool], make: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """The content of a JSON file if it is the one wanted, else what ``make`` gives.
+    """The content of a JSON file if it is wanted, else the result of ``make``.
 
-    A file that is missing, cut short or without a field that ``is_wanted`` asks for counts as another one.
+    A file is not wanted if it is missing, cut short or without a field that ``is_wanted`` asks for.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -104,14 +105,15 @@ def read_or_make(
 
 
 def results_at_hand(workdir: Path) -> dict[str, Any] | None:
-    """The ``results.json`` of a run, whole or half trained; None if there is none that can be read."""
+    """The ``results.json`` of a run, finished or not. None means that there is none that can be read."""
     return read_or_make(workdir / "results.json", _is_whole, dict) or None
 
 
 def answers_at_hand(workdir: Path, question: str) -> dict[str, dict[str, Any]]:
-    """The answers of a run to a further question, by name (``training.asking``); empty if it was not asked.
+    """The answers of a run to a further question, by name (``training.asking``). There are none if it was not asked.
 
-    Of several files, such as those of ``inner_steps`` with other numbers of steps, the one with most answers counts.
+    If there are several files, such as those of ``inner_steps`` with other numbers of steps, the one with the most
+    answers counts.
     """
     files = sorted(workdir.glob(f"results_question={question}*.json"))
     found = [read_or_make(path, _has_answers, dict).get("answers", {}) for path in files]
@@ -141,11 +143,11 @@ def _is_number(value: Any) -> bool:
 
 
 def results_of(run: Planned) -> dict[str, Any]:
-    """The results of a run, which is trained, or resumed where it stopped, if it is not done.
+    """The results of a run. If it is not done, it is trained, or resumed where it stopped.
 
     Raises:
-      UserError: as ``train``.
-      Interrupted: the run was asked to stop; its state is saved.
+      UserError: ``train`` raises it.
+      Interrupted: the run was asked to stop, and its state is saved.
     """
 
     def is_wanted(found):
@@ -164,7 +166,7 @@ def results_elsewhere(run: Planned, data: str) -> dict[str, Any]:
     """The results of a run on another data set than its own.
 
     Raises:
-      UserError: as ``train`` and ``evaluate_run``.
+      UserError: ``train`` or ``evaluate_run`` raises it.
     """
     own = results_of(run)
     if data in ("", own["test_data"]):
@@ -181,7 +183,7 @@ def results_elsewhere(run: Planned, data: str) -> dict[str, Any]:
 
 
 def costs_of(run: Planned) -> dict[str, Any]:
-    """What ``measure`` finds, kept in ``comparison.json`` of the run for the next time on the same kind of device."""
+    """The result of ``measure``, which the run's ``comparison.json`` keeps for the same kind of device."""
     path, device = run.workdir / "comparison.json", jax.devices()[0].device_kind
 
     def make():
@@ -198,12 +200,13 @@ def costs_of(run: Planned) -> dict[str, Any]:
 
 
 def measure(config: ConfigDict) -> dict[str, Any]:
-    """Parameters, and time and memory of a training iteration whose episodes are at hand.
+    """Measures the parameters, and the time and memory of a training iteration whose episodes are at hand.
 
     Returns:
       ``"num_parameters"``; ``"seconds_per_iteration"``, the median of some calls of the compiled training program
-      after a first one; ``"memory_bytes"`` of that program on all devices: its inputs, outputs and temporaries as the
-      compiler tells, None where it does not. The store of images and validation are in neither.
+      after a first one; and ``"memory_bytes"`` of that program on all devices, which are its inputs, outputs and
+      temporaries by the compiler's analysis, or None if it has none. Time and memory leave out the store of images and
+      validation.
     """
     store = build.load_stores(config, ("train",))["train"]
     mesh, per_dispatch = build.build_mesh(config), build.iterations_per_dispatch(config)

@@ -1,4 +1,4 @@
-"""The runs that ``--mode=analyse`` measures, opened to be read."""
+"""Opens the runs that ``--mode=analyse`` measures."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from cxgrad_jax.training.config import ConfigDict, value_at
 from cxgrad_jax.training.runs import open_checkpoints
 from cxgrad_jax.training.workdir import read_config
 
-# What runs must share to be measured on the same episodes. These are drawn by the first run's configuration.
+# Runs must share these fields to be measured on the same episodes, which the first run's configuration draws.
 ALIKE = ("data.name", "data.image_size", "episode.way", "episode.shot", "episode.query")
 
 
@@ -27,14 +27,14 @@ class Run(NamedTuple):
     """A run, finished or not.
 
     Attributes:
-      name: of its folder.
-      workdir: where it is.
-      config: its own, with the test of the analysis.
-      learner: of the configuration.
-      iterations: of the checkpoints at hand, in order.
-      best: the iteration of the one best in validation.
-      restore: ``iteration -> meta-parameters``; 0 gives those before training.
-      remark: why it cannot be analysed, since its learner adapts no parameters; empty if it can.
+      name: the name of its folder.
+      workdir: its folder.
+      config: its configuration, with the test of the analysis.
+      learner: its learner.
+      iterations: the iterations of the checkpoints at hand, in order.
+      best: the iteration of the checkpoint that is best in validation.
+      restore: ``iteration -> meta-parameters``. 0 gives those before training.
+      remark: a sentence if it cannot be analysed, because its learner adapts no parameters; empty if it can.
     """
 
     name: str
@@ -48,15 +48,15 @@ class Run(NamedTuple):
 
 
 def open_run(workdir: Path, like: ConfigDict, store: ImageStore) -> Run:
-    """The run in ``workdir``.
+    """Opens the run in ``workdir``.
 
     Args:
-      workdir: of the run.
-      like: tells where the data lie and how to test.
+      workdir: the folder of the run.
+      like: the configuration with the ``data.dir`` and the ``evaluation`` to use.
       store: the test images.
 
     Raises:
-      UserError: no run there, or no validated checkpoint.
+      UserError: there is no run, or no validated checkpoint.
     """
     config = read_config(workdir)
     config.data.dir, config.evaluation = like.data.dir, ConfigDict(like.evaluation.to_dict())
@@ -88,7 +88,8 @@ def check_alike(runs: Sequence[Run]) -> None:
     """Refuses runs that cannot stand in one report.
 
     Raises:
-      UserError: two of one name, some on other episodes, or none that adapts anything; names runs and field.
+      UserError: two have the same name, some have other episodes, or none adapts anything. The line names the runs and
+        the field.
     """
     first = runs[0]
     for i, run in enumerate(runs):

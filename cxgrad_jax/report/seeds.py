@@ -9,14 +9,14 @@ from cxgrad_jax.evaluation import paired
 
 
 class Summary(NamedTuple):
-    """The accuracy of runs that differ in their seed; every number is a share in [0, 1].
+    """The accuracy of runs that differ in their seed. Every number is a share in [0, 1].
 
     Attributes:
-      accuracy: mean over the seeds of the test accuracy.
-      std_seeds: standard deviation over the seeds (of n - 1); None for one seed.
-      ci95_seeds: half-width of the 95 % t-interval of the mean over seeds; None for one seed.
-      ci95_tasks: mean over the seeds of the half-width of the 95 % interval over test episodes.
-      ci95_pooled: mean over the seeds of the half-width of the binomial interval over all predictions, which the
+      accuracy: the mean over the seeds of the test accuracy.
+      std_seeds: the standard deviation over the seeds, divided by n - 1. It is None for one seed.
+      ci95_seeds: the half-width of the 95 % t-interval of the mean over seeds. It is None for one seed.
+      ci95_tasks: the mean over the seeds of the half-width of the 95 % interval over test episodes.
+      ci95_pooled: the mean over the seeds of the half-width of the binomial interval over all predictions, which the
         CxGrad paper prints.
     """
 
@@ -28,7 +28,7 @@ class Summary(NamedTuple):
 
     @property
     def interval(self) -> float:
-        """The interval to print where there is room for one: over seeds, with one seed over tasks."""
+        """The interval to print if there is room for one: over seeds, or for a single seed over tasks."""
         return self.ci95_tasks if self.ci95_seeds is None else self.ci95_seeds
 
 
@@ -47,15 +47,15 @@ def summary(results: Sequence[dict[str, Any]]) -> Summary:
 def paired_over_seeds(ours: np.ndarray, first: np.ndarray) -> dict[str, float]:
     """Compares accuracies ``[seeds, episodes]`` on the same episodes, with seeds and episodes as random factors.
 
-    Episodes are crossed with seeds: every seed meets the same ones. The variance of the mean difference is taken as
+    Episodes are crossed with seeds: every seed has the same ones. The variance of the mean difference is taken as
     (MS_seeds + MS_episodes) / (seeds * episodes), the mean squares of the two-way layout, with Satterthwaite's degrees
-    of freedom. It is a little too large, by what neither factor explains. To treat all seeds * episodes differences as
-    independent would be far too small: with three seeds such an interval covered 55 % of the time in a simulation, this
-    one 93 to 98 % (``tests/report/test_seeds.py``).
+    of freedom. It is a little too large, by the variance that neither factor explains. An interval that treats all
+    seeds * episodes differences as independent would be far too small. In a simulation with three seeds it covered 55 %
+    of the time, and this one 93 to 98 % (``tests/report/test_seeds.py``).
 
     Returns:
-      As ``evaluation.paired``, which it is for one seed: ``"difference"``, ``"difference_ci95"``, and the two-sided
-      ``"p_value"``.
+      ``"difference"``, ``"difference_ci95"``, and the two-sided ``"p_value"``. For one seed it is the result of
+      ``evaluation.paired``.
     """
     difference = np.asarray(ours, float) - np.asarray(first, float)
     seeds, episodes = difference.shape

@@ -1,4 +1,4 @@
-"""What every figure of the report is made from, and how a measure is taken of all episodes of a run."""
+"""The study from which every figure of the report is made, and measures over the episodes of a run."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +20,11 @@ class Study(NamedTuple):
     """Some runs, measured on the same episodes.
 
     Attributes:
-      runs: opened; episodes are drawn by the configuration of the first.
+      runs: the opened runs. The configuration of the first draws the episodes.
       options: the section ``analysis`` of the configuration.
-      stores: images by data set and split; the test images of the data set to test on come first.
-      mesh: to work on.
-      folder: receives pictures and numbers.
+      stores: the images by data set and split. The test images of the data set to test on come first.
+      mesh: the mesh to work on.
+      folder: the folder that receives pictures and numbers.
     """
 
     runs: Sequence[Run]
@@ -50,7 +50,7 @@ def adapting(study: Study) -> list[Run]:
 
 
 def remarks(study: Study) -> list[str]:
-    """Why the other runs are not shown."""
+    """Sentences that say why the other runs are not shown."""
     return [run.remark for run in study.runs if run.remark]
 
 
@@ -67,13 +67,13 @@ def over_tasks(
     """Makes the function ``params -> measures`` of the first episodes, NumPy arrays ``[num_episodes, ...]``.
 
     Args:
-      study: of the run.
-      run: whose learner is measured.
-      measure: ``(learner, params, episode) -> `` a pytree of arrays.
-      num_episodes: how many.
-      draw: ``indices -> episodes``; None: the sampler's.
-      store: of the episodes; None: the test images.
-      title: of a progress bar; empty for none.
+      study: the study.
+      run: the run whose learner is measured.
+      measure: ``(learner, params, episode) -> pytree of arrays``.
+      num_episodes: the number of episodes.
+      draw: ``indices -> episodes``. None means the sampler's.
+      store: the images of the episodes. None means the test images.
+      title: the title of a progress bar. If it is empty, there is none.
     """
     draw = draw or sampler_of(study, store or test_store(study)).batch
     title = f"{title}, {run.name}" if title else ""

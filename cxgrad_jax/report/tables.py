@@ -1,4 +1,4 @@
-"""How numbers and tables are written: Markdown, LaTeX, CSV."""
+"""Writers of numbers and tables in Markdown, LaTeX and CSV."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -31,12 +31,12 @@ def by_kind(configs: Mapping[str, ConfigDict]) -> dict[str, list[str]]:
 
 
 def percent(share: float | None, form: str = ".2f") -> str:
-    """A share of 0.518 as ``"51.80"``, None as a dash."""
+    """A share in per cent: 0.518 becomes ``"51.80"``, and None becomes a dash."""
     return MISSING if share is None else f"{100 * share:{form}}"
 
 
 def percent_with(share: float | None, interval: float | None, form: str = ".2f") -> str:
-    """A share and its interval as ``"51.80 ± 0.46"``, without ± where there is none."""
+    """A share and its interval in per cent, as ``"51.80 ± 0.46"``, without ± if there is no interval."""
     value = percent(share, form)
     return value if interval is None else f"{value} ± {percent(interval, form.removeprefix('+'))}"
 
@@ -54,7 +54,7 @@ def p_value(p: float | None) -> str:
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """``lines`` of cells in Markdown; the first are the headings."""
+    """``lines`` of cells in Markdown. The first line has the headings."""
     rule = [":--", *["--:"] * (len(lines[0]) - 1)]
     return "".join(f"| {' | '.join(line)} |\n" for line in [lines[0], rule, *lines[1:]])
 
@@ -62,12 +62,12 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
 def latex_table(
     lines: Sequence[Sequence[str]], notes: Sequence[str], bold: Collection[tuple[int, int]] = frozenset()
 ) -> str:
-    """``lines`` of cells in LaTeX, for the package booktabs; the first are the headings.
+    """``lines`` of cells in LaTeX, for the package booktabs. The first line has the headings.
 
     Args:
-      lines: of cells, plain text.
-      notes: the caption and footnotes; comments above the table.
-      bold: line and column of the cells in bold; line 0 holds the headings.
+      lines: the lines, whose cells are plain text.
+      notes: the caption and footnotes, which become comments above the table.
+      bold: the line and column of each cell in bold. Line 0 has the headings.
     """
 
     def line(i: int) -> str:
@@ -85,12 +85,12 @@ def latex_table(
 def paper_table(
     headings: Sequence[str], rows: Sequence[tuple[str, Sequence[tuple[float, float] | None]]], notes: Sequence[str]
 ) -> str:
-    """The table of a paper in LaTeX: method, ``33.2 ± 1.1``, the best of each column in bold.
+    """The table of a paper in LaTeX, with cells such as ``33.2 ± 1.1`` and the best of each column in bold.
 
     Args:
-      headings: of all columns, that of the methods among them.
-      rows: method, and for each further column the accuracy and its interval as shares; None: an empty cell.
-      notes: as of ``latex_table``.
+      headings: the headings of all columns, including the column of the methods.
+      rows: the method, and for each further column the accuracy and its interval as shares. None is an empty cell.
+      notes: those of ``latex_table``.
     """
     lines = [list(headings)]
     for name, cells in rows:
@@ -109,7 +109,7 @@ def _latex(text: str) -> str:
 
 
 def write_tables(folder: Path, name: str, *, md: str, csv: str, tex: str) -> None:
-    """Writes ``name.md``, ``name.csv`` and ``name.tex``. Where this fails, the first is printed instead of lost."""
+    """Writes ``name.md``, ``name.csv`` and ``name.tex``. If this fails, the first is printed instead of lost."""
     try:
         for kind, content in (("md", md), ("csv", csv), ("tex", tex)):
             write_whole(folder / f"{name}.{kind}", content)

@@ -1,4 +1,4 @@
-"""``--mode=evaluate --question=NAME``: a further question to a run, about its checkpoint that is best in validation."""
+"""``--mode=evaluate --question=NAME``: a further question to a run, answered by its best checkpoint in validation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,18 +20,20 @@ def ask_run(config: ConfigDict, workdir: str | Path, question: str) -> dict[str,
     """Asks a run a further question, prints the answers and writes them.
 
     Args:
-      config: the run's own, or with changes as ``testing.open_for_test`` allows. ``learner.num_steps`` tells how many
-        inner steps ``"inner_steps"`` goes.
-      workdir: of the run. Receives ``results_question=NAME.json``, or with the changes in its name.
-      question: of ``QUESTIONS``.
+      config: the run's own, or with changes that ``testing.open_for_test`` allows. ``learner.num_steps`` is the number
+        of inner steps that ``"inner_steps"`` takes.
+      workdir: the folder of the run. It receives ``results_question=NAME.json``, or a file with the changes in its
+        name.
+      question: one of ``QUESTIONS``.
 
     Returns:
       The content of the file: ``"answers"`` by name, each with accuracy, its interval over tasks, and the accuracy of
-      every episode; ``"checkpoint"``, the iteration of the parameters; and what else ``results.json`` tells of a test.
+      every episode; ``"checkpoint"``, the iteration of the parameters; and the origin of the numbers as in
+      ``results.json``.
 
     Raises:
-      UserError: as ``open_for_test``, no validated checkpoint, a learner that has no answer, or a file that cannot be
-        written.
+      UserError: ``open_for_test`` refuses the run, no checkpoint was validated, the learner has no answer, or the file
+        cannot be written.
     """
     opened = open_for_test(config, workdir, question)
     if not opened.checkpoints.best():
@@ -59,7 +61,7 @@ def ask_run(config: ConfigDict, workdir: str | Path, question: str) -> dict[str,
 
 
 def numbers(answer: Evaluation) -> dict[str, Any]:
-    """An answer as the file has it."""
+    """An answer in the form of the file."""
     return {
         "test_accuracy": answer.accuracy,
         "test_ci95_tasks": answer.ci95,

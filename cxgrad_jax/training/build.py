@@ -1,4 +1,4 @@
-"""What a run consists of, made from its configuration. The training loop sees this, and never the configuration."""
+"""The parts of a run, made from its configuration. The training loop sees these parts, and never the configuration."""
 
 import math
 from collections.abc import Callable
@@ -23,22 +23,22 @@ from cxgrad_jax.training.sources import Source, batch_source, device_source, hos
 
 
 class Setup(NamedTuple):
-    """A run, ready to go.
+    """The parts of a run.
 
     Attributes:
-      learner: to train.
-      optimiser: of the outer loop.
-      mesh: of the devices that share the tasks of an iteration.
-      images: two training images, which tell shapes and dtype.
-      seed: of the start and of the training episodes.
-      iterations: of the whole run.
-      epoch_iterations: between two validations.
-      dispatch_iterations: at most so many iterations are one compiled call.
-      source: of the training episodes.
-      program: ``n -> `` the compiled call of n iterations (``fitting.train_program``).
-      val_logits: ``(params, poll) -> `` query logits of the validation episodes, ``[episodes, N, way]``; ``poll`` as in
+      learner: the learner to train.
+      optimiser: the optimiser of the outer loop.
+      mesh: the mesh of the devices that share the tasks of an iteration.
+      images: two training images, which give shapes and dtype.
+      seed: the seed of the start and of the training episodes.
+      iterations: the number of iterations of the whole run.
+      epoch_iterations: the number of iterations between two validations.
+      dispatch_iterations: the largest number of iterations in one compiled call.
+      source: the source of the training episodes.
+      program: ``n -> compiled call of n iterations`` (``fitting.train_program``).
+      val_logits: ``(params, poll) -> query logits of the validation episodes [episodes, N, way]``. ``poll`` is that of
         ``evaluation.over_episodes``.
-      query_labels: of an episode, int32 ``[N]``.
+      query_labels: the query labels of an episode, int32 ``[N]``.
     """
 
     learner: MetaLearner
@@ -83,15 +83,15 @@ def build(config: ConfigDict, stores: dict[str, ImageStore]) -> Setup:
 
 
 def is_pretraining(config: ConfigDict) -> bool:
-    """Whether the run trains a classifier of the training classes, not a learner in episodes."""
+    """Whether the run trains a classifier of the training classes, and not a learner in episodes."""
     return "pretrain" in config
 
 
 def build_model(config: ConfigDict) -> nn.Module:
-    """The backbone with a head of ``episode.way`` outputs.
+    """Makes the backbone, with a head of ``episode.way`` outputs.
 
     Raises:
-      UserError: a model of the user's own that has no field ``num_classes``, or refuses a value.
+      UserError: a model of the user's own has no field ``num_classes``, or refuses a value.
     """
     fields = config.model.to_dict()
     name = fields.pop("name")
@@ -102,14 +102,14 @@ def build_model(config: ConfigDict) -> nn.Module:
 
 
 def build_learner(config: ConfigDict) -> MetaLearner:
-    """The learner on its model; of a pre-training, with the classifier's parameters and loss."""
+    """Makes the learner on its model. For a pre-training it has the classifier's parameters and loss."""
     hyper_parameters, model = config.learner.to_dict(), build_model(config)
     learner = learner_factory(hyper_parameters.pop("name"))(model, **hyper_parameters)
     return pretraining(learner, model, config.pretrain.num_classes) if is_pretraining(config) else learner
 
 
 def build_optimiser(config: ConfigDict) -> optax.GradientTransformation:
-    """The outer optimiser; of a pre-training SGD with momentum and weight decay."""
+    """Makes the outer optimiser. For a pre-training it is SGD with momentum and weight decay."""
     train = config.train
     if is_pretraining(config):
         stage = config.pretrain
@@ -120,18 +120,18 @@ def build_optimiser(config: ConfigDict) -> optax.GradientTransformation:
 
 
 def build_mesh(config: ConfigDict) -> Mesh:
-    """The devices that share the tasks of an iteration."""
+    """Makes the mesh of the devices that share the tasks of an iteration."""
     return parallel.task_mesh(num_devices(config))
 
 
 def build_sampler(config: ConfigDict, store: ImageStore) -> Sampler:
-    """The episodes of a store. Training episodes follow ``seed``, those of other splits ``evaluation.seed``."""
+    """Makes the sampler of a store. ``seed`` draws training episodes; ``evaluation.seed`` draws all others."""
     seed = config.seed if store.split == "train" else config.evaluation.seed
     return sampler(store, *episode_shape(config), seed=seed)
 
 
 def build_source(config: ConfigDict, store: ImageStore, mesh: Mesh, storage: str | None = None) -> Source:
-    """The training episodes, from the device or the host as ``storage`` (None for ``data.storage``) says."""
+    """Makes the source of training episodes on ``storage``, the device or the host. None means ``data.storage``."""
     storage = storage or config.data.storage
     if storage == "auto":
         storage = "device" if parallel.fits_on_device(store.images.nbytes, mesh) else "host"
@@ -140,10 +140,10 @@ def build_source(config: ConfigDict, store: ImageStore, mesh: Mesh, storage: str
 
 
 def build_batches(config: ConfigDict, store: ImageStore, mesh: Mesh) -> Source:
-    """The batches of a pre-training.
+    """Makes the source of the batches of a pre-training.
 
     Raises:
-      UserError: more training classes than the head has outputs, or fewer images than a batch.
+      UserError: there are more training classes than outputs of the head, or fewer images than in a batch.
     """
     classes, images = len(store.class_names), len(store.images)
     if classes > config.pretrain.num_classes:
@@ -166,7 +166,7 @@ def build_program(
     source: Source,
     num_iterations: int,
 ) -> Any:
-    """The compiled call of ``num_iterations`` outer iterations."""
+    """Makes the compiled call of ``num_iterations`` outer iterations."""
     return train_program(
         learner.loss,
         optimiser,
@@ -185,15 +185,15 @@ def episode_shape(config: ConfigDict) -> EpisodeShape:
 
 
 def load_stores(config: ConfigDict, splits: tuple[str, ...], dataset: str | None = None) -> dict[str, ImageStore]:
-    """The image stores of ``splits``, checked against the episodes that they must give.
+    """Loads the image stores of ``splits``, and checks that they can give the episodes.
 
     Args:
-      config: of the run.
-      splits: of "train", "val", "test".
-      dataset: the data set; None for ``config.data.name``.
+      config: the configuration of the run.
+      splits: some of "train", "val" and "test".
+      dataset: the data set. None means ``config.data.name``.
 
     Raises:
-      UserError: a data set that is unknown or not prepared, or too few classes or images.
+      UserError: the data set is unknown or not prepared, or it has too few classes or images.
     """
     stores = {}
     for split in splits:
@@ -208,10 +208,10 @@ def load_stores(config: ConfigDict, splits: tuple[str, ...], dataset: str | None
 
 
 def num_devices(config: ConfigDict) -> int:
-    """Devices that share the tasks of an iteration: as configured, else all.
+    """The number of devices that share the tasks of an iteration: as configured, else all.
 
-    The devices of a CPU are its cores (``runtime.use_cores_as_devices``). Of these, as many are used as divide
-    ``train.meta_batch``. A pre-training has one device, since its batch is normalised as a whole.
+    The devices of a CPU are its cores (``runtime.use_cores_as_devices``). The largest number of cores that divides
+    ``train.meta_batch`` is used. A pre-training has one device, because its batch is normalised as a whole.
     """
     if is_pretraining(config):
         return 1
@@ -221,7 +221,7 @@ def num_devices(config: ConfigDict) -> int:
 
 
 def iterations_per_dispatch(config: ConfigDict) -> int:
-    """At most so many iterations are one compiled call: as configured, else a divisor of an epoch."""
+    """The largest number of iterations in one compiled call: as configured, else a divisor of an epoch."""
     if config.train.iterations_per_dispatch:
         return config.train.iterations_per_dispatch
     most = 5 if jax.devices()[0].platform == "cpu" else 50
@@ -230,8 +230,9 @@ def iterations_per_dispatch(config: ConfigDict) -> int:
 
 
 def keep_every(config: ConfigDict) -> int:
-    """Iterations between the checkpoints that are kept for analyses over training: as configured, else such that there
-    are at most ten, after whole epochs.
+    """The number of iterations between the checkpoints that are kept for analyses over training.
+
+    If it is not configured, it is a whole number of epochs, so that at most ten checkpoints are kept.
     """
     if config.train.keep_every:
         return config.train.keep_every
@@ -243,8 +244,8 @@ def first_state(setup: Setup, started: Callable[[Any], Any] | None = None) -> Tr
     """The state before the first iteration, on every device of the mesh.
 
     Args:
-      setup: of the run.
-      started: changes the parameters that the learner's ``init`` drew; None keeps them.
+      setup: the parts of the run.
+      started: a function that changes the parameters from the learner's ``init``. None keeps them.
     """
     state = init_state(setup.learner, setup.optimiser, setup.seed, setup.images)
     return parallel.put(setup.mesh, state._replace(params=started(state.params)) if started else state)
@@ -253,7 +254,7 @@ def first_state(setup: Setup, started: Callable[[Any], Any] | None = None) -> Tr
 def abstract_state(
     learner: MetaLearner, optimiser: optax.GradientTransformation, images: Any, mesh: Mesh
 ) -> TrainState:
-    """Shapes, dtypes and place (a copy on every device) of a run's state: what ``Checkpoints.restore`` takes."""
+    """The shapes, dtypes and place (a copy on every device) of a run's state, which ``Checkpoints.restore`` takes."""
     everywhere = jax.sharding.NamedSharding(mesh, parallel.REPLICATED)
     shapes = jax.eval_shape(lambda: init_state(learner, optimiser, 0, images))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)

@@ -21,31 +21,31 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import reason
 from cxgrad_jax.saving import params_sha256
 
-# Metric of a checkpoint written between two validations (an interrupted run): it ranks below every validated one.
+# The metric of a checkpoint that an interrupted run wrote between two validations. It ranks below all validated ones.
 NOT_VALIDATED = -1.0
 
-# Where a checkpoint is moved before it is removed: a kill in the removal leaves no half of one under its name.
+# A checkpoint is moved here before it is removed, so that a kill leaves no half of one under its name.
 _DROPPED = "dropped"
 
-# Seconds that Orbax's other threads are given after an exception, to fail in silence as well.
+# After an exception, Orbax's other threads get so many seconds to fail in silence as well.
 OTHER_THREADS = 0.5
 
 
 class Checkpoints:
     """The checkpoints of one run, by iteration, in ``workdir/checkpoints``.
 
-    A checkpoint appears under its final name only when it is complete; one that a kill cut short is never read, and
-    the next run removes it. Each keeps a digest of its content, so that damage of any kind is found.
+    A checkpoint gets its final name only when it is complete. If a kill cuts one short, it is never read, and the next
+    run removes it. Each keeps a digest of its content, so that damage of any kind is found.
 
     Args:
-      workdir: of the run.
-      num_best: how many of the best are kept, beside the newest.
-      read_only: whether nothing may be made, saved or removed, since another process may be training.
-      keep_every: iterations between those that are kept whatever their accuracy; 0: none.
+      workdir: the folder of the run.
+      num_best: the number of best checkpoints that are kept, beside the newest.
+      read_only: whether nothing may be made, saved or removed, because another process may be training.
+      keep_every: the number of iterations between checkpoints that are kept whatever their accuracy; 0 keeps none.
 
     Raises:
-      UserError: a checkpoint's record of its accuracy and digest is damaged, or the folder cannot be read or made, or
-        is refused by ``check_place``.
+      UserError: a checkpoint's record of its accuracy and digest is damaged, the folder cannot be read or made, or
+        ``check_place`` refuses it.
     """
 
     def __init__(self, workdir: Path, num_best: int, read_only: bool = False, keep_every: int = 0):
@@ -80,9 +80,10 @@ class Checkpoints:
             raise UserError(f"{self.directory} cannot be {done}: {reason(error)}") from None
 
     def save(self, iteration: int, state: Any, val_accuracy: float = NOT_VALIDATED) -> None:
-        """Saves ``state`` after ``iteration`` and drops what need not be kept. The first one of a run is read back.
+        """Saves ``state`` after ``iteration`` and drops checkpoints that need not be kept.
 
-        It takes the place of one of the same iteration, which was saved before its validation.
+        It replaces a checkpoint of the same iteration, which was saved before its validation. The first checkpoint of a
+        run is read back.
 
         Raises:
           UserError: it cannot be written, or the first one cannot be read again.
@@ -114,7 +115,7 @@ class Checkpoints:
             self.restore(iteration, like)
 
     def latest(self) -> int | None:
-        """The iteration of the newest checkpoint, None if there is none."""
+        """The iteration of the newest checkpoint, or None if there is none."""
         return self._manager.latest_step()
 
     def all(self) -> list[int]:
@@ -122,17 +123,17 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def best(self) -> list[int]:
-        """Iterations of the validated checkpoints at hand that rank best, best first; the later one of a tie."""
+        """The iterations of the validated checkpoints at hand, best first. The later one wins a tie."""
         scored = [(step, self._record(step)["val_accuracy"]) for step in self._manager.all_steps()]
         scored = [(step, value) for step, value in scored if value != NOT_VALIDATED]
         return [step for step, _ in sorted(scored, key=lambda pair: (-pair[1], -pair[0]))]
 
     def is_validated(self, iteration: int) -> bool:
-        """Whether the checkpoint has an accuracy; one of a run that was stopped may have none."""
+        """Whether the checkpoint has an accuracy. If the run was stopped, it may have none."""
         return self._record(iteration)["val_accuracy"] != NOT_VALIDATED
 
     def machine(self, iteration: int) -> str:
-        """The kind and number of devices that the checkpoint was made on; empty if it does not tell."""
+        """The kind and number of devices that the checkpoint was made on, or an empty string if it does not say."""
         return self._record(iteration).get("machine", "")
 
     def fits(self, iteration: int, like: Any) -> bool:
@@ -143,11 +144,11 @@ class Checkpoints:
         """The state saved after ``iteration``, bit for bit.
 
         Args:
-          iteration: one of those at hand.
+          iteration: the iteration of a checkpoint at hand.
           like: a ``jax.ShapeDtypeStruct`` with a sharding for every leaf.
 
         Raises:
-          UserError: the checkpoint is damaged, or its shapes are others.
+          UserError: the checkpoint is damaged, or it has other shapes.
         """
         folder, record, expected = self.directory / str(iteration), self._record(iteration), _shapes(like)
         for name in sorted(expected | record["shapes"]):
@@ -171,7 +172,7 @@ class Checkpoints:
         self._manager.close()
 
     def _remove_remains(self) -> None:
-        """Removes what was dropped, and what a kill left unfinished."""
+        """Removes checkpoints that were dropped, and those that a kill left unfinished."""
         if jax.process_index() == 0:
             for pattern in (_DROPPED, "*.orbax-checkpoint-tmp*"):
                 for folder in self.directory.glob(pattern):
@@ -199,12 +200,12 @@ class Checkpoints:
 
 
 def _shapes(state: Any) -> dict[str, list[Any]]:
-    """Shape and dtype of every leaf by its path: ``{".params['model']…": [3, 3, 3, 48, "float32"]}``."""
+    """The shape and dtype of every leaf by its path: ``{".params['model']…": [3, 3, 3, 48, "float32"]}``."""
     return {jax.tree_util.keystr(path): [*x.shape, str(x.dtype)] for path, x in jax.tree.leaves_with_path(state)}
 
 
 def machine(state: Any) -> str:
-    """Number and kind of the devices that hold ``state``: results are the same bit for bit where both are the same."""
+    """The number and kind of the devices that hold ``state``. If both are equal, results are equal bit for bit."""
     devices = sorted(jax.tree.leaves(state)[0].sharding.device_set, key=lambda device: device.id)
     return f"{len(devices)} {devices[0].device_kind}, {platform.machine()}"
 
@@ -213,7 +214,7 @@ def check_place(workdir: Path) -> None:
     """Refuses a folder from which Orbax could not read checkpoints again.
 
     Raises:
-      UserError: names the character in its path.
+      UserError: the path has such a character. The line names it.
     """
     try:
         place = str(workdir.absolute())
@@ -237,8 +238,9 @@ def _damaged(folder: Path, reason: Exception | str) -> UserError:
 
 
 def is_worth_reading(record: logging.LogRecord) -> bool:
-    """Whether a line of the log is shown. Orbax warns of what is done on purpose, and tells with a traceback what it
-    raises as well; ``--verbosity=info`` shows its lines.
+    """Whether a line of the log is shown. Lines of Orbax are only shown with ``--verbosity=info``.
+
+    Orbax warns of things that are done on purpose, and logs a traceback of exceptions that it raises as well.
     """
     return "orbax" not in Path(record.pathname).parts or absl_logging.get_verbosity() > absl_logging.WARNING
 
@@ -246,7 +248,7 @@ def is_worth_reading(record: logging.LogRecord) -> bool:
 @shared
 @contextmanager
 def _orbax_at_work() -> Iterator[None]:
-    """Lets Orbax work for an owner without an account, and keeps off stderr what it says beside the exception."""
+    """Lets Orbax work for an owner without an account, and keeps its own messages off stderr beside the exception."""
     hooks = sys.excepthook, sys.unraisablehook
     asyncio_logger, absl_logger = logging.getLogger("asyncio"), absl_logging.get_absl_logger()
 

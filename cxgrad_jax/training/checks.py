@@ -1,4 +1,4 @@
-"""What is refused before anything is computed: fields, values and combinations that cannot run."""
+"""Checks before anything is computed: they refuse fields, values and combinations that cannot run."""
 
 import difflib
 import math
@@ -26,12 +26,12 @@ SEEDS = ("seed", "evaluation.seed")
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses fields, values and combinations that cannot run; needs no data.
+    """Refuses fields, values and combinations that cannot run. It needs no data.
 
-    What the learner and its model refuse themselves is told with the section of the field.
+    If the learner or its model refuses a value, the line also has the section of the field.
 
     Raises:
-      UserError: names the field, its value and what is expected.
+      UserError: something is refused. The line names the field, its value and what is expected.
     """
     check_fields(config)
     _choice(config, "data.storage", ("auto", "device", "host"))
@@ -107,10 +107,10 @@ def _section(config: ConfigDict, message: str) -> str:
 
 
 def check_parallel(config: ConfigDict) -> None:
-    """Refuses a division of the training over devices, chunks and dispatches that leaves a rest.
+    """Refuses a division of the training over devices and chunks that leaves a remainder.
 
     Raises:
-      UserError: names the field, its value and what is expected.
+      UserError: the division is refused. The line names the field, its value and what is expected.
     """
     devices = num_devices(config)
     if devices > jax.device_count():
@@ -131,10 +131,10 @@ def check_parallel(config: ConfigDict) -> None:
 
 
 def check_fields(config: ConfigDict) -> None:
-    """Refuses a configuration whose fields are not those of ``base_config``, with its learner's and model's own.
+    """Refuses a configuration whose fields are not those of ``base_config``, its learner and its model.
 
     Raises:
-      UserError: names a field that is missing, unknown or of another type.
+      UserError: a field is missing, unknown or of another type. The line names it.
     """
     expected = expected_fields(config)
     given, known = fields(config), fields(expected)
@@ -153,7 +153,7 @@ def check_fields(config: ConfigDict) -> None:
 
 
 def expected_fields(config: ConfigDict) -> ConfigDict:
-    """The defaults of all fields that a configuration with these learner and model has."""
+    """The defaults of all fields that a configuration with this learner and model has."""
     expected = base_config()
     for section, make in (("learner", learner_config), ("model", model_config)):
         if not isinstance(config.get(section), ConfigDict) or not isinstance(config[section].get("name"), str):

@@ -7,7 +7,7 @@ import ml_collections
 
 from cxgrad_jax.training import factories
 
-if TYPE_CHECKING:  # what a type checker should know of the fields: nothing
+if TYPE_CHECKING:  # a type checker knows nothing of the fields
 
     class ConfigDict(ml_collections.ConfigDict):
         def __getattr__(self, name: str) -> Any: ...
@@ -26,37 +26,37 @@ def base_config() -> ConfigDict:
     config.model = model_config("conv4")
 
     config.data = ConfigDict()
-    config.data.name = "mini_imagenet"  # of a prepared data set
+    config.data.name = "mini_imagenet"  # the name of a prepared data set
     config.data.image_size = 84  # pixels a side
-    config.data.dir = ""  # where data sets are prepared; empty: $CXGRAD_DATA_DIR, else ~/.cache/cxgrad_jax
-    config.data.rotated_classes = False  # turned classes as classes of their own in training (Omniglot)
-    config.data.storage = "auto"  # training images on the "device" or the "host"; "auto": an accelerator where they fit
+    config.data.dir = ""  # the folder of prepared data sets; empty: $CXGRAD_DATA_DIR, else ~/.cache/cxgrad_jax
+    config.data.rotated_classes = False  # whether turned classes are classes of their own in training (Omniglot)
+    config.data.storage = "auto"  # training images on the "device" or the "host"; "auto": an accelerator if they fit
 
     config.episode = ConfigDict()
-    config.episode.way = 5  # classes
-    config.episode.shot = 1  # support images a class
-    config.episode.query = 15  # query images a class
+    config.episode.way = 5  # number of classes
+    config.episode.shot = 1  # support images of each class
+    config.episode.query = 15  # query images of each class
 
     config.train = ConfigDict()
-    config.train.iterations = 50_000
-    config.train.epoch_iterations = 500  # between two validations, each with a checkpoint
-    config.train.meta_batch = 4  # tasks an iteration
-    config.train.learning_rate = 1e-3  # of Adam
-    config.train.decay_every = 0  # iterations after each of which the rate is multiplied by decay_factor; 0: never
-    config.train.decay_factor = 0.5  # of the learning rate
-    config.train.gradient_clamp = 0.0  # every entry of the outer gradient is cut to ± this; 0: not
-    config.train.task_reduction = "mean"  # of the gradients over tasks; "sum" in the paper's text
+    config.train.iterations = 50_000  # outer iterations
+    config.train.epoch_iterations = 500  # iterations between two validations, each with a checkpoint
+    config.train.meta_batch = 4  # tasks of an iteration
+    config.train.learning_rate = 1e-3  # the rate of Adam
+    config.train.decay_every = 0  # after every so many iterations the rate is multiplied by decay_factor; 0: never
+    config.train.decay_factor = 0.5  # the factor of the learning rate
+    config.train.gradient_clamp = 0.0  # every entry of the outer gradient is cut to ± this; 0: no cut
+    config.train.task_reduction = "mean"  # how gradients are reduced over tasks; "sum" in the paper's text
     config.train.iterations_per_dispatch = 0  # 0: 5 on a CPU, 50 on an accelerator, or the next divisor below
     config.train.keep_every = 0  # iterations between checkpoints kept for analyses over training; 0: about ten in all
-    config.train.start_from = ""  # the folder of a run whose body the parameters start from; empty: from scratch
-    config.train.tensorboard = False  # writes TensorBoard events beside metrics.jsonl
+    config.train.start_from = ""  # the folder of a run whose body the parameters start from; empty: none
+    config.train.tensorboard = False  # whether to write TensorBoard events beside metrics.jsonl
 
     config.evaluation = ConfigDict()
     config.evaluation.data = ""  # the data set to test on; empty: the one trained on
     config.evaluation.seed = 0  # draws the episodes of validation and test, the same for runs of other seeds
-    config.evaluation.episodes = 600  # of the test
-    config.evaluation.val_episodes = 600  # of each validation
-    config.evaluation.ensemble = 5  # best checkpoints whose logits are averaged
+    config.evaluation.episodes = 600  # episodes of the test
+    config.evaluation.val_episodes = 600  # episodes of each validation
+    config.evaluation.ensemble = 5  # number of best checkpoints whose logits are averaged
 
     config.parallel = ConfigDict()
     config.parallel.num_devices = 0  # 0: all; on a CPU as many cores as divide the tasks
@@ -65,9 +65,9 @@ def base_config() -> ConfigDict:
 
 
 def pretrain_config() -> ConfigDict:
-    """Supervised pre-training as RFS has it on CIFAR-FS: Conv-4, 90 passes over the training images.
+    """Supervised pre-training with RFS's settings for CIFAR-FS: Conv-4, 90 passes over the training images.
 
-    Few-shot episodes judge it as Classifier-Baseline does, by running averages. Fields of episodes in training
+    Few-shot episodes judge it as Classifier-Baseline does, by running averages. The fields of training in episodes
     (``train.meta_batch``, ``train.task_reduction``, ``train.decay_every``, ``train.gradient_clamp``) have no meaning.
     """
     config = base_config()
@@ -84,7 +84,7 @@ def pretrain_config() -> ConfigDict:
 
 
 def pretrain_glyphs_config() -> ConfigDict:
-    """A small pre-training on the glyphs that every machine can draw, minutes on a CPU."""
+    """A small pre-training on the glyphs, which every machine can draw. It takes minutes on a CPU."""
     config = pretrain_config()
     config.model.features = 32
     config.data.name = "glyphs"
@@ -101,33 +101,33 @@ def pretrain_glyphs_config() -> ConfigDict:
 def pretraining_stage() -> ConfigDict:
     """The fields ``pretrain.…``, which make a run a pre-training."""
     config = ConfigDict()
-    config.num_classes = 64  # outputs of the classifier's head, at least the training classes
-    config.batch_size = 64  # images an iteration
+    config.num_classes = 64  # outputs of the classifier's head, at least as many as training classes
+    config.batch_size = 64  # images of an iteration
     config.augmentation = (
         "crop_colour"  # "none", "crop" (and mirror), or "crop_colour": brightness, contrast, saturation
     )
-    config.momentum = 0.9  # of SGD
-    config.weight_decay = 5e-4
+    config.momentum = 0.9  # the momentum of SGD
+    config.weight_decay = 5e-4  # the weight decay of SGD
     config.drop_at = (27_000, 36_000, 45_000)  # iterations after which the learning rate is multiplied by drop_factor
-    config.drop_factor = 0.1
+    config.drop_factor = 0.1  # the factor of the learning rate
     return config
 
 
 def analysis_config() -> ConfigDict:
-    """The fields ``analysis.…`` of ``--mode=analyse``, no part of a run's configuration."""
+    """The fields ``analysis.…`` of ``--mode=analyse``. They are no part of a run's configuration."""
     config = ConfigDict()
-    config.dir = ""  # receives the report; empty: "analysis" in the folder of the first run
+    config.dir = ""  # the folder of the report; empty: "analysis" in the folder of the first run
     config.episodes = 600  # test episodes for feature similarity and conditioning
     config.landscape_episodes = 20  # episodes for the landscape, at every checkpoint
-    config.landscape_split = "train"  # whose episodes: "train" as the paper's, "val" or "test"
+    config.landscape_split = "train"  # the split of these episodes: "train", as in the paper, "val" or "test"
     config.embedding_episode = 0  # the test episode that t-SNE shows
-    config.perplexity = 30.0  # of t-SNE
+    config.perplexity = 30.0  # the perplexity of t-SNE
     config.cross_data = ""  # a second data set for t-SNE, such as "cub"; empty: none
     return config
 
 
 def glyphs_config() -> ConfigDict:
-    """The embedded default: a small CxGrad run on the glyphs that every machine can draw, minutes on a CPU."""
+    """The embedded default: a small CxGrad run on the glyphs, which every machine can draw, in minutes on a CPU."""
     config = base_config()
     config.model.features = 32
     config.data.name = "glyphs"
@@ -143,7 +143,7 @@ def learner_config(name: str, **changes: Any) -> ConfigDict:
     """The hyper-parameters of a learner: the defaults of its factory, with ``changes``.
 
     Raises:
-      UserError: as ``factories.learner_factory``.
+      UserError: there is no such learner, or its module cannot be imported.
     """
     return ConfigDict({"name": name, **factories.hyper_parameters(name), **changes})
 
@@ -152,7 +152,7 @@ def model_config(name: str, **changes: Any) -> ConfigDict:
     """The fields of a model: their defaults, with ``changes``. ``num_classes`` comes from the way of the episodes.
 
     Raises:
-      UserError: as ``factories.model_class``.
+      UserError: there is no such model, or its module cannot be imported.
     """
     return ConfigDict({"name": name, **factories.model_fields(name), **changes})
 
@@ -173,7 +173,7 @@ def fields(config: ConfigDict, section: str = "") -> dict[str, Any]:
 
 
 def expected_type(value: Any) -> str:
-    """In words, the type that a field must have whose default is ``value``."""
+    """The type, in words, of a field whose default is ``value``."""
     kinds = {
         bool: "true or false",
         int: "a whole number",
@@ -192,5 +192,5 @@ def value_at(config: ConfigDict, path: str) -> Any:
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:
-    """A configuration as JSON stores it (tuples become lists)."""
+    """A configuration in a form that JSON can hold, where tuples become lists."""
     return json.loads(config.to_json())

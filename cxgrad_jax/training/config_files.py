@@ -1,7 +1,7 @@
 """Configuration files: how ``--config=NAME`` finds one, and how it is read.
 
-A file of the user's wins. Otherwise the name is that of a file of this project's ``configs/``, which an installed
-package holds in itself: ``tiered_1shot``, ``baselines/alfa``, or as one writes it in a checkout, ``configs/NAME.py``.
+A file of the user's comes first. Otherwise NAME is a file in this project's ``configs/``, which an installed package
+contains: ``tiered_1shot``, ``baselines/alfa``, or ``configs/NAME.py`` as in a checkout.
 """
 
 import difflib
@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parents[1]
 def packaged() -> dict[str, Path]:
     """The configuration files of this project by name, such as ``"tiered_1shot"`` or ``"baselines/alfa"``.
 
-    They lie inside an installed package, and beside the package in a checkout.
+    They are inside an installed package, and beside the package in a checkout.
     """
     folder = next((folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir()), PACKAGE)
     found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.py"))}
@@ -30,7 +30,7 @@ def find(file: str) -> Path:
     """The configuration file that ``file`` names.
 
     Raises:
-      UserError: there is none; the line names those that are called nearly so.
+      UserError: there is none. The line has similar names.
     """
     if Path(file).is_file():
         return Path(file)
@@ -45,13 +45,13 @@ def find(file: str) -> Path:
 
 
 def config_name(spec: str) -> str:
-    """How the run of ``NAME`` or ``NAME:PRESET`` is called: ``"mini_1shot"`` or ``"mini_1shot-paper"``."""
+    """The name of the run of ``NAME`` or ``NAME:PRESET``: ``"mini_1shot"`` or ``"mini_1shot-paper"``."""
     file, preset = _parts(spec)
     return Path(file).name.removesuffix(".py") + (f"-{preset}" if preset else "")
 
 
 def _parts(spec: str) -> tuple[str, str]:
-    """File and preset. A folder may have a colon in its name, a preset has no slash."""
+    """The file and the preset. A folder may have a colon in its name, but a preset has no slash."""
     file, _, preset = spec.rpartition(":")
     return (file, preset) if file and "/" not in preset else (spec, "")
 

@@ -14,10 +14,10 @@ from cxgrad_jax.errors import Interrupted
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turns the first SIGINT or SIGTERM into a flag that the loop asks for; a second one ends the process at once.
+    """Turns the first SIGINT or SIGTERM into a flag that the loop asks for. A second one ends the process at once.
 
-    Several processes all stop where one was asked to. In a thread other than the main one Python gives no signals;
-    there the flag stays down.
+    If one of several processes is asked to stop, all stop. Python gives signals only to the main thread; in any other
+    thread the flag stays down.
     """
     received: list[int] = []
 
@@ -43,10 +43,11 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def stop_together(message: str) -> Iterator[Callable[[], None] | None]:
-    """Lets several processes end together work that has nothing to save; None with one process, which ends at once.
+    """Lets several processes end together work that has nothing to save.
 
-    Gives the function to call between two parts of the work, in every process equally often. It raises ``Interrupted``
-    with ``message`` in all of them where one received SIGINT or SIGTERM.
+    The context gives a function that is called between two parts of the work, equally often in every process. If one
+    process received SIGINT or SIGTERM, it raises ``Interrupted`` with ``message`` in all of them. A single process ends
+    at once, and the context gives None.
     """
     if jax.process_count() == 1:
         yield None

@@ -1,4 +1,4 @@
-"""The outer loop: dispatches of several iterations, a validation and a checkpoint after every epoch."""
+"""The outer loop: dispatches of several iterations, and a validation and a checkpoint after every epoch."""
 
 import functools
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from cxgrad_jax.training.tensorboard import Board
 
 
 def dispatches(first: int, last: int, epoch: int, most: int) -> Iterator[tuple[int, int]]:
-    """Divides the iterations ``first`` to ``last - 1`` into dispatches: pairs of the first iteration and the length.
+    """Divides the iterations ``first`` to ``last - 1`` into dispatches, as pairs of the first iteration and the length.
 
     A dispatch ends where an epoch ends, whatever iteration the run was resumed at. Within an epoch, dispatches end at
     multiples of ``most``.
@@ -40,16 +40,20 @@ def run_loop(
     """Trains from ``state`` to the last iteration.
 
     Args:
-      setup: of the run.
-      state: where to go on.
-      checkpoints: receives a checkpoint after each validation.
-      metrics_file: receives a record for each dispatch and each validation; None in all processes but one.
-      board: receives the same as events of TensorBoard; or None.
+      setup: the parts of the run.
+      state: the state to start from.
+      checkpoints: the checkpoints, which get another one after each validation.
+      metrics_file: the file that gets a record for each dispatch and each validation. It is None in all processes but
+        one.
+      board: the TensorBoard that gets the same numbers as events, or None.
+
+    Returns:
+      The state after the last iteration.
 
     Raises:
-      UserError: the loss became not finite, or a file cannot be written.
-      Interrupted: SIGINT or SIGTERM came, to this process or another one; the state is saved. A validation that it cut
-        short is made when the run goes on.
+      UserError: the loss or a gradient is not finite, or a file cannot be written.
+      Interrupted: this process or another one received SIGINT or SIGTERM, and the state is saved. A validation that was
+        cut short is made when the run goes on.
     """
     iteration, writer, resumed = int(state.iteration), metrics_file is not None, checkpoints.latest()
     plan = functools.partial(dispatches, iteration, setup.iterations, setup.epoch_iterations, setup.dispatch_iterations)
@@ -85,9 +89,9 @@ def run_loop(
     )
     with bar, stop_signals() as stop:
         if resumed is None and first_end == iteration:
-            validate()  # nothing is to be trained: the test takes the start
+            validate()  # nothing is to be trained, and the test takes the start
         if resumed is not None and is_validated_here() and not checkpoints.is_validated(resumed):
-            validate()  # the run was stopped in this validation
+            validate()  # the run was stopped during this validation
         for (first, length), arrays in zip(plan(), setup.source.arrays(plan()), strict=True):
             state, metrics = program(length)(state, arrays)
             metrics = jax.device_get(metrics)

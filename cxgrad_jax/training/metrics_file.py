@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: the record of a run, one JSON object a line."""
+"""``metrics.jsonl``: the record of a run, with one JSON object on each line."""
 
 import json
 import math
@@ -15,8 +15,8 @@ from cxgrad_jax.files import write_whole
 class MetricsFile:
     """Appends records, each with the ``"iteration"`` after which it was written.
 
-    Opening drops what lies beyond ``iteration``, from which the run goes on, and lines that are no records. A number
-    that is not finite is written as null, since JSON has no such number.
+    Opening the file drops records beyond ``iteration``, from which the run goes on, and lines that are no records. A
+    number that is not finite is written as null, because JSON has no such number.
 
     Raises:
       UserError: the file cannot be written.
@@ -37,9 +37,9 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a ``metrics.jsonl``, whose values are numbers or None; no records if there is no such file.
+    """Reads the records of a ``metrics.jsonl``, whose values are numbers or None. No file means no records.
 
-    A line that is no record is left out: a kill cuts the last one short, and a disk may lose one in the middle.
+    A line that is no record is left out. A kill may cut the last one short, and a disk may lose one in the middle.
     """
     if not path.exists():
         return []
@@ -58,7 +58,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value is a number that a float can be, or null for one that was not finite."""
+    """Whether a value is a number within the range of a float, or null for a number that was not finite."""
     return value is None or type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 

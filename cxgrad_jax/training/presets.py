@@ -1,17 +1,17 @@
-"""Presets: what ``--config=FILE:PRESET`` chooses."""
+"""The presets that ``--config=FILE:PRESET`` chooses."""
 
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.training.config import ConfigDict
 
 
 def apply_preset(config: ConfigDict, preset: str | None) -> ConfigDict:
-    """Follows the official code (None), which the defaults do, or where it disagrees the paper's text (``"paper"``).
+    """Applies the preset ``"paper"``, which follows the paper's text where it disagrees with the official code.
 
-    The text has ReLU, the sum over tasks, the first context step inside the outer gradient, and pooling in every block
-    of ResNet-12.
+    None keeps the defaults, which follow the official code. The text has ReLU, the sum over tasks, the first context
+    step inside the outer gradient, and pooling in every block of ResNet-12.
 
     Raises:
-      UserError: another preset.
+      UserError: the preset is another one.
     """
     if preset and one_of(preset, ("paper",)):
         config.model.negative_slope = 0.0
@@ -26,19 +26,19 @@ def apply_preset(config: ConfigDict, preset: str | None) -> ConfigDict:
 def is_authors(preset: str | None) -> bool:
     """Whether the preset of a baseline is ``"authors"``, its method's own published settings.
 
-    The other is ``"shared"`` (or None), the setting that all learners share.
+    The other preset is ``"shared"`` (or None), the setting that all learners share.
 
     Raises:
-      UserError: another preset.
+      UserError: the preset is another one.
     """
     return one_of(preset or "shared", ("shared", "authors")) == "authors"
 
 
 def one_of(preset: str, choices: tuple[str, ...]) -> str:
-    """``preset``, which must be one of ``choices``.
+    """Returns ``preset``, which must be one of ``choices``.
 
     Raises:
-      UserError: another one.
+      UserError: it is another one.
     """
     if preset not in choices:
         raise UserError(f"preset {preset!r} is unknown; write --config=FILE:PRESET with one of {', '.join(choices)}")

@@ -1,4 +1,4 @@
-"""A trained run, opened to be read."""
+"""Opens a trained run, to read it."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from cxgrad_jax.training.workdir import read_config
 
 
 def open_checkpoints(config: ConfigDict, workdir: Path) -> Checkpoints:
-    """The checkpoints of a run, to read.
+    """Opens the checkpoints of a run, to read them.
 
     Raises:
       UserError: there is none.
@@ -32,9 +32,9 @@ class Run(NamedTuple):
     """A trained run.
 
     Attributes:
-      learner: of the run.
+      learner: the learner of the run.
       params: the meta-parameters of the checkpoint that is best in validation.
-      config: a ``ConfigDict``.
+      config: the configuration of the run, a ``ConfigDict``.
     """
 
     learner: MetaLearner
@@ -50,7 +50,7 @@ def load_run(workdir: str | Path, *, named: tuple[str, ...] = ()) -> Run:
       named: learners and models of your own, such as ``"my_module.my_learner"``, that the run may import.
 
     Raises:
-      UserError: no run is there, no checkpoint was validated, a file is damaged, or the run needs a module that is not
+      UserError: there is no run, no checkpoint was validated, a file is damaged, or the run needs a module that is not
         in ``named``.
     """
     workdir = Path(workdir)

@@ -1,4 +1,4 @@
-"""Where training data come from: episodes drawn on the device or on the host, and batches of a pre-training."""
+"""Sources of training data: episodes drawn on the device or on the host, and batches of a pre-training."""
 
 import functools
 import math
@@ -24,9 +24,9 @@ class Source(NamedTuple):
 
     Attributes:
       draw: ``(arrays, iteration, i) -> episodes`` of one device, ``[tasks of a device, ...]``, inside the compiled
-        program; ``i`` counts the iterations of a dispatch from 0.
+        program. ``i`` counts the iterations of a dispatch from 0.
       spec: how the arrays lie on the mesh.
-      arrays: ``dispatches -> `` an iterator over the arrays of each. A dispatch is its first iteration and its length.
+      arrays: ``dispatches -> iterator over the arrays of each``. A dispatch is its first iteration and its length.
     """
 
     draw: Callable[[Any, jax.Array, jax.Array], Episode]
@@ -35,7 +35,7 @@ class Source(NamedTuple):
 
 
 def device_source(sampler: Sampler, meta_batch: int, mesh: Mesh) -> Source:
-    """Episodes drawn inside the compiled program, from images that live on every device, each as one row."""
+    """Draws episodes inside the compiled program, from images that lie on every device, each as one row."""
     tasks, largest = meta_batch // mesh.devices.size, largest_class(sampler.store)
     shape, seed, split = sampler.shape, sampler.seed, sampler.store.split
     image_shape = sampler.store.images.shape[1:]
@@ -62,7 +62,7 @@ def device_source(sampler: Sampler, meta_batch: int, mesh: Mesh) -> Source:
 
 
 def resident_shapes(store: ImageStore, mesh: Mesh) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    """Shapes, dtypes and places of the arrays of ``device_source``: images ``[N, H*W*C]`` and offsets."""
+    """The shapes, dtypes and places of the arrays of ``device_source``: images ``[N, H*W*C]`` and offsets."""
     images = len(store.images), math.prod(store.images.shape[1:])
     everywhere = NamedSharding(mesh, parallel.REPLICATED)
     return (
@@ -72,7 +72,7 @@ def resident_shapes(store: ImageStore, mesh: Mesh) -> tuple[jax.ShapeDtypeStruct
 
 
 def host_source(sampler: Sampler, meta_batch: int, mesh: Mesh) -> Source:
-    """Episodes drawn on the host while the device works on the dispatch before."""
+    """Draws episodes on the host, while the device works on the dispatch before."""
     spec = P(None, parallel.TASK_AXIS)
     tasks = meta_batch // mesh.devices.size
     here = [i for i, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
@@ -91,10 +91,11 @@ def host_source(sampler: Sampler, meta_batch: int, mesh: Mesh) -> Source:
 
 
 def batch_source(store: ImageStore, batch_size: int, augmentation: str, seed: int, mesh: Mesh) -> Source:
-    """Batches of labelled images for pre-training, gathered on the host one dispatch ahead, augmented on the device.
+    """Makes batches of labelled images for pre-training.
 
-    Each pass over the images has an order of its own; a last part that fills no batch is left out. The batch of an
-    iteration is a pure function of the seed and the iteration, and so is its augmentation.
+    The host gathers them one dispatch ahead, and the device augments them. Each pass over the images has an order of
+    its own. Images at its end that fill no batch are left out. The batch of an iteration is a pure function of the seed
+    and the iteration, and so is its augmentation.
     """
     per_pass = len(store.images) // batch_size
     labels = np.repeat(np.arange(len(store.class_names), dtype=np.int32), np.diff(store.offsets))
@@ -108,7 +109,7 @@ def batch_source(store: ImageStore, batch_size: int, augmentation: str, seed: in
 
     def batch_of(iteration):
         first = iteration % per_pass * batch_size
-        chosen = np.sort(order(iteration // per_pass)[first : first + batch_size])  # a memory map likes them sorted
+        chosen = np.sort(order(iteration // per_pass)[first : first + batch_size])  # sorted, for a memory map
         return Batch(np.asarray(store.images[chosen]), labels[chosen])
 
     def batches_of(dispatch):
@@ -127,7 +128,7 @@ def batch_source(store: ImageStore, batch_size: int, augmentation: str, seed: in
 def _one_ahead(
     make: Callable[[tuple[int, int]], Any], dispatches: Iterable[tuple[int, int]], mesh: Mesh, spec: P
 ) -> Generator[Any, None, None]:
-    """What ``make`` gives for each dispatch, on the mesh; the next is made while the device works on the one before."""
+    """Puts the result of ``make`` for each dispatch on the mesh, one ahead: the next is made while the device works."""
     dispatches = iter(dispatches)
     with ThreadPoolExecutor(1) as pool:
         upcoming = [pool.submit(make, dispatch) for dispatch in _first(dispatches)]

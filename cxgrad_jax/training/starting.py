@@ -1,4 +1,4 @@
-"""``train.start_from``: parameters whose body another run has trained."""
+"""``train.start_from``: a start from parameters whose body another run has trained."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from cxgrad_jax.training.runs import Run, load_run
 
 
 def start_run(config: ConfigDict) -> Run:
-    """The run ``train.start_from``.
+    """Opens the run that ``train.start_from`` names.
 
     Raises:
-      UserError: there is none, or it is one of another model.
+      UserError: there is none, or it has another model.
     """
     folder = config.train.start_from
     run = load_run(Path(folder), named=(config.learner.name, config.model.name))
@@ -30,16 +30,16 @@ def start_run(config: ConfigDict) -> Run:
 
 
 def started(params: Any, run: Run, config: ConfigDict, images: Any) -> Any:
-    """Fresh parameters with the body of a run's checkpoint that is best in validation.
+    """Gives fresh parameters the body of a run's checkpoint that is best in validation.
 
-    Its running averages come with it where the learner has some. The head and what the learner has beside the network
-    stay fresh.
+    If the learner has running averages, it gets those of the run too. The head, and parameters beside the network, stay
+    fresh.
 
     Args:
-      params: what the learner's ``init`` drew.
-      run: of ``start_run``.
-      config: of the run that starts.
-      images: ``[N, H, W, C]``; only shape and dtype matter.
+      params: the parameters from the learner's ``init``.
+      run: the result of ``start_run``.
+      config: the configuration of the run that starts.
+      images: ``[N, H, W, C]``. Only shape and dtype matter.
 
     Raises:
       UserError: the body's shapes differ, or the learner needs running averages and the run has none.

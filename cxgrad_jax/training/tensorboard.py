@@ -1,4 +1,4 @@
-"""TensorBoard's events of a run, each written once and at once (needs tensorboardX)."""
+"""The TensorBoard events of a run (needs tensorboardX). Each is written once, and at once."""
 
 import math
 import struct
@@ -12,9 +12,9 @@ from cxgrad_jax.files import reason, write_whole
 
 
 class Board:
-    """Writes the numbers of a run as events, in this thread: what cannot be written is told like any other file.
+    """Writes the numbers of a run as events. It does so in this thread, so that a failure is reported as for any file.
 
-    Opening drops the events beyond ``iteration``, from which the run goes on and which it will write again.
+    Opening drops the events beyond ``iteration``. The run goes on from there and will write them again.
 
     Raises:
       UserError: a file cannot be read or written.
@@ -28,14 +28,14 @@ class Board:
             folder.mkdir(parents=True, exist_ok=True)
             for path in folder.glob("events.out.tfevents.*"):
                 _drop_after(path, iteration)
-            # The name holds the second, and a file of the same name would be overwritten.
+            # The name has the time in seconds. A file of the same name would be overwritten.
             self._writer = EventsWriter(str(folder / "events"), f".{iteration}")
             self._writer.flush()
         except OSError as error:
             raise self._refused(error) from None
 
     def write(self, iteration: int, split: str, numbers: dict[str, float]) -> None:
-        """Writes the finite ones of ``numbers`` as ``split/name`` after ``iteration``."""
+        """Writes those of ``numbers`` that are finite as ``split/name`` after ``iteration``."""
         try:
             for name, value in numbers.items():
                 if math.isfinite(value):
@@ -47,7 +47,7 @@ class Board:
     def close(self) -> None:
         try:
             self._writer.close()
-        except OSError:  # ``write`` has told
+        except OSError:  # ``write`` has reported it
             pass
 
     def _refused(self, error: OSError) -> UserError:
@@ -62,7 +62,7 @@ def _event(iteration: int, tag: str, value: float) -> Any:
 
 
 def _drop_after(path: Path, iteration: int) -> None:
-    """Leaves out of a file of events those after ``iteration``, and what a kill cut short."""
+    """Drops from a file of events those after ``iteration``, and one that a kill cut short."""
     content = path.read_bytes()
     kept = b"".join(record for record, step in _records(content) if step <= iteration)
     if kept != content:
@@ -70,7 +70,7 @@ def _drop_after(path: Path, iteration: int) -> None:
 
 
 def _records(content: bytes) -> Iterator[tuple[bytes, int]]:
-    """The readable records of a file of events, each with its step. A record: length, checksum, event, checksum."""
+    """The readable records of a file of events, each with its step. A record is length, checksum, event, checksum."""
     from google.protobuf.message import DecodeError
     from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 

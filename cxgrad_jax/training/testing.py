@@ -1,4 +1,4 @@
-"""The test of a run: an ensemble of its best checkpoints on fixed episodes."""
+"""The test of a run: an ensemble of its best checkpoints, on fixed episodes."""
 
 import sys
 from pathlib import Path
@@ -26,7 +26,7 @@ from cxgrad_jax.training.interruption import stop_together
 from cxgrad_jax.training.runs import open_checkpoints
 from cxgrad_jax.training.workdir import check_same_run, read_config
 
-# What an evaluation may change: the meta-parameters do not depend on it, or their shapes tell.
+# A test may change these: the meta-parameters do not depend on them, or the shapes of the meta-parameters do.
 MAY_CHANGE = ("evaluation.", "parallel.", "episode.", "learner.", "model.precision", "model.dtype")
 MAY_CHANGE_IN_WORDS = (
     "evaluation (whose seed draws the episodes), parallel, episode, learner, model.precision, model.dtype, data.dir"
@@ -40,12 +40,12 @@ def test_run(
     """The paper's test protocol: logits averaged over the checkpoints best in validation, on fixed test episodes.
 
     Args:
-      config: of the run; ``config.evaluation`` says on what data and how.
-      learner: of the run.
+      config: the configuration of the run. ``config.evaluation`` says on what data and how to test.
+      learner: the learner of the run.
       store: the test images.
-      mesh: to evaluate on.
-      checkpoints: of the run.
-      state: the newest state; it tells shapes and the iterations done.
+      mesh: the mesh to evaluate on.
+      checkpoints: the checkpoints of the run.
+      state: the newest state, which gives shapes and the iterations done.
 
     Returns:
       The content of ``results.json``.
@@ -84,7 +84,7 @@ def test_run(
 
 
 def calibration_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """The calibration of query logits ``[episodes, N, way]`` as ``results.json`` has it; None where there is none."""
+    """The calibration of query logits ``[episodes, N, way]`` in the form of ``results.json``. None means no number."""
     found = calibration(logits, labels)
 
     def numbers(values):
@@ -104,7 +104,7 @@ def calibration_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 def origin(config: ConfigDict, state: TrainState) -> dict[str, Any]:
-    """What every file of results tells of where its numbers come from."""
+    """The origin of the numbers, which every file of results has."""
     return {
         "test_data": config.evaluation.data or config.data.name,
         "batch_norm": batch_norm(config),
@@ -117,7 +117,7 @@ def origin(config: ConfigDict, state: TrainState) -> dict[str, Any]:
 
 
 def batch_norm(config: ConfigDict) -> str:
-    """In words, by what statistics query images are normalised."""
+    """The statistics, in words, that normalise query images."""
     norm = config.model.get("norm", "batch")
     if norm != "batch":
         return f"none ({norm} norm, statistics of each image alone)"
@@ -140,8 +140,8 @@ def is_transductive(config: ConfigDict) -> bool:
 
 
 def announce(results: dict[str, Any]) -> None:
-    """Prints the line with which the command line ends."""
-    told = (*SIZES, "evaluation.data")  # in the line anyway
+    """Prints the last line of the command line."""
+    told = (*SIZES, "evaluation.data")  # the line has these in any case
     changed = {field: value for field, value in results.get("changed", {}).items() if field not in told}
     changes = "".join(f", {field}={value}" for field, value in changed.items())
     print(
@@ -155,15 +155,15 @@ class Opened(NamedTuple):
     """A trained run, opened to be tested.
 
     Attributes:
-      path: of the file that receives the results.
-      only_printed: why that file cannot be written, or an empty string.
-      config: of the run, with the changes of this test.
+      path: the file that receives the results.
+      only_printed: the reason why that file cannot be written, or an empty string.
+      config: the configuration of the run, with the changes of this test.
       changed: these changes, by field.
-      learner: of ``config``.
+      learner: the learner of ``config``.
       store: the test images.
-      mesh: to evaluate on.
-      checkpoints: of the run.
-      state: the newest; it tells shapes and the iterations done.
+      mesh: the mesh to evaluate on.
+      checkpoints: the checkpoints of the run.
+      state: the newest state, which gives shapes and the iterations done.
     """
 
     path: Path
@@ -181,13 +181,13 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
     """Opens a run to be tested.
 
     Args:
-      config: the run's own. Other values of ``MAY_CHANGE`` and of where the data lie ask another question.
-      workdir: of the run. That its results cannot be written there is told on stderr, before the work.
-      question: further than its accuracy, for the file's name.
+      config: the run's own configuration, or one with other values of ``MAY_CHANGE`` or another ``data.dir``.
+      workdir: the folder of the run. If results cannot be written there, stderr says so before the work.
+      question: the name of a further question, for the name of the file.
 
     Raises:
-      UserError: no run there or one of another configuration, data that cannot be used, no checkpoint, or a change that
-        other parameters would need.
+      UserError: there is no run or one of another configuration, the data cannot be used, there is no checkpoint, or a
+        change would need other parameters.
     """
     workdir = Path(workdir)
     check_same_run(config, workdir, *MAY_CHANGE, "train.iterations", advice=f"a test may change {MAY_CHANGE_IN_WORDS}")
@@ -212,18 +212,18 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
 
 
 def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
-    """Tests a run with the checkpoints at hand and writes the results, by either query statistics side by side.
+    """Tests a run with the checkpoints at hand, by both query statistics side by side, and writes the results.
 
     Args:
-      config: as ``open_for_test``.
-      workdir: of the run. Receives ``results.json`` where the configuration is the run's own. Otherwise the name of the
-        file tells what was changed, such as ``results_shot=5.json``, and so does ``"changed"`` in it.
+      config: the run's own configuration, or one that ``open_for_test`` allows.
+      workdir: the folder of the run. It receives ``results.json`` if the configuration is the run's own. Otherwise the
+        name of the file says what was changed, such as ``results_shot=5.json``, and so does ``"changed"`` in it.
 
     Returns:
-      The content of the file: that of ``test_run``, and ``"by_query_statistics"``.
+      The content of the file: the result of ``test_run``, and ``"by_query_statistics"``.
 
     Raises:
-      UserError: as ``open_for_test``, no validated checkpoint, or a file that cannot be written.
+      UserError: ``open_for_test`` refuses the run, no checkpoint was validated, or a file cannot be written.
     """
     opened = open_for_test(config, workdir)
     results = test_run(config, opened.learner, opened.store, opened.mesh, opened.checkpoints, opened.state)
@@ -241,9 +241,9 @@ def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 
 def by_query_statistics(opened: Opened, results: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """The accuracies of ``test_run`` by the query images' own and by the support set's statistics, and by those asked.
+    """The accuracies of ``test_run`` by ``"query"`` statistics, by ``"support"`` statistics, and by the given ones.
 
-    Only those asked where there is no batch normalisation, and where the learner refuses the others.
+    If there is no batch normalisation, or the learner refuses the others, they are only by the given ones.
     """
     found = {results["query_statistics"]: results}
     norm = opened.config.model.get("norm", "batch")
@@ -254,7 +254,7 @@ def by_query_statistics(opened: Opened, results: dict[str, Any]) -> dict[str, di
         config.learner.query_statistics = name
         try:
             learner = build.build_learner(config)
-        except UserError:  # such as "support" where support and query images are encoded together
+        except UserError:  # such as "support" with support and query images encoded together
             continue
         found[name] = test_run(config, learner, opened.store, opened.mesh, opened.checkpoints, opened.state)
     numbers = ("test_accuracy", "test_ci95_tasks", "test_ci95_pooled", "single_model_test_accuracy")
@@ -262,7 +262,7 @@ def by_query_statistics(opened: Opened, results: dict[str, Any]) -> dict[str, di
 
 
 def initialiser(config: ConfigDict, trained: ConfigDict) -> MetaLearner:
-    """The learner of ``config`` that tells the shapes of a trained run's parameters, running averages among them."""
+    """The learner of ``config`` whose parameters have the shapes of a trained run's, running averages included."""
     config = ConfigDict(config.to_dict())
     if "query_statistics" in config.learner:
         config.learner.query_statistics = trained.learner.query_statistics
@@ -270,10 +270,10 @@ def initialiser(config: ConfigDict, trained: ConfigDict) -> MetaLearner:
 
 
 def write_results(opened: Opened, results: dict[str, Any]) -> None:
-    """Writes the results of a test where its file can be written.
+    """Writes the results of a test, if its file can be written.
 
     Raises:
-      AlreadyTold: it cannot, which ``open_for_test`` told before the work.
+      AlreadyTold: it cannot, and ``open_for_test`` said so before the work.
       UserError: it no longer can.
     """
     if opened.only_printed:
@@ -282,7 +282,7 @@ def write_results(opened: Opened, results: dict[str, Any]) -> None:
 
 
 def _tell_what_cannot_be_written(path: Path) -> str:
-    """Tells on stderr why the results cannot be written, before the work; the line, or an empty one if they can."""
+    """Says on stderr, before the work, why results cannot be written; returns the line, or "" if they can."""
     try:
         check_writable(path.parent)
     except UserError as error:
@@ -293,10 +293,10 @@ def _tell_what_cannot_be_written(path: Path) -> str:
 
 
 def results_name(config: ConfigDict, changed: dict[str, Any], question: str = "") -> str:
-    """``results.json``, or what tells the fields that were changed: ``results_cub.json``, ``results_shot=5.json``.
+    """The name ``results.json``, or one with the changed fields: ``results_cub.json``, ``results_shot=5.json``.
 
     A further question comes first: ``results_question=parts.json``. The number of episodes and the size of the ensemble
-    are told where nothing else is changed.
+    are only in the name if nothing else is changed.
     """
     sizes = {field: value for field, value in changed.items() if field in SIZES}
     others = {field: value for field, value in changed.items() if field not in SIZES}

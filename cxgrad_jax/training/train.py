@@ -22,24 +22,26 @@ from cxgrad_jax.training.starting import start_run, started
 from cxgrad_jax.training.tensorboard import Board
 from cxgrad_jax.training.testing import announce, test_run
 
-# What describes the arrays of a checkpoint takes about this many bytes of a disk.
+# The description of a checkpoint's arrays takes about this many bytes of a disk.
 DESCRIPTION_BYTES = 100_000
 
 
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
-    """Trains, validates after every epoch, tests at the end and writes ``results.json``; goes on where a run stopped.
+    """Trains, validates after every epoch, tests at the end and writes ``results.json``.
+
+    A run that was stopped goes on from its newest checkpoint.
 
     Args:
       config: a checked configuration.
-      workdir: receives ``config.json``, ``metrics.jsonl``, ``checkpoints/`` and ``results.json``.
+      workdir: the folder that receives ``config.json``, ``metrics.jsonl``, ``checkpoints/`` and ``results.json``.
 
     Returns:
       The content of ``results.json``.
 
     Raises:
-      UserError: data that cannot be used, a folder of another configuration, in use, not writable or too small, or a
-        loss that is not finite.
-      Interrupted: SIGINT or SIGTERM came; the state is saved.
+      UserError: the data cannot be used; the folder has a run of another configuration, is in use, not writable or too
+        small; or a loss is not finite.
+      Interrupted: SIGINT or SIGTERM came, and the state is saved.
     """
     workdir = Path(workdir)
     check_parallel(config)
@@ -53,7 +55,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     setup, start = build(config, stores), None
     if config.train.start_from and not any((workdir / "checkpoints").glob("*/")):  # a resumed run has started
         start = functools.partial(started, run=start_run(config), config=config, images=setup.images)
-        jax.eval_shape(lambda: start(setup.learner.init(jax.random.key(0), setup.images)))  # refuses other shapes
+        jax.eval_shape(lambda: start(setup.learner.init(jax.random.key(0), setup.images)))  # it refuses other shapes
     with folder.locked(workdir):
         folder.claim(config, workdir)
         checkpoints = Checkpoints(workdir, config.evaluation.ensemble, keep_every=keep_every(config))
@@ -91,7 +93,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 
 def _bytes_to_come(config: ConfigDict, state: TrainState, checkpoints: Checkpoints) -> int:
-    """Bytes of the checkpoints still to be written, at most: those to keep, the newest, and one in the making."""
+    """The most bytes of checkpoints still to be written: those to keep, the newest, and one in the making."""
     if int(state.iteration) >= config.train.iterations:
         return 0
     epochs = -(-config.train.iterations // config.train.epoch_iterations)

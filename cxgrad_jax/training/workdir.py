@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, its ``config.json``, and the lock that keeps other runs out."""
+"""The folder of a run: its ``config.json``, which says whose folder it is, and the lock that keeps other runs out."""
 
 import json
 import shutil
@@ -17,26 +17,26 @@ from cxgrad_jax.training.config import ConfigDict, fields, to_json
 
 try:
     import fcntl
-except ImportError:  # as on Windows: two runs in one folder are then not noticed
+except ImportError:  # on Windows, where two runs in one folder are not noticed
     fcntl = None
 
-FORMAT = 2  # of config.json, which has had one from 2 on; a change that older runs cannot follow raises it
+FORMAT = 2  # the format of config.json, which has had one from 2 on; a change that older runs cannot follow raises it
 
-# Where the data lie and what is shown do not change what a run computes.
+# These fields do not change what a run computes.
 NEVER_MATTER = ("data.dir", "data.storage", "train.tensorboard", "train.iterations_per_dispatch")
 
 
 def read_config(workdir: Path, named: Iterable[str] = ()) -> ConfigDict:
-    """The configuration of the run in ``workdir``, from its ``config.json``.
+    """Reads the configuration of the run in ``workdir`` from its ``config.json``.
 
-    Fields younger than the run get their defaults, which are what it did.
+    Fields younger than the run get their defaults, by which it was trained.
 
     Args:
-      workdir: of the run.
+      workdir: the folder of the run.
       named: the learners and models of the user's own that may be imported. A file alone must not choose code to run.
 
     Raises:
-      UserError: no run is there, the file is damaged or of a newer version, or it names a module that is not in
+      UserError: there is no run, the file is damaged or of a newer version, or it names a module that is not in
         ``named``.
     """
     path = workdir / "config.json"
@@ -74,7 +74,7 @@ def check_format(path: Path, number: Any) -> None:
     """Refuses a ``config.json`` of another format.
 
     Raises:
-      UserError: says which version reads it.
+      UserError: it has another format. The line says which version reads it.
     """
     if number == 1:
         raise UserError(
@@ -89,13 +89,13 @@ def check_same_run(config: ConfigDict, workdir: Path, *may_differ: str, advice: 
     """Refuses a configuration that is not that of the run in ``workdir``.
 
     Args:
-      config: the configuration asked for.
-      workdir: of the run.
+      config: the given configuration.
+      workdir: the folder of the run.
       may_differ: fields and sections that do not matter, beside ``NEVER_MATTER``.
       advice: what to do instead, for the message.
 
     Raises:
-      UserError: names the fields that differ, and ends with the advice.
+      UserError: other fields differ. The line names them and ends with the advice.
     """
     theirs = fields(read_config(workdir, named=(config.learner.name, config.model.name)))
     ours = fields(config)
@@ -119,16 +119,17 @@ def free(workdir: Path) -> Path:
 
 
 def check_extends(config: ConfigDict, workdir: Path, given: Path | None = None) -> None:
-    """Refuses to train the run in ``workdir`` by another configuration, or by fewer iterations than it was started
-    with. Other devices give the same numbers to rounding, which ``train`` tells.
+    """Refuses to train the run in ``workdir`` with another configuration, or with fewer iterations than at its start.
+
+    Other devices are allowed. They give the same numbers to rounding, and ``train`` says so.
 
     Args:
-      config: the configuration asked for.
-      workdir: of the run.
-      given: what ``--workdir`` said, where it is a folder of several runs.
+      config: the given configuration.
+      workdir: the folder of the run.
+      given: the value of ``--workdir``, if it is a folder of several runs.
 
     Raises:
-      UserError: as ``check_same_run``, or names both numbers of iterations; ends with a folder that is free.
+      UserError: the configuration or the number of iterations is refused. The line ends with a folder that is free.
     """
     another = f"choose another folder: --workdir={free(given or workdir)}"
     check_same_run(config, workdir, "train.iterations", "parallel.", advice=another)
@@ -144,7 +145,7 @@ def claim(config: ConfigDict, workdir: Path) -> None:
     """Writes ``config.json``, or refuses a folder that belongs to another configuration.
 
     Raises:
-      UserError: as ``check_extends``, or checkpoints without a configuration lie there.
+      UserError: ``check_extends`` refuses the configuration, or there are checkpoints without a configuration.
     """
     if jax.process_index() != 0:
         return
@@ -159,7 +160,7 @@ def check_space(workdir: Path, needed: int) -> None:
     """Refuses a disk that is too small for ``needed`` bytes of checkpoints.
 
     Raises:
-      UserError: names both numbers.
+      UserError: the disk is too small. The line names both numbers.
     """
     disk = shutil.disk_usage(workdir)
     if disk.total and disk.free < needed:  # some file systems tell nothing but zeros

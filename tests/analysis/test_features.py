@@ -73,5 +73,5 @@ def test_a_batch_of_episodes(episode):
 @pytest.mark.parametrize("name", ["proto_net", "cavia"])
 def test_a_learner_that_adapts_no_parameters_is_refused(analyse, name, episode):
     learner, _, params = make(name, episode)
-    with pytest.raises(cx.UserError, match=r"^this learner .* its task has no trace\["):
+    with pytest.raises(cx.UserError, match=r"^this learner .* adapt returns no trace\["):
         jax.eval_shape(lambda: analyse(learner, params, episode))

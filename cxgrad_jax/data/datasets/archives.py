@@ -1,4 +1,4 @@
-"""Zips, tars and folders as one thing: a mapping from a file's name to a function that reads its bytes.
+"""Zips, tars and folders in one form: a mapping from a file's name to a function that reads its bytes.
 
 Nothing is ever extracted by a path that an archive names, so no archive can write outside of the data directory.
 """
@@ -29,7 +29,7 @@ IMAGE_BYTES = 100_000_000
 """The largest image file that is read."""
 
 UNPACKED_BYTES, UNPACKED_FACTOR = 4 << 30, 20
-"""What is compressed may unpack to so many bytes, or to so many times its size, whichever is more."""
+"""A compressed file may unpack to so many bytes, or to so many times its size, whichever is more."""
 
 _CHUNK = 1 << 20
 _OPENERS: dict[bytes, Callable[[Path], Any]] = {
@@ -44,9 +44,9 @@ class Member:
     """A file of an archive or a folder. Calling it reads the bytes of an image.
 
     Attributes:
-      name: how messages name it.
+      name: its name in messages.
       size: the number of its bytes, unpacked.
-      open: gives a binary stream, for what is larger than an image.
+      open: a function that gives a binary stream, for files larger than an image.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Member:
 Files = dict[str, Member]
 
 Index = dict[str, dict[str, dict[str, Callable[[], Any]]]]
-"""By split, class name and file name: a function that reads an image: its file's bytes, or uint8 pixels."""
+"""By split, class name and file name: a function that reads an image as its file's bytes or as uint8 pixels."""
 
 
 def open_files(path: Path, stack: contextlib.ExitStack, scratch: Path) -> Files:
@@ -74,12 +74,12 @@ def open_files(path: Path, stack: contextlib.ExitStack, scratch: Path) -> Files:
 
     Args:
       path: the archive, folder or pickle.
-      stack: closes what is opened here, once no function of the result is needed any more.
-      scratch: a folder on a disk with room for a compressed tar's content: it is unpacked into a nameless temporary
-        file first, since only then its files can be read in any order. This also checks the whole of it.
+      stack: the stack that closes the open files, once no function of the result is needed any more.
+      scratch: a folder on a disk with room for the content of a compressed tar. The content is first unpacked into a
+        nameless temporary file, because its files can then be read in any order. This also checks all of it.
 
     Returns:
-      From each file's name in the archive, with "/" between folders, to a function that reads it.
+      A mapping from each file's name in the archive, with "/" between folders, to a function that reads it.
 
     Raises:
       UserError: there is no such file, it is no archive, or it is damaged. The functions raise it, too.
@@ -110,7 +110,7 @@ def open_files(path: Path, stack: contextlib.ExitStack, scratch: Path) -> Files:
 def folder_files(root: Path) -> Files:
     """Lists the files below a folder, and its empty folders by names that end in "/".
 
-    Links are followed, but no folder is read twice, so that no walk is endless.
+    Links are followed, but no folder is read twice, so that the walk always ends.
     """
     files: Files = {}
     seen: dict[tuple[int, int], Path] = {}
@@ -143,8 +143,8 @@ def tar_files(stream: BinaryIO, name: str) -> Files:
     """Lists the files of an uncompressed tar.
 
     Args:
-      stream: the tar, which may itself be a file of another tar. It stays open as long as the files are read.
-      name: how messages name the tar.
+      stream: the tar, which may itself be a file of another tar. It must stay open as long as the files are read.
+      name: the name of the tar in messages.
     """
     files: Files = {}
     end, position = stream.seek(0, os.SEEK_END), -1
@@ -166,7 +166,7 @@ def tar_files(stream: BinaryIO, name: str) -> Files:
 
 @contextlib.contextmanager
 def damage_told(name: str | Path) -> Iterator[None]:
-    """Turns what an archive raises that cannot be read into a UserError that names it and the reason."""
+    """A context that turns the exceptions of an unreadable archive into a UserError with its name and the reason."""
     try:
         yield
     except UserError:
@@ -182,7 +182,7 @@ def damage_told(name: str | Path) -> Iterator[None]:
 
 
 def check_published(path: Path, facts: Facts) -> None:
-    """Warns where a local archive is not the publisher's file, bit for bit; its layout is checked in any case."""
+    """Warns if a local archive is not the publisher's file, bit for bit. Its layout is checked in any case."""
     expected = {archive.sha256 for archive in facts.archives if archive.sha256}
     if not expected or not path.is_file() or any(path.name in files for files in facts.also):
         return
@@ -243,7 +243,7 @@ def _section(stream: BinaryIO, start: int, size: int) -> BinaryIO:
 
 
 class _Section(io.RawIOBase):
-    """A part of a stream, as a stream. Closing it leaves the whole open."""
+    """A part of a stream, as a stream. Closing the part leaves the whole stream open."""
 
     def __init__(self, stream: BinaryIO, start: int, size: int):
         self._stream, self._start, self._size, self._position = stream, start, size, 0

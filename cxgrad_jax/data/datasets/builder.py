@@ -1,4 +1,4 @@
-"""The one tfds builder of all data sets: tfds without TensorFlow, and the memory maps that training reads."""
+"""The tfds builder of all data sets, without TensorFlow. It also writes the memory maps that training reads."""
 
 import contextlib
 import errno
@@ -41,19 +41,19 @@ class ImageSize(tfds.core.BuilderConfig):
         self.image_size = image_size
 
 
-# By itself, tfds's GeneratorBasedBuilder holds a whole split in memory, and needs TensorFlow from 1 GB on.
-# ShardBasedBuilder, which comes first, writes the same generators shard by shard, in the order that they give.
+# GeneratorBasedBuilder alone would hold a whole split in memory, and would need TensorFlow from 1 GB on.
+# ShardBasedBuilder, which comes first, writes the same generators shard by shard, in their order.
 class FewShotBuilder(tfds.core.ShardBasedBuilder, tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Writes class-disjoint splits of uint8 images as ArrayRecord and, in the same order, as ``.npy`` arrays.
 
-    ``make_builder`` derives a class for each data set and image size, since tfds takes both from the class.
+    ``make_builder`` derives a class for each data set and image size, because tfds takes both from the class.
 
     Attributes:
       dataset: the module of the data set, which chooses the images and makes pixels of them.
       facts: its entry in the catalogue.
-      archives: archives, or one folder, of the user's to read from.
+      archives: the archives, or the folder, to read from.
       download: whether to download the archives instead.
-      fingerprint: of the user's own folder.
+      fingerprint: the fingerprint of the user's own folder.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -108,7 +108,7 @@ class FewShotBuilder(tfds.core.ShardBasedBuilder, tfds.core.GeneratorBasedBuilde
         return {split: self._generate_examples(split) for split in self._index}
 
     def _read_index(self, paths: Sequence[Path]) -> Index:
-        """The images of every split, classes and files sorted by name."""
+        """Reads the images of every split, with classes and files sorted by name."""
         files: Files = {}
         for path in paths:
             logging.info("Reading %s", path)
@@ -148,7 +148,7 @@ class FewShotBuilder(tfds.core.ShardBasedBuilder, tfds.core.GeneratorBasedBuilde
             raise UserError(f"{key} cannot be read ({error.strerror or error})") from error
 
     def _all_errors(self, first: UserError) -> UserError:
-        """Tries every image, so that one error tells of all that cannot be read."""
+        """Tries every image, so that one error names all that cannot be read."""
         errors = []
         images = [image for readers in self._index.values() for image in _images(readers)]
         for _, key, reader in tqdm(images, "looking for all images that cannot be read", unit=" images", disable=None):
@@ -180,7 +180,7 @@ class FewShotBuilder(tfds.core.ShardBasedBuilder, tfds.core.GeneratorBasedBuilde
 
 
 def _reserve(path: Path) -> None:
-    """Takes the room that a file needs. Where a disk is full later, writing to its memory map would end the process."""
+    """Reserves the room that a file needs. If the disk became full, writing to a memory map would end the process."""
     if hasattr(os, "posix_fallocate"):
         try:
             with path.open("r+b") as file:

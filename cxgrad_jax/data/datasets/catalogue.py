@@ -21,12 +21,12 @@ from cxgrad_jax.errors import UserError
 
 
 class DataSet(Protocol):
-    """What the module of a data set offers."""
+    """The interface of the module of a data set."""
 
     FACTS: Facts
 
     def index(self, files: Files, image_size: int) -> Index:
-        """Chooses the images of each split from the files of all archives together; raises UserError if any lack."""
+        """Chooses the images of each split from the files of all archives; raises UserError if any is missing."""
         ...
 
     def pixels(self, image: Image.Image, image_size: int) -> np.ndarray:

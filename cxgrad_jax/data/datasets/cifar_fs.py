@@ -1,4 +1,7 @@
-"""CIFAR-FS (Bertinetto et al., 2019): the 100 classes of CIFAR-100 with all their 600 images, split 64/16/20."""
+"""CIFAR-FS (Bertinetto et al., 2019; https://arxiv.org/abs/1805.08136).
+
+It has the 100 classes of CIFAR-100 with all their 600 images, split into 64, 16 and 20 classes.
+"""
 
 import functools
 from collections import defaultdict
@@ -45,7 +48,7 @@ def class_lists() -> dict[str, list[str]]:
 
 
 def index(files: Files, image_size: int) -> Index:
-    """Reads ``cifar-100-python.tar.gz``, the pickles ``train``, ``test`` and ``meta``, or a folder of PNGs a class."""
+    """Reads ``cifar-100-python.tar.gz``, its pickles ``train``, ``test`` and ``meta``, or a folder of PNGs a class."""
     lists = class_lists()
     images = _png_images(files, lists) or _pickled_images(files)
     for split in SPLITS:
@@ -83,7 +86,7 @@ def _read_subset(member: Member, subset: str, num_classes: int) -> list[tuple[in
     data, labels = field(content, "data", EXPECTED), field(content, "fine_labels", EXPECTED)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
         raise UserError(f"cifar-100-python/{subset}: the data are not uint8 [N, 3072]; {EXPECTED}")
-    # The names only order the images of a class, and some re-packed archives lack them.
+    # The names only put the images of a class in order, and some re-packed archives lack them.
     names = strings(content.get("filenames", [f"{subset}_{i:05d}.png" for i in range(len(data))])) or []
     numbers = row_numbers(labels, num_classes)
     if numbers is None or not len(numbers) == len(names) == len(data):

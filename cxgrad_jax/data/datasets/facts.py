@@ -1,4 +1,4 @@
-"""What a data set says of itself before any of it is read."""
+"""The facts about a data set that are known before any of it is read."""
 
 import json
 from importlib import resources
@@ -12,9 +12,9 @@ class Archive(NamedTuple):
 
     Attributes:
       name: the file's name.
-      size: its size in words or, where ``sha256`` is known, in bytes.
-      sha256: hexadecimal digest, or None where the publisher names none.
-      url: where it is downloaded from without an account, or None.
+      size: its size in words or, if ``sha256`` is known, in bytes.
+      sha256: its hexadecimal digest, or None if the publisher names none.
+      url: the address that it can be downloaded from without an account, or None.
     """
 
     name: str
@@ -27,17 +27,17 @@ class Facts(NamedTuple):
     """A data set in numbers.
 
     Attributes:
-      title: one line: the images and whose class split.
-      classes: the number of classes of train, val and test, or None where the user's files decide.
+      title: one line that names the images and the author of the class split.
+      classes: the numbers of classes of train, val and test, or None if the user's files decide.
       images: the number of images in words.
-      image_size: the height and width that ``load`` gives unless told otherwise.
+      image_size: the usual height and width of ``load``.
       channels: 3 for RGB, 1 for grey.
       resize: how an image of another size is brought to ``image_size``.
       origin: the publisher's page.
       archives: the files to give to ``python -m data_prep NAME --archive``.
       also: other files that ``--archive`` takes in their place, one line for each set of files.
-      folder: what ``--source`` may name for this data set, or None where only archives are read.
-      version: of the prepared files; a change of their content changes it.
+      folder: what ``--source`` may name for this data set, or None if only archives are read.
+      version: the version of the prepared files. A change of their content changes it.
     """
 
     title: str
@@ -64,5 +64,5 @@ def class_lists(name: str) -> dict[str, Any]:
 
 
 def size_text(size: int | str) -> str:
-    """A size in words: bytes are told exactly, for comparing with a file at hand."""
+    """A size in words. Bytes are given exactly, to be compared with a file at hand."""
     return f"{size:,} bytes" if isinstance(size, int) else size

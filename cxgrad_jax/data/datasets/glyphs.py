@@ -1,8 +1,8 @@
 """Glyphs, the embedded data set: characters of several scripts, drawn with the fonts that matplotlib ships.
 
 A class is a character. Its images differ in the face (sans, mono and serif, regular and bold), an affine distortion
-(rotation, shear, stretch, size, place), colours, a shading and noise. The characters of each split stand in
-`splits/glyphs.json`; no two of them, in whatever split, look alike once size and place are taken away.
+(rotation, shear, stretch, size, place), colours, a shading and noise. ``splits/glyphs.json`` has the characters of each
+split. No two of them, in any split, look alike at the same size and place.
 
 Nothing is downloaded: an image is a pure function of (character, image number, image size).
 """
@@ -30,13 +30,13 @@ FACTS = facts.Facts(
     channels=3,
     resize="drawn at the size asked for",
     origin="drawn by cxgrad_jax.data.datasets.glyphs",
-    version="1.0.0",  # raise it whenever a pixel or a split changes
+    version="1.0.0",  # to be raised whenever a pixel or a split changes
 )
 SMALLEST_IMAGE_SIZE = 16
 IMAGES_PER_CLASS = 30
 
-# Upright faces only, and only of one family: all of them have every character of the splits, so classes differ in
-# their shapes and not in the faces that happen to draw them.
+# These are the upright faces of one family. All of them have every character of the splits, so classes differ in their
+# shapes and not in the faces that happen to draw them.
 FACES = (
     "DejaVuSans",
     "DejaVuSans-Bold",
@@ -50,7 +50,7 @@ pixels = rgb_pixels
 
 _SEED = 1
 _SUPERSAMPLING = 2
-_MARGIN = 1 / 28  # of the image's side, kept free of ink all around
+_MARGIN = 1 / 28  # the share of the image's side that is kept free of ink all around
 
 
 def load_splits() -> dict[str, str]:
@@ -59,10 +59,10 @@ def load_splits() -> dict[str, str]:
 
 
 def index(files: Files, image_size: int) -> Index:
-    """Lists the images of all splits. They are drawn when they are read, and need no files."""
+    """Lists the images of all splits. They need no files, and are drawn when they are read."""
     found: Index = {}
     for split, characters in load_splits().items():
-        next(examples(split, image_size))  # refuses a size or a font that will not do
+        next(examples(split, image_size))  # it raises for an unsuitable size or font
         found[split] = {
             class_name(character): {
                 f"{number:02d}_{face_of(number)}.png": functools.partial(draw, character, number, image_size)
@@ -81,8 +81,8 @@ def examples(split: str, image_size: int = DEFAULT_IMAGE_SIZE) -> Iterator[tuple
       image_size: the side S in pixels.
 
     Yields:
-      (class_name, file_name, image): a name such as "U+0416_CYRILLIC_CAPITAL_LETTER_ZHE", the image's file name
-      within its class, and a uint8 [S, S, 3] array.
+      (class_name, file_name, image): a name such as "U+0416_CYRILLIC_CAPITAL_LETTER_ZHE", the image's file name within
+      its class, and a uint8 [S, S, 3] array.
 
     Raises:
       UserError: the split is unknown, the image size is too small, or matplotlib lacks a face or a character.
@@ -105,12 +105,12 @@ def class_name(character: str) -> str:
 
 
 def face_of(number: int) -> str:
-    """The face that draws the given image of every class: each face draws the same share."""
+    """The face that draws image ``number`` of every class. Each face draws the same share."""
     return FACES[number % len(FACES)]
 
 
 def check_face(face: str, characters: str) -> None:
-    """Makes sure that a face can draw all the characters, since FreeType silently draws a box for one it lacks.
+    """Makes sure that a face has all the characters. FreeType would silently draw a box for one that it lacks.
 
     Raises:
       UserError: matplotlib lacks the face, or the face lacks a character.
@@ -129,11 +129,11 @@ def check_face(face: str, characters: str) -> None:
 
 
 def draw(character: str, number: int, image_size: int) -> np.ndarray:
-    """Draws one image; its randomness comes from the character and the number alone.
+    """Draws one image. Its randomness comes from the character and the number alone.
 
     Args:
       character: one character that the face has.
-      number: which of the class's images, 0 to IMAGES_PER_CLASS - 1.
+      number: the number of the image in its class, 0 to IMAGES_PER_CLASS - 1.
       image_size: the side S in pixels.
 
     Returns:
@@ -144,7 +144,7 @@ def draw(character: str, number: int, image_size: int) -> np.ndarray:
     return _colour(ink, rng)
 
 
-@functools.lru_cache(maxsize=2 * len(FACES))  # one class after the other: the last few glyphs are enough
+@functools.lru_cache(maxsize=2 * len(FACES))  # classes are drawn one after the other, so the last few glyphs suffice
 def glyph(face: str, character: str, font_size: int) -> Image.Image:
     """The undistorted character as an 8-bit image of its ink, cut to the ink's bounding box."""
     font = _font(face, font_size)
@@ -163,7 +163,7 @@ def _distort(ink: Image.Image, rng: np.random.Generator, image_size: int) -> np.
     a, b = cos * stretch, (cos * shear - sin) / stretch
     c, d = sin * stretch, (sin * shear + cos) / stretch
 
-    # The distorted box is scaled to a random share of the free frame, then moved by what is left of it.
+    # The distorted box is scaled to a random share of the free frame, then moved within the remainder.
     width, height = abs(a) * ink.width + abs(b) * ink.height, abs(c) * ink.width + abs(d) * ink.height
     side = image_size * _SUPERSAMPLING
     frame = side * (1 - 2 * _MARGIN)
@@ -171,7 +171,7 @@ def _distort(ink: Image.Image, rng: np.random.Generator, image_size: int) -> np.
     free_x, free_y = frame - scale * width, frame - scale * height
     centre_x, centre_y = side / 2 + free_x * rng.uniform(-0.5, 0.5), side / 2 + free_y * rng.uniform(-0.5, 0.5)
 
-    # Pillow wants the map from the output to the input; the border lets the interpolation fade out at the edges.
+    # Pillow wants the map from the output to the input. The border lets the interpolation fade out at the edges.
     border = 2
     ink = ImageOps.expand(ink, border)
     det = scale * (a * d - b * c)

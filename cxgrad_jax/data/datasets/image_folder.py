@@ -31,8 +31,9 @@ pixels = shown_pixels
 def index(files: Files, image_size: int) -> Index:
     """Sorts the images of a folder by split and class.
 
-    A folder that has none of ``train``, ``val`` and ``test`` is a folder of classes: a test set, like a folder with
-    ``test`` alone. Suffixes may be in capitals. A warning counts the files that are left out, hidden ones aside.
+    A folder that has none of ``train``, ``val`` and ``test`` is a folder of classes. It becomes a test set, like a
+    folder with ``test`` alone. Suffixes may be in capitals. A warning counts the files that are left out, except hidden
+    ones.
     """
     present = {PurePosixPath(name).parts[0] for name in files if "/" in name}
     splits = [split for split in SPLITS if split in present]
@@ -67,7 +68,7 @@ def index(files: Files, image_size: int) -> Index:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is taken for an image: its suffix is one that images have, and it is not hidden."""
+    """Whether a file counts as an image: it has the suffix of an image, and it is not hidden."""
     path = PurePosixPath(name)
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
@@ -86,6 +87,6 @@ def fingerprint(root: Path) -> str:
 
 
 def printable(name: str) -> str:
-    """A file name as UTF-8 of one line: other bytes, as old zips leave them, and line ends become escapes."""
+    """A file name as one line of UTF-8. Other bytes, which old zips leave, and line ends become escapes."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(c if len(f"{c}x".splitlines()) == 1 else repr(c)[1:-1] for c in text)

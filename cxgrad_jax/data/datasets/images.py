@@ -8,21 +8,22 @@ from PIL import Image, ImageOps
 
 from cxgrad_jax.errors import UserError
 
-# What image data sets hold in practice, whatever a file's suffix says; the rarer decoders of Pillow stay shut.
+# The formats that image data sets have in practice, whatever a file's suffix says. Pillow's other decoders are not
+# used.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
 
 def open_image(raw: bytes | np.ndarray, name: str, at_least: int | None = None) -> Image.Image:
-    """Decodes an image file completely. Of an animation it takes the first picture.
+    """Decodes an image file completely. An animation gives its first picture.
 
     16 bits of grey become 8, as a viewer shows them.
 
     Args:
       raw: the file's bytes, or uint8 pixels ``[H, W, 3]``.
-      name: how an error message names the file.
-      at_least: lets a JPEG decoder halve large images, which is several times faster, until height or width would fall
-        below this number of pixels.
+      name: the name of the file in error messages.
+      at_least: if given, a JPEG decoder halves large images until height or width would fall below this number of
+        pixels, which is several times faster.
 
     Raises:
       UserError: the bytes are no image of the ``FORMATS``, or are cut off.
@@ -69,8 +70,7 @@ def shown_pixels(image: Image.Image, image_size: int) -> np.ndarray:
 def shown(image: Image.Image) -> Image.Image:
     """The image in RGB as an image viewer shows it.
 
-    It is turned as its EXIF orientation says, and transparent parts lie on white. Palette, one-bit and CMYK images
-    become RGB.
+    Its EXIF orientation turns it, and its transparent parts become white. Palette, one-bit and CMYK images become RGB.
     """
     try:
         image = ImageOps.exif_transpose(image)
@@ -85,7 +85,7 @@ def shown(image: Image.Image) -> Image.Image:
 def ink_pixels(image: Image.Image, image_size: int) -> np.ndarray:
     """Converts dark strokes on white paper to grey ink: ink is 255 and paper 0.
 
-    Grey comes first here, because Pillow would resize a one-bit image by nearest neighbour and lose thin strokes.
+    It becomes grey first, because Pillow would resize a one-bit image by nearest neighbour and lose thin strokes.
 
     Returns:
       uint8 ``[image_size, image_size, 1]``.
@@ -94,7 +94,7 @@ def ink_pixels(image: Image.Image, image_size: int) -> np.ndarray:
 
 
 def resized(image: Image.Image, image_size: int) -> Image.Image:
-    """The image at ``image_size`` by Pillow's BICUBIC; the same image where the size is right already."""
+    """Resizes an image to ``image_size`` with Pillow's BICUBIC. An image of this size stays as it is."""
     size = (image_size, image_size)
     return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
 
@@ -108,11 +108,11 @@ def resized_array(pixels: np.ndarray, image_size: int) -> np.ndarray:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scales 16 bits of grey, 0 to 65535, to 8, with the grey that a PNG declares as transparent."""
+    """Scales 16 bits of grey, 0 to 65535, to 8. The grey that a PNG declares as transparent stays so."""
     grey = np.asarray(image)
     scaled = Image.fromarray(np.clip(np.rint(grey / 257), 0, 255).astype(np.uint8))
     clear = image.info.pop("transparency", None)
     if isinstance(clear, int):
         scaled.putalpha(Image.fromarray(np.where(grey == clear, 0, 255).astype(np.uint8)))
-    scaled.info = image.info  # the orientation is in it
+    scaled.info = image.info  # it holds the orientation
     return scaled

@@ -35,7 +35,7 @@ pixels = rgb_pixels
 
 
 def file_lists() -> dict[str, dict[str, list[str]]]:
-    """By split and synset, the file names of Ravi's lists: the synset and a number of eight digits."""
+    """The file names of Ravi's lists by split and synset. A name is the synset and a number of eight digits."""
     return {
         split: {synset: [f"{synset}{number:08d}.jpg" for number in numbers] for synset, numbers in classes.items()}
         for split, classes in facts.class_lists("mini_imagenet").items()
@@ -43,7 +43,7 @@ def file_lists() -> dict[str, dict[str, list[str]]]:
 
 
 def index(files: Files, image_size: int) -> Index:
-    """Reads an archive or a folder with the images at any depth, for copies differ in this, or the three pickles."""
+    """Reads the three pickles, or an archive or a folder with the images at any depth, in which copies differ."""
     by_name = {PurePosixPath(name).name: reader for name, reader in files.items()}
     if any(name in by_name for name in PICKLES.values()):
         return _index_pickles(by_name)

@@ -1,4 +1,4 @@
-"""Omniglot (Lake et al., 2015): 1,623 handwritten characters, 20 images each, split as Vinyals et al. (2016) did."""
+"""Omniglot (Lake et al., 2015): 1,623 handwritten characters with 20 images each, split as by Vinyals et al. (2016)."""
 
 from collections import defaultdict
 from pathlib import PurePosixPath
@@ -46,7 +46,7 @@ def class_lists() -> dict[str, list[str]]:
 
 
 def index(files: Files, image_size: int) -> Index:
-    """Reads ``images_background.zip`` and ``images_evaluation.zip``; the grey images are inverted: ink is 255."""
+    """Reads ``images_background.zip`` and ``images_evaluation.zip``. Images are inverted: ink is 255."""
     images: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for name, reader in files.items():
         path = PurePosixPath(name)

@@ -9,7 +9,7 @@ import numpy as np
 from cxgrad_jax.data.datasets.archives import Member
 from cxgrad_jax.errors import UserError
 
-# All that a pickled array or number of numpy needs, under the module names of numpy 1 and 2 and of all protocols.
+# A pickled array or number of NumPy needs no more, under the module names of NumPy 1 and 2 and of all protocols.
 _ALLOWED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -23,9 +23,9 @@ _ALLOWED = {
 }
 
 
-# Python's own unpickler: the one in C reserves memory for as many objects as a damaged file claims to have.
+# This is the unpickler in Python. The one in C reserves memory for as many objects as a damaged file claims to have.
 class _ArrayUnpickler(pickle._Unpickler):
-    """Builds plain containers and numpy arrays, and calls nothing else that a pickle may name."""
+    """Builds plain containers and NumPy arrays, and calls nothing else that a pickle may name."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
@@ -38,14 +38,14 @@ def read_pickle(member: Member, expected: str) -> Any:
 
     Args:
       member: the file.
-      expected: the end of an error message: what the file should have been.
+      expected: the end of an error message, which says what was expected.
 
     Raises:
       UserError: the pickle is damaged, or asks for anything but arrays.
     """
     try:
         with member.open() as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # newer versions of numpy warn of what older ones wrote
+            warnings.simplefilter("ignore")  # newer versions of NumPy warn of what older ones wrote
             content = _ArrayUnpickler(file, encoding="bytes").load()
     except Exception as error:  # a damaged pickle raises exceptions of many kinds
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -54,7 +54,7 @@ def read_pickle(member: Member, expected: str) -> Any:
 
 
 def read_dict(member: Member, expected: str) -> dict[str, Any]:
-    """Reads a pickle that holds a dict; raises UserError where it holds anything else."""
+    """Reads a pickle that holds a dict; raises UserError if it holds anything else."""
     content = read_pickle(member, expected)
     if not isinstance(content, dict):
         raise UserError(f"{member.name} holds a {type(content).__name__}, expected a dict; {expected}")
@@ -62,14 +62,14 @@ def read_dict(member: Member, expected: str) -> dict[str, Any]:
 
 
 def field(content: dict[str, Any], name: str, expected: str) -> Any:
-    """A value of a dict; raises UserError where it lacks."""
+    """A value of a dict; raises UserError if it is missing."""
     if name not in content:
         raise UserError(f"the pickles lack {name!r}: wrong archive; {expected}")
     return content[name]
 
 
 def row_numbers(value: Any, below: int) -> np.ndarray | None:
-    """The value as integers ``[N]`` from 0 to ``below - 1``, or None where it is something else."""
+    """The value as integers ``[N]`` from 0 to ``below - 1``, or None if it is something else."""
     try:
         numbers = np.asarray(value, None if len(value) else int)
     except Exception:  # what a pickle holds may be anything
@@ -79,7 +79,7 @@ def row_numbers(value: Any, below: int) -> np.ndarray | None:
 
 
 def strings(value: Any) -> list[str] | None:
-    """The value as a list of strings, or None where it is something else."""
+    """The value as a list of strings, or None if it is something else."""
     return [text(element) for element in value] if isinstance(value, list | tuple | np.ndarray) else None
 
 

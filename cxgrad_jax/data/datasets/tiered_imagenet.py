@@ -43,7 +43,7 @@ def class_lists() -> dict[str, list[str]]:
 
 
 def index(files: Files, image_size: int) -> Index:
-    """Reads ``ILSVRC2012_img_train.tar``, a tar of one tar a synset, or synset folders, or the pickles."""
+    """Reads ``ILSVRC2012_img_train.tar`` (one tar for each synset in a tar), or synset folders, or the pickles."""
     by_name = {PurePosixPath(name).name: reader for name, reader in files.items()}
     if any(f"{split}_labels.pkl" in by_name for split in SPLITS):
         loaded: dict[str, list[Any]] = {}
@@ -95,7 +95,7 @@ def _index_pickles(
         raise UserError(f"{split}_labels.pkl: label_specific does not number label_specific_str; {expected}")
     if len(names) != len(class_lists()[split]):
         raise UserError(f"{split}_labels.pkl names {len(names)} classes, not {len(class_lists()[split])}; {expected}")
-    if set(names) != set(class_lists()[split]):  # names in words, of which ImageNet has some twice
+    if set(names) != set(class_lists()[split]):  # the names are words, and ImageNet has some of them twice
         names = [f"{split}{label:03d} {name}" for label, name in enumerate(names)]
     read = functools.partial(_read_row, loaded, by_name[f"{split}_images_png.pkl"], len(labels), expected)
     return {
@@ -105,7 +105,7 @@ def _index_pickles(
 
 
 def _read_row(loaded: dict[str, list[Any]], member: Member, number: int, expected: str, row: int) -> bytes:
-    """The PNG file of one row. ``loaded`` holds the pickle that was read last, since memory hardly holds all three."""
+    """The PNG file of one row. ``loaded`` holds only the last pickle, because memory hardly holds all three."""
     if member.name not in loaded:
         loaded.clear()
         content = read_pickle(member, expected)

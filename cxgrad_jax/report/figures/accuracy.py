@@ -1,4 +1,4 @@
-"""Accuracy over training as training recorded it, and the test."""
+"""Accuracy over training, as it was recorded, and in the test."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ TITLE = "Accuracy over training, and the test"
 
 
 class Recorded(NamedTuple):
-    """What training recorded, as shares in [0, 1].
+    """The accuracies that training recorded, as shares in [0, 1].
 
     Attributes:
       train: iterations ``[records]`` and the accuracy on the training tasks ``[records]``.
@@ -58,7 +58,7 @@ HEADINGS = ("test", "data", "accuracy ± tasks", "± pooled", "best checkpoint a
 
 
 def test_line(run: Run) -> tuple[str, ...]:
-    """The test of a run, a line of the table."""
+    """The test of a run, as a line of the table."""
     results = results_at_hand(run.workdir)
     if results is None:
         return (run.name, "no results.json", *["–"] * (len(HEADINGS) - 2))
@@ -76,7 +76,7 @@ def test_line(run: Run) -> tuple[str, ...]:
 
 
 def recorded(run: Run) -> Recorded:
-    """What the run's ``metrics.jsonl`` has."""
+    """Reads the accuracies from the run's ``metrics.jsonl``."""
     records = read_metrics(run.workdir / "metrics.jsonl")
 
     def columns(*names) -> Any:
@@ -87,7 +87,7 @@ def recorded(run: Run) -> Recorded:
 
 
 def picture(found: Mapping[str, Recorded]) -> Figure:
-    """Two panels, training and validation, a line a run."""
+    """Two panels, training and validation, with a line for each run."""
     figure, (axes,) = panels(1, 2, 8.4, 3.4)
     for i, (run, (train, val)) in enumerate(found.items()):
         window = max(1, len(train[0]) // 50)

@@ -1,4 +1,4 @@
-"""How far confidence can be believed: the reliability diagram of the test. No figure of the paper."""
+"""The reliability diagram of the test, which shows how far confidence can be believed. The paper has no such figure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,10 +17,10 @@ HEADINGS = ("test", "accuracy", "mean confidence", "expected calibration error",
 
 
 def sections(study: Study) -> list[Section]:
-    """Read from ``results.json``; no section where no run has been tested by a version that measures it."""
+    """Made from ``results.json``. If no version that measures calibration has tested a run, there is no section."""
     results = {run.name: results_at_hand(run.workdir) or {} for run in study.runs}
     remarks = [
-        f"{name} is not shown: its results.json has no calibration. --mode=evaluate writes it anew."
+        f"{name} is not shown: its results.json has no calibration. --mode=evaluate writes it again."
         for name, found in results.items()
         if "reliability" not in found
     ]
@@ -48,7 +48,7 @@ def sections(study: Study) -> list[Section]:
 
 
 KEYS = ("count", "accuracy", "confidence")
-LEAST = 20  # predictions of a bin that is shown
+LEAST = 20  # a bin with fewer predictions is not shown
 
 
 def table_line(name: str, found: Mapping[str, Any], bins: Mapping[str, np.ndarray]) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ def table_line(name: str, found: Mapping[str, Any], bins: Mapping[str, np.ndarra
 
 
 def picture(bins: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Two panels, accuracy by confidence and the share of predictions by confidence, a line a run."""
+    """Two panels, accuracy and share of predictions by confidence, with a line for each run."""
     figure, (axes,) = panels(1, 2, 8.4, 3.8)
     axes[0].plot([0, 100], [0, 100], color="0.6", linewidth=1, zorder=1)
     for i, (run, found) in enumerate(bins.items()):

@@ -1,4 +1,4 @@
-"""CxGrad's factors and what they owe to the task: no figure of the paper."""
+"""CxGrad's factors, and how far they depend on the task. The paper has no such figure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ from cxgrad_jax.training import build
 
 
 def sections(study: Study) -> list[Section]:
-    """No section where no run has factors."""
+    """If no run has factors, there is no section."""
     number = study.options.episodes
     draw = sampler_of(study, test_store(study)).batch
     gamma, norms, accuracies, layers = {}, {}, {}, []
@@ -74,7 +74,7 @@ def sections(study: Study) -> list[Section]:
 def factor_table(
     gamma: Mapping[str, np.ndarray], rates: Mapping[str, float], layers: Sequence[str]
 ) -> list[tuple[str, ...]]:
-    """A line a run and kernel; the spread is that of the step where it is largest."""
+    """A line for each run and kernel. The spread is that of the step with the largest one."""
     table = [("run", "kernel", "factor", "spread over tasks", "spread / mean", "inner rate by direction")]
     for name, values in gamma.items():
         mean, spread = values.mean(axis=0), values.std(axis=0)  # [steps, L]
@@ -88,7 +88,7 @@ def factor_table(
 
 
 def worth_table(accuracies: Mapping[str, Mapping[str, np.ndarray]]) -> list[tuple[str, ...]]:
-    """A line a run; accuracies ``[episodes]`` by run and kind."""
+    """A line for each run, from accuracies ``[episodes]`` by run and kind."""
     table: list[tuple[str, ...]] = [
         ("run", "own factors", "those of the context zero", "difference", "p", "another task's", "difference", "p")
     ]
@@ -103,7 +103,7 @@ def worth_table(accuracies: Mapping[str, Mapping[str, np.ndarray]]) -> list[tupl
 
 
 def with_other_factors(run: Run) -> Callable[..., Any]:
-    """``(learner, params, (episode, another)) -> (Conditioning, accuracies)`` with own, shared, other factors."""
+    """Makes ``(learner, params, (episode, another)) -> (Conditioning, accuracies)`` with own, shared, other factors."""
     model, settings = build.build_model(run.config), run.config.learner
 
     def measure(learner, params, pair):
@@ -125,11 +125,11 @@ def with_other_factors(run: Run) -> Callable[..., Any]:
 
 
 def picture(gamma: Mapping[str, np.ndarray], norms: Mapping[str, np.ndarray], layers: Sequence[str]) -> Figure:
-    """Factors by layer and step, their spread over tasks relative to the mean, and the context's norm by step.
+    """Draws factors by layer and step, their spread over tasks relative to the mean, and the context's norm by step.
 
     Args:
-      gamma: by run, ``[episodes, steps, L]``.
-      norms: by run, ``[episodes, steps]``.
+      gamma: the factors by run, ``[episodes, steps, L]``.
+      norms: the context's norms by run, ``[episodes, steps]``.
       layers: names of the L scaled kernels.
     """
     figure, axes = panels(1, 3, 10.5, 3.4)

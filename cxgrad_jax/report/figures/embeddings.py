@@ -1,4 +1,4 @@
-"""Figure 4: the features of one test episode before and after adaptation, in the plane (t-SNE)."""
+"""Figure 4: the features of one test episode before and after adaptation, in a plane (t-SNE)."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -22,8 +22,8 @@ class Planes(NamedTuple):
 
     Attributes:
       classes: their names, by label.
-      labels: of the query images, ``[N]``.
-      points: by run, ``[N, 2]`` before and after adaptation.
+      labels: the labels of the query images, ``[N]``.
+      points: for each run, ``[N, 2]`` before and after adaptation.
     """
 
     classes: Sequence[str]
@@ -62,7 +62,7 @@ def sections(study: Study) -> list[Section]:
 
 
 def picture(found: Mapping[str, Planes]) -> Figure:
-    """A row a data set, two panels a run (before and after adaptation) in one plane, a class a marker."""
+    """A row for each data set, two panels for each run (before and after adaptation), and a marker for each class."""
     runs = list(next(iter(found.values())).points)
     figure, axes = panels(len(found), 2 * len(runs), 2.3 * 2 * len(runs) + 1.2, 2.4 * len(found) + 0.3)
     for line, (data, (classes, labels, points)) in zip(axes, found.items(), strict=True):

@@ -1,4 +1,4 @@
-"""Figure 2: norms of the inner loop's gradients over training, as training recorded them."""
+"""Figure 2: the norms of the inner loop's gradients over training, as they were recorded."""
 
 from collections.abc import Mapping
 
@@ -47,7 +47,7 @@ def sections(study: Study) -> list[Section]:
 
 
 def recorded(run: Run) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Iterations ``[records]`` and by layer norms ``[records]``; both empty if training recorded none."""
+    """Iterations ``[records]``, and norms ``[records]`` by layer. Both are empty if training recorded none."""
     records = [each for each in read_metrics(run.workdir / "metrics.jsonl") if "train_loss" in each]
     layers = [name.removeprefix(RECORDED) for name in records[-1] if name.startswith(RECORDED)] if records else []
     records = [each for each in records if layers and all(each.get(RECORDED + layer) is not None for layer in layers)]
@@ -56,7 +56,7 @@ def recorded(run: Run) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 def picture(found: Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray]]]) -> Figure:
-    """A panel a run, a line a layer; by run, what ``recorded`` gives."""
+    """A panel for each run with a line for each layer, from the results of ``recorded`` by run."""
     figure, axes = panels(1, len(found), 2 + 3.2 * len(found), 3.4)
     names = list(dict.fromkeys(layer for _, norms in found.values() for layer in norms))
     for axis, (run, (iterations, norms)) in zip(axes[0], found.items(), strict=True):

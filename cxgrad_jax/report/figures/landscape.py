@@ -14,7 +14,7 @@ from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.study import Study, adapting, over_tasks, remarks, write_numbers
 
 TITLE = "The landscape of the inner loop, over training (Figure 5)"
-RATES = multiples(0.01)  # the paper's
+RATES = multiples(0.01)  # the rates of the paper
 
 
 def sections(study: Study) -> list[Section]:
@@ -54,12 +54,12 @@ def sections(study: Study) -> list[Section]:
 
 
 def picture(iterations: Mapping[str, Sequence[int]], found: Mapping[str, Landscape]) -> Figure:
-    """A line or band a run.
+    """A line or a band for each run.
 
     Args:
-      iterations: of the checkpoints, by run.
-      found: by run, ``loss`` and ``distance`` ``[checkpoints, J]``, drawn as bands over the rates, and ``smoothness
-        [checkpoints]``.
+      iterations: the iterations of the checkpoints, by run.
+      found: the landscapes by run: ``loss`` and ``distance`` ``[checkpoints, J]``, drawn as bands over the rates, and
+        ``smoothness [checkpoints]``.
     """
     figure, axes = panels(1, 3, 10.5, 3.4)
     titles = ("(a) loss, nats", "(b) distance of gradients", "(c) effective smoothness")

@@ -1,7 +1,7 @@
 """Further questions to a run: accuracy by inner steps, by adapted part, and over the orders of the classes.
 
-Read from the files of ``--mode=evaluate --question=NAME``. No figure of the paper; the parts test its "representation
-change".
+It is made from the files of ``--mode=evaluate --question=NAME``. The paper has no such figure. The parts test its
+"representation change".
 """
 
 from collections.abc import Mapping
@@ -24,11 +24,11 @@ PANELS = {
     "parts": "accuracy where this part adapts, %",
     "permutations": "accuracy over the orders of the classes, %",
 }
-Answers = Mapping[str, Mapping[str, Any]]  # by name, as ``answers_at_hand`` gives them
+Answers = Mapping[str, Mapping[str, Any]]  # answers by name, from ``answers_at_hand``
 
 
 def sections(study: Study) -> list[Section]:
-    """No section where no run was asked."""
+    """If no run was asked, there is no section."""
     asked = {
         question: {run.name: answers for run in study.runs if (answers := answers_at_hand(run.workdir, question))}
         for question in PANELS
@@ -60,7 +60,7 @@ def sections(study: Study) -> list[Section]:
 
 
 def picture(asked: Mapping[str, Mapping[str, Answers]]) -> Figure:
-    """A panel for each question that was asked: lines over steps, points with intervals for the others."""
+    """A panel for each question that was asked, with lines over steps, or points with intervals."""
     figure, (axes,) = panels(1, len(asked), 4.2 * len(asked), 3.6)
     for axis, (question, of_runs) in zip(axes, asked.items(), strict=True):
         axis.set_title(PANELS[question], fontsize=10)
@@ -91,7 +91,7 @@ def _points(axis: Axes, of_runs: Mapping[str, Answers]) -> None:
 
 
 def _percentages(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracies and intervals, %."""
+    """Accuracies and intervals in %."""
     of_all = [(answer["test_accuracy"], answer["test_ci95_tasks"]) for answer in answers.values()]
     accuracy, interval = 100 * np.asarray(of_all).T
     return accuracy, interval

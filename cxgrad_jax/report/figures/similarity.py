@@ -44,7 +44,7 @@ def sections(study: Study) -> list[Section]:
 
 
 def layer_order(study: Study, run: Run) -> list[str]:
-    """The layers in the order of the model's calls; compiled code returns them in alphabetical order."""
+    """The layers in the order of the model's calls. (Compiled code returns them in alphabetical order.)"""
     names: list[str] = []
     episode = sampler_of(study, test_store(study))(0)
     jax.eval_shape(lambda params: names.extend(analysis.cka(run.learner, params, episode)), run.restore(run.best))
@@ -52,7 +52,7 @@ def layer_order(study: Study, run: Run) -> list[str]:
 
 
 def picture(layers: Sequence[str], means: Mapping[str, Mapping[str, tuple[float, float]]]) -> Figure:
-    """CKA over layers, a line a run; ``(mean, interval)`` by run and layer."""
+    """CKA over layers with a line for each run, from ``(mean, interval)`` by run and layer."""
     figure, axes = panels(1, 1, 5.2, 3.4)
     missing = (np.nan, np.nan)
     for i, (run, of_run) in enumerate(means.items()):

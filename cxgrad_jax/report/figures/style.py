@@ -1,4 +1,4 @@
-"""How figures look: readable in print and by colour-blind readers."""
+"""The style of figures, which are readable in print and by colour-blind readers."""
 
 import io
 from pathlib import Path
@@ -19,17 +19,17 @@ MARKERS = "osD^vPX"
 
 
 def style(i: int) -> dict[str, Any]:
-    """Colour, line style and marker of the i-th thing of a picture."""
+    """Colour, line style and marker of the i-th item of a picture."""
     return {**point_style(i), "linestyle": DASHES[i % len(DASHES)], "markersize": 4}
 
 
 def point_style(i: int) -> dict[str, Any]:
-    """Colour and marker of the i-th thing of a picture."""
+    """Colour and marker of the i-th item of a picture."""
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
 
 
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    """A picture and its axes ``[rows, columns]``; width and height in inches."""
+    """Makes a picture and its axes ``[rows, columns]``. Width and height are in inches."""
     picture = Figure(figsize=(width, height), layout="constrained")
     axes = picture.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
@@ -40,7 +40,7 @@ def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure
 def plain_numbers(axis: Axes) -> None:
     """Makes the y axis of positive values readable: plain numbers such as 0.5.
 
-    The scale is logarithmic where the values span a factor of 5. Where they span less, it would have a tick or none.
+    The scale is logarithmic if the values span a factor of 5. If they spanned less, it would have one tick or none.
     """
     low, high = axis.dataLim.y0, axis.dataLim.y1
     if low > 0 and high / low >= 5:
@@ -52,7 +52,7 @@ def plain_numbers(axis: Axes) -> None:
 
 
 def binned(values: np.ndarray, window: int) -> np.ndarray:
-    """Means of ``window`` values at a time; what is left at the end is dropped."""
+    """Means of ``window`` values at a time. A remainder at the end is dropped."""
     return np.asarray(values)[: len(values) // window * window].reshape(-1, window).mean(axis=1)
 
 
