@@ -2,8 +2,8 @@
 
     python -m cxgrad_jax.main --config=configs/cifar_fs_1shot.py --workdir=runs/cifar_fs_1shot
 
-50,000 iterations of 4 tasks. Not in the paper. For comparison, MAML of Bertinetto et al. (2019), another width and
-protocol: 58.9 ± 1.9 %.
+50,000 iterations of 4 tasks. Not in the paper. For comparison, Bertinetto et al. (2019) print 58.9 ± 1.9 % for
+MAML, with another width and protocol.
 """
 
 from cxgrad_jax.training.config import base_config

@@ -1,4 +1,4 @@
-"""CxGrad on the embedded glyphs, 5-way 1-shot: what runs without --config, minutes on a CPU.
+"""CxGrad on the embedded glyphs, 5-way 1-shot: the default without --config. It takes minutes on a CPU.
 
     python -m cxgrad_jax.main --config=configs/glyphs_1shot.py --workdir=runs/glyphs
 

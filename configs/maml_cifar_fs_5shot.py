@@ -2,8 +2,8 @@
 
     python -m cxgrad_jax.main --config=configs/maml_cifar_fs_5shot.py --workdir=runs/maml_cifar_fs_5shot
 
-50,000 iterations of 2 tasks. Not in the paper. For comparison, MAML of Bertinetto et al. (2019), another width and
-protocol: 71.5 ± 1.0 %.
+50,000 iterations of 2 tasks. Not in the paper. For comparison, Bertinetto et al. (2019) print 71.5 ± 1.0 % for
+MAML, with another width and protocol.
 """
 
 from cxgrad_jax.training.config import base_config, five_shot, learner_config

@@ -1,4 +1,4 @@
-"""Supervised pre-training of Conv-4 on CIFAR-FS, as RFS has it on that set.
+"""Supervised pre-training of Conv-4 on CIFAR-FS, with RFS's settings for that data set.
 
     python -m cxgrad_jax.main --mode=pretrain --config=configs/pretrain_cifar_fs.py --workdir=runs/pretrain_cifar_fs
 

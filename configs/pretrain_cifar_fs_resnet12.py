@@ -1,4 +1,4 @@
-r"""Supervised pre-training of a narrow ResNet-12 (32 to 256 channels) on CIFAR-FS, as RFS has it on that set.
+r"""Supervised pre-training of a narrow ResNet-12 (32 to 256 channels) on CIFAR-FS, with RFS's settings.
 
     python -m cxgrad_jax.main --mode=pretrain --config=configs/pretrain_cifar_fs_resnet12.py \
         --workdir=runs/pretrain_cifar_fs_resnet12

@@ -2,7 +2,7 @@
 
     python -m cxgrad_jax.main --mode=pretrain --config=configs/pretrain_glyphs.py --workdir=runs/pretrain_glyphs
 
-2,000 batches of 64 images. A run starts from it by --config.train.start_from=runs/pretrain_glyphs.
+2,000 batches of 64 images. Another run starts from it with --config.train.start_from=runs/pretrain_glyphs.
 """
 
 from cxgrad_jax.training.config import pretrain_glyphs_config

@@ -1,4 +1,4 @@
-r"""Supervised pre-training of ResNet-12 on miniImageNet, as Meta-Baseline's first stage.
+r"""Supervised pre-training of ResNet-12 on miniImageNet, like the first stage of Meta-Baseline.
 
     python -m cxgrad_jax.main --mode=pretrain --config=configs/pretrain_mini_resnet12.py \
         --workdir=runs/pretrain_mini_resnet12

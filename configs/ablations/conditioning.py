@@ -1,11 +1,13 @@
-"""What the context's update sees of the scaling, 5-way 1-shot miniImageNet; no table of the paper's.
+"""Three ways in which the update of the context may depend on the scaling, 5-way 1-shot miniImageNet.
+
+The paper has no such table.
 
     python -m cxgrad_jax.main --config=configs/ablations/conditioning.py:explicit --workdir=runs/conditioning-explicit
     python -m cxgrad_jax.compare --configs configs/ablations/conditioning.py:{implicit,none,explicit} --workdir=runs/it
 
-:implicit (the default) is the paper's: the context follows the loss at the scaled kernels, which hardly depends on it.
-:explicit is the learner cxgrad_explicit, which updates the context through the scaled gradients (section 3.2's
-alternative). :none leaves the context at zero: all tasks share the factors.
+:implicit (the default) is the paper's way: the context follows the loss at the scaled kernels, which hardly depends on
+it. :explicit is the learner cxgrad_explicit, which updates the context through the scaled gradients (the alternative of
+section 3.2). :none leaves the context at zero, so that all tasks share the factors.
 5-shot: --config.episode.shot=5 --config.train.meta_batch=2.
 
 50,000 iterations of 4 tasks. Published test accuracy: 51.80 ± 0.46 % for :implicit, none for the others.

@@ -3,7 +3,7 @@
     python -m cxgrad_jax.main --config=configs/ablations/context_update.py:step --workdir=runs/context_update-step
     python -m cxgrad_jax.tables 3 --workdir=runs/tables
 
-:task (the default) lets the context accumulate over the inner steps, :step sets it to zero before each of them.
+:task (the default) lets the context accumulate over the inner steps. :step sets it to zero before each of them.
 
 50,000 iterations of 2 tasks. Published test accuracy: task-wise 69.82 ± 0.42 %, step-wise 68.83 ± 0.43 %.
 """

@@ -7,7 +7,7 @@
 The default preset, :shared, is the setting that all learners share: Conv-4 with 48 filters, no convolution bias,
 images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, second order, five best checkpoints.
 
-The preset :authors is the method's own: there is no code of the authors; the BOIL repository's, 64 filters with bias,
+The method's authors have published no code. The preset :authors is that of the BOIL repository: 64 filters with bias,
 ReLU, one step of 0.5, 30,000 iterations, the best checkpoint alone.
 """
 

@@ -7,7 +7,7 @@
 The default preset, :shared, is the setting that all learners share: Conv-4 with 48 filters, no convolution bias,
 images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, second order, five best checkpoints.
 
-The preset :authors is the method's own: they are those of the shared setting.
+The preset :authors, the method's own setting, equals the shared one.
 
 Published test accuracy: 51.80 ± 0.46 % (5-shot 69.82 ± 0.42 %).
 """

@@ -7,7 +7,7 @@
 The default preset, :shared, is the setting that all learners share: Conv-4 with 48 filters, no convolution bias,
 images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, second order, five best checkpoints.
 
-The preset :authors is the method's own: those of CxGrad's official MAML baseline, which are the shared setting.
+The preset :authors is that of the MAML baseline in CxGrad's official code, which equals the shared one.
 
 Published test accuracy, with other widths and an inner loss five times larger: 48.70 ± 1.84 % (5-shot 63.11 ± 0.92 %).
 """

@@ -4,15 +4,15 @@
 
 5-shot: --config.episode.shot=5 --config.train.meta_batch=2. Other data: --config.data.name=cifar_fs and the like.
 
-A run much shorter than 50,000 iterations should shorten the epochs of the multi-step loss alike: 2,000 iterations with
---config.learner.epoch_iterations=20.
+A run much shorter than 50,000 iterations should shorten the epochs of the multi-step loss in proportion: 2,000
+iterations with --config.learner.epoch_iterations=20.
 
 The default preset, :shared, is the setting that all learners share: Conv-4 with 48 filters, no convolution bias,
 images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, second order, five best checkpoints.
 
 The preset :authors is the method's own: convolution bias, ImageNet's mean and deviation, first order in the first 11
-epochs, the sum over tasks, gradients cut to ±10 (there the learned rates' are not); those of the repository before May
-2019, which are nearest to the published figures.
+epochs, the sum over tasks, gradients cut to ±10 (there the learned rates' are not). They are the settings of the
+repository before May 2019, which are nearest to the published numbers.
 
 Published test accuracy: 52.15 ± 0.26 % (5-shot 68.32 ± 0.44 %).
 """

@@ -7,12 +7,12 @@
 The default preset, :shared, is the setting that all learners share: Conv-4 with 48 filters, no convolution bias,
 images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, second order, five best checkpoints.
 
-The preset :authors is the method's own: there is no code of the authors; CloserLookFewShot's, 64 filters with bias,
+The method's authors have published no code. The preset :authors is that of CloserLookFewShot: 64 filters with bias,
 ReLU, ImageNet's mean and deviation, full-context embeddings, support and query normalised together, 16 queries, one
 episode an iteration, 60,000 of them (5-shot 40,000), the best checkpoint alone. Running averages at evaluation are not
 offered.
 
-Published test accuracy: 43.44 ± 0.77 % (5-shot 55.31 ± 0.73 %); the former is probably another method's.
+Published test accuracy: 43.44 ± 0.77 % (5-shot 55.31 ± 0.73 %). The first number is probably that of another method.
 """
 
 from cxgrad_jax.training.config import base_config, learner_config

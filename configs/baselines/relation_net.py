@@ -9,7 +9,7 @@ images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, second order, five be
 
 The preset :authors is the method's own: its own encoder with wide maps, 64 filters with bias, ReLU, one episode an
 iteration, 500,000 of them, the rate halved every 100,000, the best checkpoint alone. Its clipping by network,
-initialisation and normalisation of images (by Omniglot's figures) are not offered.
+initialisation and normalisation of images (by Omniglot's numbers) are not offered.
 
 Published test accuracy: 50.44 ± 0.82 % (5-shot 65.32 ± 0.70 %).
 """
