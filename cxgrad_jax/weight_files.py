@@ -1,7 +1,7 @@
-"""Weights: how ``cx.load(NAME)`` finds a file.
+"""Files of weights: how ``cx.load(NAME)`` finds one.
 
-A file of the user's wins. Otherwise the name is that of a file of this project's ``weights/``, which an installed
-package holds in itself. Only a name that begins with ``hf://`` is looked for on the Hugging Face Hub.
+A file of the user's comes first. Otherwise NAME is a file in this project's ``weights/``, which an installed package
+contains. Only a name that begins with ``hf://`` is looked up on the Hugging Face Hub.
 """
 
 import difflib
@@ -12,13 +12,13 @@ from cxgrad_jax.errors import UserError
 
 PACKAGE = Path(__file__).parent
 HUB = "hf://"
-HUB_FILE = "model.safetensors"  # of a repository, where the name gives none
+HUB_FILE = "model.safetensors"  # the file of a repository, if the name gives none
 
 
 def bundled() -> dict[str, Path]:
     """The files of this project's ``weights/`` by name, such as ``"maml_cifar_fs_1shot"``.
 
-    They lie inside an installed package, and beside the package in a checkout.
+    They are inside an installed package, and beside the package in a checkout.
     """
     folder = next((folder for folder in (PACKAGE / "weights", PACKAGE.parent / "weights") if folder.is_dir()), None)
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))} if folder else {}
@@ -28,16 +28,16 @@ def find(name: str | os.PathLike[str]) -> Path:
     """The file that ``name`` names.
 
     Args:
-      name: a file; the name of one of ``bundled``; or ``hf://OWNER/NAME``, the file ``model.safetensors`` of a
-        repository on the Hugging Face Hub, or ``hf://OWNER/NAME/FILE.safetensors``, another file of it.
+      name: a file, one of the names of ``bundled``, or a name on the Hugging Face Hub. There ``hf://OWNER/NAME`` is the
+        file ``model.safetensors`` of a repository, and ``hf://OWNER/NAME/FILE.safetensors`` is another file of it.
 
     Raises:
-      UserError: there is none, which the Hub is never asked about; the line names those that are bundled. Or the file
-        cannot be fetched from the Hub.
+      UserError: there is no such file, or it cannot be fetched from the Hub. If the name is not on the Hub, the line
+        has the names of ``bundled``.
     """
     if str(name).startswith(HUB):
         return _fetched(str(name))
-    if os.path.isfile(name):  # unlike Path.is_file, it raises nothing where a folder may not be read
+    if os.path.isfile(name):  # unlike Path.is_file, it raises nothing if a folder may not be read
         return Path(name)
     known = bundled()
     if str(name) in known:
@@ -60,6 +60,6 @@ def _fetched(name: str) -> Path:
         raise UserError(f"{name} needs huggingface_hub: pip install 'cxgrad_jax[hub]'") from None
     try:
         return Path(huggingface_hub.hf_hub_download(f"{owner}/{repository}", file or HUB_FILE))
-    except Exception as error:  # of the Hub, the network, the cache and the name: many kinds
+    except Exception as error:  # the Hub, the network, the cache and the name raise many kinds
         lines = str(error).strip().splitlines() or [""]
         raise UserError(f"{name} cannot be fetched ({type(error).__name__}: {lines[0]})") from None

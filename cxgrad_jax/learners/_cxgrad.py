@@ -117,7 +117,7 @@ def init_generator(key, model_params, param_labels: ParamLabels, classes, contex
     """Makes the parameters of ``scaling_factors`` for the kernels of a model that are scaled.
 
     Raises:
-      UserError: as ``scaled_kernels``.
+      UserError: no kernel is scaled.
     """
     num_scaled = len(scaled_kernels(model_params, param_labels, classes))
     return init_mlp(key, context_dim, context_dim, num_scaled, dtype)

@@ -1,5 +1,4 @@
-"""CxGrad whose factors follow from what the support set shows of each layer. An experiment of this project, published
-nowhere.
+"""CxGrad whose factors come from the support set's weights and gradients: an unpublished experiment of this project.
 
     u_l = w_l / ||w_l||,   h = dL/du                                             one pass at the kernels' directions
     s(x) = (log(1 + ||x||), cos(x, 1))                                           norm and mean of a kernel x
@@ -7,8 +6,8 @@ nowhere.
     w <- gamma u - alpha h / gamma,   psi <- psi - alpha dL/dpsi                 the step of IGS, except for epsilon
 
 In ``cxgrad`` gamma comes from a context that hardly moves, and is nearly the same in all tasks. Here it comes from
-numbers that differ between tasks, as the states of ``alfa`` and ``l2f`` do; the step is that of ``cxgrad_explicit``.
-cos(x, 1) = sqrt(n) mean(x) / ||x|| is the mean of the n entries of x, freed of their size. As in ``alfa`` and ``l2f``,
+numbers that differ between tasks, like the states of ``alfa`` and ``l2f``. The step is that of ``cxgrad_explicit``.
+cos(x, 1) = sqrt(n) mean(x) / ||x|| is the mean of the n entries of x without their size. As in ``alfa`` and ``l2f``,
 s(h) is a constant for the outer loop.
 """
 
@@ -24,7 +23,7 @@ from cxgrad_jax.learners._mlp import init_mlp
 from cxgrad_jax.learners._model import dtype_of, module_classes
 from cxgrad_jax.learners._spec import described
 
-HIDDEN = 100  # units of the generator, as many as cxgrad's has
+HIDDEN = 100  # hidden units of the generator, as many as in cxgrad's
 
 
 @described
@@ -38,22 +37,23 @@ def cxgrad_informed(
     param_labels: ParamLabels = default_labels,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """CxGrad conditioned on norms and means of weights and gradients: this project's own experiment, not a published
-    method.
+    """CxGrad conditioned on norms and means of weights and gradients.
+
+    It is an experiment of this project, and no published method.
 
     Args:
       model: a ``flax.linen`` classifier with a normalisation behind each of its convolutions.
-      inner_lr: alpha, of the kernels and the head.
-      num_steps: inner steps.
-      first_order: the outer loop takes inner gradients for constants; the chain of scalings stays differentiated.
-      remat: compute inner steps anew in the outer backward pass, to save memory.
+      inner_lr: alpha, the inner learning rate of the kernels and the head.
+      num_steps: the number of inner steps.
+      first_order: whether the outer loop treats inner gradients as constants. It still differentiates the scalings.
+      remat: whether the outer backward pass computes the inner steps again, to save memory.
       param_labels: which parameters are scaled, adapted, or learned by the outer loop only (``default_labels``).
-      query_statistics: by what batch normalisations normalise query images: ``"query"``, their own statistics
+      query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive), or ``"support"``, those of the support set at the adapted parameters (inductive).
 
     Meta-parameters: ``{"model": ..., "generator": {"hidden": ..., "output": ...}}``. Trace: ``"support_loss" [steps]``;
     ``"tau" [steps, 4 L]`` and ``"gamma" [steps, L]`` of each step; ``"fast"``, the scaled kernels and the head; and
-    ``"gradient_norm/LAYER" [steps]``, of the gradients with respect to these.
+    ``"gradient_norm/LAYER" [steps]``, the norms of the gradients with respect to these.
     """
 
     def adapt(params, support_images, support_labels):

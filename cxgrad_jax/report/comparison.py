@@ -55,7 +55,8 @@ OVER_SEEDS = ("std_seeds", "ci95_seeds")  # columns that need several seeds
 def compare(configs: Mapping[str, ConfigDict], workdir: Path, *, seeds: int | None = None, wide: bool = False) -> str:
     """Makes what is missing of the runs, writes the table in three forms, and returns the one in Markdown.
 
-    Transductive and inductive configurations stand in tables of their own (in CSV in one, with a column that tells).
+    Transductive and inductive configurations have separate tables. In CSV they are in one table, with a column that
+    says which they are.
 
     Args:
       configs: the configurations by name. The others of a table are compared with its first.
@@ -188,7 +189,7 @@ def caption(configs: Mapping[str, ConfigDict], rows: Sequence[dict[str, Any]]) -
 
 
 def narrow(configs: Mapping[str, ConfigDict], rows: Sequence[dict[str, Any]], kind: str) -> str:
-    """The table of a paper in LaTeX: method and accuracy; ``kind`` is what ``by_kind`` says of it."""
+    """The table of a paper in LaTeX, with method and accuracy. ``kind`` is its key in ``by_kind``."""
     several = rows[0]["num_seeds"] > 1
     interval = "ci95_seeds" if several else "test_ci95_tasks"
     means = f"95 % t-interval over {rows[0]['num_seeds']} training seeds" if several else "95 % interval over episodes"

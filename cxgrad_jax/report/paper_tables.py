@@ -145,7 +145,7 @@ class Cell(NamedTuple):
 class Line(NamedTuple):
     """A cell with its summary over seeds, and ``paired`` with the paper's row.
 
-    ``paired`` is None for that row itself, and where one of both is transductive and the other is not.
+    ``paired`` is None for that row itself, and if only one of the two is transductive.
     """
 
     cell: Cell

@@ -20,7 +20,7 @@ TRANSDUCTIVE = (
 
 
 def by_kind(configs: Mapping[str, ConfigDict]) -> dict[str, list[str]]:
-    """Names of configurations by what a table of them says first: ``INDUCTIVE`` or ``TRANSDUCTIVE``.
+    """The names of configurations by kind, ``INDUCTIVE`` or ``TRANSDUCTIVE``, which are the first words of a table.
 
     The kind of the first configuration comes first.
     """

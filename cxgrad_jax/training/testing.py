@@ -132,7 +132,7 @@ def batch_norm(config: ConfigDict) -> str:
 def is_transductive(config: ConfigDict) -> bool:
     """Whether a prediction depends on the other query images of its episode.
 
-    It does where query images are normalised by their own batch, and in MeTAL's inner loop, which sees them all.
+    It does if query images are normalised by their own batch, and in MeTAL, whose inner loop sees all of them.
     """
     if config.learner.get("query_statistics", "query") != "query":
         return False
