@@ -30,6 +30,15 @@ from cxgrad_jax import data  # noqa: E402
 from cxgrad_jax.data import _layout  # noqa: E402
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """``slow_except(ID, …)`` marks the parameters of a test as slow, except for those with these ids."""
+    for item in items:
+        mark = item.get_closest_marker("slow_except")
+        if mark and item.callspec.id not in mark.args:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_a_module():
     """Compiled programs are dropped after each module: a process has 65,530 pieces of memory, each takes some."""

@@ -18,6 +18,7 @@ def double_precision():
     jax.config.update("jax_enable_x64", False)
 
 
+@pytest.mark.slow_except("cpu")
 @pytest.mark.parametrize("platform", [None, "cpu", "gpu"])
 def test_value_and_gradient(platform):
     learner, _, params = make("maml", make_episode(), num_steps=2)

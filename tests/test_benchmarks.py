@@ -19,6 +19,7 @@ def benchmark(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [

@@ -17,6 +17,7 @@ ELSEWHERE = ("start.md", "photos.md")  # tests/test_readme.py and tests/photos h
 WITH_CODE = [page for page in PAGES if "```python" in page.read_text() and page.name not in ELSEWHERE]
 
 
+@pytest.mark.slow_except("own_backbone.md", "own_data.md", "questions.md")
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
 def test_python_blocks_run(page, tmp_path, monkeypatch, finished):
     monkeypatch.chdir(tmp_path)

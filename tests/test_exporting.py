@@ -35,6 +35,7 @@ def written(request, tmp_path_factory):
     return learner, params, path
 
 
+@pytest.mark.slow_except("proto_net-cpu")
 @pytest.mark.parametrize("form", exporting.FORMS)
 def test_the_numbers_are_the_learners_own(written, form):
     learner, params, path = written
@@ -50,6 +51,7 @@ def test_the_numbers_are_the_learners_own(written, form):
     close(exported.loss_and_gradients(exported.params, BATCH), expected, GRADIENTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", exporting.FORMS)
 def test_an_outer_iteration_is_that_of_a_training(written, form):
     learner, params, path = written

@@ -26,6 +26,7 @@ def equal(a, b):
     return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_the_accuracy_rises():
     seen = []
     learner, params = fit(iterations=40, tasks=4, callback=lambda iteration, metrics: seen.append((iteration, metrics)))
@@ -53,6 +54,7 @@ def test_it_starts_from_given_parameters_and_leaves_them_alone():
     assert equal(start, before) and not equal(start, further)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_told():
     with pytest.raises(cx.UserError, match=r"(loss|gradient norm) became .* at iteration \d+; lower the rate"):
         cx.fit(fit(iterations=1)[0], SAMPLER, optax.sgd(1e30), iterations=9, tasks=2, progress=False)

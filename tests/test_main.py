@@ -133,6 +133,7 @@ def test_evaluate_again_and_elsewhere(finished, tmp_path):
     assert {path: after[path] for path in before} == before and len(after) == len(before) + 2
 
 
+@pytest.mark.slow
 def test_dry_run_tells_the_memory_and_writes_nothing(tiny_data, tmp_path):
     done = run(*flags(tiny_data, tmp_path / "run"), "--dry_run")
     assert done.returncode == 0, done.stderr

@@ -54,6 +54,7 @@ def run(block, sources, state):
     return jax.device_get((state, first, second))
 
 
+@pytest.mark.slow_except("maml-2-1-device")
 @pytest.mark.parametrize(
     ("factory", "devices", "chunk", "storage"),
     [

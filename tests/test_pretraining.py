@@ -47,6 +47,7 @@ def test_grey_images_are_cropped_and_recoloured_too():
     assert augmented(jax.random.key(0), IMAGES[..., :1], "crop_colour").shape == (12, SIZE, SIZE, 1)
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_a_classifier_of_all_classes():
     learner, params = pretrained()
     labels: Any = np.arange(12) % 7

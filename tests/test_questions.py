@@ -27,6 +27,7 @@ def logits(learner, params):
     return learner.predict(params, adapted, EPISODE.query_images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query_statistics", ["query", "support"])
 def test_after_so_many_steps_as_a_learner_with_so_many(query_statistics):
     learners = [make("maml", EPISODE, num_steps=n, query_statistics=query_statistics, inner_lr=0.5) for n in (1, 2, 3)]
@@ -63,6 +64,7 @@ def test_a_learner_that_adapts_one_part_alone():
         np.testing.assert_array_equal(found[other], found["none"])
 
 
+@pytest.mark.slow
 def test_cxgrad_without_gradients_of_its_body_keeps_the_function_of_it():
     # A scaled kernel before a batch normalisation is the same function but for the normalisation's epsilon.
     learner, model, params = make("cxgrad", EPISODE, num_steps=2, context_dim=4)
@@ -89,6 +91,7 @@ def test_too_many_orders_are_refused():
         analysis.permutations(20)
 
 
+@pytest.mark.slow
 def test_the_last_step_and_all_parts_are_the_evaluation(sampler):
     learner, _, params = make("maml", EPISODE, num_steps=2)
     expected = cx.evaluate(learner, params, sampler, episodes=5)

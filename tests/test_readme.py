@@ -20,6 +20,7 @@ def test_library_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     assert 0 <= float(names["metrics"]["accuracy"]) <= 1
 
 
+@pytest.mark.slow
 def test_the_learner_of_ones_own_works_word_for_word(tmp_path, monkeypatch):
     section = (Path(__file__).parents[1] / "docs" / "how_to" / "own_learner.md").read_text()
     for block in re.findall(r"```python\n(.*?)```", section, re.S):

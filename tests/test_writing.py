@@ -58,6 +58,7 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
     return told(done.stderr)
 
 
+@pytest.mark.slow
 @needs_root
 def test_a_disk_that_fills_up_loses_nothing(finished, tiny_data, tmp_path):
     """The disk has room for the first checkpoints as far as it says itself; another file then takes the rest."""
@@ -115,6 +116,7 @@ def test_a_disk_too_small_for_the_checkpoints_is_refused_before_the_work(tiny_da
         assert "MB for checkpoints, and 0." in line and "MB are free; make room" in line
 
 
+@pytest.mark.slow
 @needs_root
 def test_a_run_on_a_disk_that_cannot_be_written_is_tested(finished, tiny_data, tmp_path):
     with disk(tmp_path / "disk", "40m") as folder:
@@ -195,6 +197,7 @@ def test_advice_on_another_configuration_suits_the_mode(finished, tmp_path):
         workdir_of.check_extends(changed, finished)
 
 
+@pytest.mark.slow
 @needs_root
 def test_a_user_without_an_account_and_a_home_trains_and_tests(finished, tiny_data, tmp_path):
     """The files of the run and the data belong to somebody without an account as well."""
@@ -272,6 +275,7 @@ PROGRAMS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", PROGRAMS, ids=" ".join)
 def test_a_program_whose_reader_goes_away_ends_quietly(words, tmp_path):
     """Python's own output is not buffered, so that each line meets the pipe that is closed."""
@@ -292,6 +296,7 @@ def test_a_program_whose_reader_goes_away_ends_quietly(words, tmp_path):
     os.close(writer)
 
 
+@pytest.mark.slow
 def test_a_training_whose_reader_goes_away_is_done_all_the_same(finished, tiny_data, tmp_path):
     reader, writer = os.pipe()
     os.close(reader)

@@ -29,6 +29,7 @@ def test_is_the_definition_and_has_its_invariances(n, d1, d2):
     assert d2 == 1 or abs(stretched - value) > 1e-3  # a map that is not orthogonal does matter
 
 
+@pytest.mark.slow
 def test_of_an_episode(episode):
     learner, _, params = make("maml", episode, inner_lr=0.1)
     found = jax.jit(lambda: analysis.cka(learner, params, episode))()

@@ -7,6 +7,7 @@ import cxgrad_jax as cx
 from cxgrad_jax import analysis
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cxgrad", "cxgrad_explicit"])
 def test_own_factors_give_the_learner_s_result(kind, episode):
     learner, model, params = make(kind, episode, num_steps=3)
@@ -32,6 +33,7 @@ def test_own_factors_give_the_learner_s_result(kind, episode):
     assert difference(np.asarray(task.trace["gamma"]) * 1.5) > 1e-2
 
 
+@pytest.mark.slow
 def test_tells_the_factors_and_the_context(episode):
     learner, _, params = make("cxgrad", episode, num_steps=2)
     found = jax.jit(lambda: analysis.conditioning(learner, params, episode))()

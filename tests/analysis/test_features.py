@@ -21,6 +21,7 @@ class Skipping(nn.Module):
         return nn.Dense(WAY)(x)
 
 
+@pytest.mark.slow_except("cxgrad")
 @pytest.mark.parametrize("name", ADAPTING)
 def test_last_features_are_the_logits_and_the_first_state_is_the_unadapted_model(name, episode):
     learner, model, params = make(name, episode)

@@ -8,6 +8,7 @@ from cxgrad_jax.analysis._features import inner_states, with_fast
 from cxgrad_jax.learners._base import cross_entropy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["maml", "cxgrad"])
 def test_agree_with_finite_differences(name, episode):
     learner, _, params = make(name, episode, num_steps=2)

@@ -42,6 +42,7 @@ def test_of_a_quadratic_with_known_smoothness(monkeypatch):
         assert 1 <= found.smoothness[s] <= 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["maml", "cxgrad"])
 def test_starts_at_the_inner_loop_and_reaches_its_next_state(name, episode):
     # At the rate of the inner loop the point of step s is the state that follows: the loss there is that of MAML's

@@ -47,6 +47,7 @@ def expected(tmp_path):
     return np.stack([np.asarray(image) for image in images])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_interrupted_preparation_is_not_taken_for_a_finished_one(number, status, slow, tmp_path):
     process = start(*slow)
@@ -72,6 +73,7 @@ def test_interrupted_preparation_is_not_taken_for_a_finished_one(number, status,
     np.testing.assert_array_equal(load(tmp_path).images, expected(tmp_path))
 
 
+@pytest.mark.slow
 def test_two_preparations_at_once(slow, tmp_path):
     processes = [start(*slow) for _ in range(2)]
     outputs = [process.communicate(timeout=600) for process in processes]

@@ -94,6 +94,7 @@ def test_l2f_that_forgets_nothing_is_maml():
     assert agrees_with(l2f, params, maml, start)
 
 
+@pytest.mark.slow
 def test_meta_sgd_with_a_constant_rate_is_one_step_of_maml():
     meta_sgd, params = make(cx.learners.meta_sgd, initial_lr=0.01, param_labels=default_labels)
     maml, start = make(cx.learners.maml, num_steps=1)
@@ -117,6 +118,7 @@ def test_maml_plus_plus_with_equal_rates_rows_and_the_last_loss_is_maml():
     assert relative(gradient["model"], expected["model"]) < 1e-11
 
 
+@pytest.mark.slow
 def test_the_multi_step_loss_is_the_weighted_sum_of_shorter_runs():
     plus_plus, params = make(LEARNERS["maml_plus_plus"], multi_step_epochs=4, epoch_iterations=10)
     start = jax.tree.map(lambda x: x, params["model"])
@@ -137,6 +139,7 @@ def test_the_weights_of_the_multi_step_loss_sum_to_one_and_move_to_the_last(num_
     assert np.all(np.diff(weights[:, -1]) > 0) and weights.min() >= 0.03 / num_steps
 
 
+@pytest.mark.slow
 def test_modgrad_whose_masks_are_one_is_one_step_of_maml_on_two_convolutions():
     modgrad, params = make(LEARNERS["modgrad"])
     maml, start = make(cx.learners.maml, num_steps=1, param_labels=last_two_convolutions)
@@ -165,6 +168,7 @@ def test_anil_and_boil_share_out_what_maml_adapts():
     assert body_labels("head/kernel", jnp.zeros(1)) == META
 
 
+@pytest.mark.slow
 def test_cavia_without_steps_worth_of_rate_does_not_adapt():
     episode = make_episode()
     permuted = episode._replace(support_labels=episode.support_labels[::-1].copy())
@@ -174,6 +178,7 @@ def test_cavia_without_steps_worth_of_rate_does_not_adapt():
         assert (relative(ours, theirs) > 1e-6) == adapts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["l2f", "maml_plus_plus"])
 def test_first_order_at_the_start_and_second_order_later(name):
     annealed, params = make(LEARNERS[name], first_order_epochs=2, epoch_iterations=10)
@@ -184,6 +189,7 @@ def test_first_order_at_the_start_and_second_order_later(name):
 
 
 # Not of ALFA and L2F, whose outer gradient holds the means of inner gradients constant.
+@pytest.mark.slow_except("meta_sgd")
 @pytest.mark.parametrize("name", sorted(LEARNERS.keys() - {"alfa", "l2f"}))
 def test_gradient_against_finite_differences(name):
     learner, params = make(LEARNERS[name])
@@ -197,6 +203,7 @@ def test_gradient_against_finite_differences(name):
         assert float(jnp.vdot(gradient, direction)) == pytest.approx(float(numeric), rel=2e-5)
 
 
+@pytest.mark.slow_except("conv4-alfa", "conv4-l2f")
 @every_learner
 @pytest.mark.parametrize(
     "network", [cx.models.Conv4(WAY, use_bias=True), cx.models.ResNet12(WAY)], ids=["conv4", "resnet12"]

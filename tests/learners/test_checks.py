@@ -92,6 +92,7 @@ def test_labels_of_another_kind_are_refused(name, kind):
     refused(f"query labels (run|have) .*{words.split(' ', 1)[1]}", learner.loss, params, wrong)
 
 
+@pytest.mark.slow_except("-1-maml", "3-cxgrad", "64-proto_net")
 @every_learner
 @pytest.mark.parametrize("wrong", [-1, WAY, 64])
 def test_a_label_that_only_compiled_code_knows_gives_nan(name, wrong):
@@ -130,6 +131,7 @@ def test_a_model_that_does_not_tell_its_classes_is_asked_by_its_output():
     refused(words, learner.loss, params, EPISODE._replace(query_labels=LABELS + 1))
 
 
+@pytest.mark.slow_except("larger-cxgrad", "grey-maml", "grey-proto_net")
 @every_learner
 @pytest.mark.parametrize("other", [IMAGES[..., :1], np.zeros((6, 32, 32, 3), np.float32)], ids=["grey", "larger"])
 def test_parameters_made_for_other_images_are_refused(name, other):

@@ -133,6 +133,7 @@ def test_meta_gradient_has_no_radial_part():
         assert abs(np.vdot(kernel, g)) < 1e-13 * np.linalg.norm(kernel) * np.linalg.norm(g) * kernel.size
 
 
+@pytest.mark.slow_except("learner_of0")
 @pytest.mark.parametrize(
     "learner_of",
     [
@@ -157,6 +158,7 @@ def test_meta_gradient_against_finite_differences(learner_of):
         assert float(jnp.vdot(gradient, direction)) == pytest.approx(float(numeric), rel=2e-5)
 
 
+@pytest.mark.slow
 def test_the_official_first_context_step_is_a_constant():
     # Its gradient equals that of a learner given the same context from outside.
     episode = make_episode()
@@ -183,6 +185,7 @@ def test_explicit_and_implicit_scaling_make_the_same_step():
     assert relative(*models) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context_update", ["task", "step"])
 def test_explicit_context_follows_the_loss_behind_the_step(context_update):
     episode, rate = make_episode(), 0.7
@@ -209,6 +212,7 @@ def test_explicit_context_follows_the_loss_behind_the_step(context_update):
         start = trace["context"][step] if context_update == "task" else start
 
 
+@pytest.mark.slow
 def test_the_explicit_context_is_of_first_order_and_the_implicit_one_lives_on_epsilon():
     episode, norms = make_episode(), {}
     for factory in EITHER_WAY:
@@ -231,6 +235,7 @@ def test_at_zero_context_gamma_is_the_same_for_all_tasks():
     np.testing.assert_array_equal(gammas[0], gammas[2])
 
 
+@pytest.mark.slow
 def test_one_step_is_the_same_task_wise_and_step_wise():
     task_wise, params = make(cx.learners.cxgrad, num_steps=1)
     step_wise, _ = make(cx.learners.cxgrad, num_steps=1, context_update="step")
@@ -238,6 +243,7 @@ def test_one_step_is_the_same_task_wise_and_step_wise():
     assert relative(*gradients) < CONTEXT_ROUNDING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", [cx.learners.cxgrad, cx.learners.maml])
 def test_remat_changes_nothing_and_first_order_only_the_gradient(factory):
     episode = make_episode()
@@ -251,6 +257,7 @@ def test_remat_changes_nothing_and_first_order_only_the_gradient(factory):
     assert relative(results["first"][1], results["plain"][1]) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", [cx.learners.cxgrad, cx.learners.maml])
 def test_everything_follows_the_dtype_of_the_images(factory):
     episode = make_episode()

@@ -17,6 +17,7 @@ def kernel(params, layer):
     return np.asarray(params["kernel"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", [cx.learners.maml, cx.learners.cxgrad])
 def test_gradient_norms_are_those_of_the_updates(factory):
     # The kernels before the one step: CxGrad's are scaled to the norms that its trace tells.

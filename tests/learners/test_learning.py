@@ -28,6 +28,7 @@ def episode(index):
     return cx.Episode(support, labels.repeat(SHOT), query, labels.repeat(QUERY))
 
 
+@pytest.mark.slow_except("cxgrad", "proto_net")
 @pytest.mark.parametrize("name", cx.learners.NAMES)
 def test_learns_separable_classes(name):
     learner = getattr(cx.learners, name)(cx.models.Conv4(WAY, features=8), **SETTINGS.get(name, {}))

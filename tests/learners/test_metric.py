@@ -108,6 +108,7 @@ def test_full_context_whose_lstms_are_silent_is_none():
     np.testing.assert_allclose(logits_of(silent, params, make_episode()), expected, rtol=1e-13)
 
 
+@pytest.mark.slow_except("proto_net")
 @pytest.mark.parametrize("factory", [PROTO, MATCHING, FULL_CONTEXT])
 def test_encoding_jointly_changes_nothing_but_batch_statistics(factory):
     episode = make_episode()
@@ -125,6 +126,7 @@ def test_one_shot_needs_no_reduction():
     assert relative(logits_of(total, params, make_episode()), logits_of(mean, params, make_episode())) > 1e-6
 
 
+@pytest.mark.slow_except("proto_net", "matching_net")
 @every_variant
 def test_renaming_the_classes_renames_the_logits(factory):
     learner, params = make(factory)
@@ -143,6 +145,7 @@ def test_the_order_of_the_support_images_does_not_matter(factory):
     assert relative(logits_of(learner, params, shuffled), logits_of(learner, params, episode)) < 1e-11
 
 
+@pytest.mark.slow_except("relation_net")
 @every_variant
 def test_gradient_against_finite_differences(factory):
     learner, params = make(factory)
@@ -156,6 +159,7 @@ def test_gradient_against_finite_differences(factory):
         assert float(jnp.vdot(gradient, direction)) == pytest.approx(float(numeric), rel=2e-5)
 
 
+@pytest.mark.slow_except("factory0")
 @pytest.mark.parametrize("factory", [partial(PROTO, joint_normalisation=True), FULL_CONTEXT, RELATION])
 def test_every_way_of_batching_gives_the_same(factory):
     learner, params = factory(model()), make(factory)[1]
@@ -174,6 +178,7 @@ def test_every_way_of_batching_gives_the_same(factory):
         assert relative(ravel_pytree(way(params, episodes))[0], ravel_pytree(expected)[0]) < 1e-11
 
 
+@pytest.mark.slow
 @every_variant
 def test_everything_follows_the_dtype_of_the_images(factory):
     episode, (learner, _) = make_episode(), make(factory)
@@ -190,6 +195,7 @@ def test_everything_follows_the_dtype_of_the_images(factory):
     assert jax.tree.leaves(params)[0].dtype == np.float32
 
 
+@pytest.mark.slow_except("proto_net")
 @every_variant
 def test_a_head_has_no_parameters_and_every_parameter_a_gradient(factory):
     learner, params = make(factory)

@@ -14,6 +14,7 @@ def strict():
         yield
 
 
+@pytest.mark.slow_except("cxgrad-uint8", "maml-float64", "proto_net-uint8")
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.float64])
 @pytest.mark.parametrize("name", cx.learners.NAMES)
 def test_no_learner_promotes_implicitly(name, dtype):

@@ -76,6 +76,7 @@ def predictor(learner, dtype: Any = np.float64):
     return lambda images: np.asarray(predict(params, adapted, images.astype(dtype)))
 
 
+@pytest.mark.slow_except("conv4-cxgrad", "flax-proto_net")
 @every_learner
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_prediction_sees_its_own_image_alone(name, network):
@@ -96,6 +97,7 @@ def test_in_float32_another_batch_size_changes_rounding_only(name):
     assert relative(predict(EPISODE.query_images[:1])[0], together[0]) < 1e-6
 
 
+@pytest.mark.slow_except("conv4-cxgrad", "flax-maml")
 @every_learner
 @pytest.mark.parametrize("network", ["conv4", "flax"])
 def test_the_statistics_are_the_support_set_s_at_the_adapted_parameters(name, network):
@@ -106,6 +108,7 @@ def test_the_statistics_are_the_support_set_s_at_the_adapted_parameters(name, ne
     assert relative(ours, theirs) < 1e-11
 
 
+@pytest.mark.slow_except("proto_net")
 @every_learner
 def test_training_with_them_has_the_gradient_of_its_loss(name):
     learner = build(name, "conv4")
@@ -131,6 +134,7 @@ def test_training_with_them_has_the_gradient_of_its_loss(name):
     assert float(gradient @ direction) == pytest.approx(float(numeric), rel=5e-5)
 
 
+@pytest.mark.slow_except("maml", "proto_net")
 @every_learner
 def test_without_batch_normalisation_both_are_one(name):
     if name == "metal":

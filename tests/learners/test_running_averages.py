@@ -31,6 +31,7 @@ def moved_params(learner, episodes=(EPISODE,), dtype: Any = np.float64):
     return params
 
 
+@pytest.mark.slow_except("False-conv4-proto_net", "True-flax-proto_net")
 @running_learner
 @every_network
 @pytest.mark.parametrize("joint", [False, True])
@@ -103,6 +104,7 @@ def test_the_learner_says_what_normalises_and_not_the_flag_of_a_flax_module():
     assert relative(ours, theirs) < 1e-12
 
 
+@pytest.mark.slow_except("proto_net")
 @running_learner
 def test_the_loss_is_that_of_a_training_pass_and_the_averages_add_nothing(name):
     learner, plain = build(name, "conv4", "running"), build(name, "conv4", "query")
@@ -178,6 +180,7 @@ def test_parameters_with_averages_serve_the_other_modes():
         assert np.isfinite(learner.predict(params, adapted, EPISODE.query_images)).all()
 
 
+@pytest.mark.slow
 @running_learner
 def test_without_batch_normalisation_there_are_none(name):
     model = cx.models.Conv4(WAY, 4, norm="layer")

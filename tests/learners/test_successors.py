@@ -65,6 +65,7 @@ def test_a_permutation_of_the_classes_permutes_unicorn_s_logits():
         assert (relative(ours, theirs) < 1e-11) == same
 
 
+@pytest.mark.slow
 def test_unicorn_is_of_first_order():
     learner, params = made(cx.learners.unicorn_maml, num_steps=2)
 
@@ -88,6 +89,7 @@ def inert(params):
     return silent
 
 
+@pytest.mark.slow
 def test_metal_with_inert_adapters_is_maml_with_a_joint_pass():
     metal, params = made(cx.learners.metal, num_steps=2, inner_lr=0.1)
     images: Any = np.concatenate([EPISODE.support_images, EPISODE.query_images])
@@ -119,6 +121,7 @@ def test_inductive_metal_with_inert_adapters_is_maml():
     assert relative(logits_of(metal, params), expected) > 1e-6
 
 
+@pytest.mark.slow
 def test_metal_sees_the_query_images_as_a_set():
     metal, params = made(cx.learners.metal, num_steps=2)
     order = np.random.default_rng(0).permutation(len(EPISODE.query_images))

@@ -18,6 +18,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow_except("Conv4")
 @pytest.mark.parametrize("network", NETWORKS)
 def test_parameters_and_results_are_float32_and_products_are_not(network):
     images = make_episode().support_images.astype(np.float32)
@@ -36,6 +37,7 @@ def test_parameters_and_results_are_float32_and_products_are_not(network):
     assert followed.out_avals[0].dtype == jnp.float32 and "bf16" in str(followed).split("conv_general_dilated")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cxgrad", "proto_net"])
 def test_a_learner_computes_half_precision_images_in_float32(name):
     episode = make_episode()
@@ -51,6 +53,7 @@ def test_a_learner_computes_half_precision_images_in_float32(name):
     assert losses[0].dtype == jnp.float32 and losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_a_learner_with_a_model_in_half_precision_has_finite_float32_gradients():
     episode = make_episode()
     model = cx.models.Conv4(3, features=4, dtype="bfloat16")

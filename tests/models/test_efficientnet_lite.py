@@ -32,6 +32,7 @@ def test_feature_maps_are_a_32nd_of_the_image_rounded_up():
     assert logits.shape == (2, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double_precision")
 def test_running_averages_make_a_prediction_independent_of_the_others():
     model = cx.models.EfficientNetLite(num_classes=3)
@@ -44,6 +45,7 @@ def test_running_averages_make_a_prediction_independent_of_the_others():
     assert not np.allclose(predict(images)[:1], by_batch)
 
 
+@pytest.mark.slow
 def test_a_learner_takes_it():
     learner = cx.learners.maml(cx.models.EfficientNetLite(num_classes=2), num_steps=1)
     images = np.zeros((2, 32, 32, 3), np.uint8)

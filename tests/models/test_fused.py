@@ -11,6 +11,7 @@ from cxgrad_jax.models._conv4 import Block
 pytestmark = pytest.mark.usefixtures("double_precision")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "channels", "parts"), [(6, 3, 3), (7, 1, 7), (6, 5, 1)])
 def test_a_first_block_in_parts_is_the_same(images, channels, parts, monkeypatch):
     """A block that divides its images, as if the caches held little; with many channels it does not."""

@@ -54,6 +54,7 @@ def test_r2d2_has_the_features_of_two_blocks(size, side):
     assert params["block_3"]["conv"]["kernel"].shape == (3, 3, 384, 512) and "bias" in params["block_0"]["conv"]
 
 
+@pytest.mark.slow
 def test_relu_behind_a_block_leaves_the_slope_inside_it():
     images = np.random.default_rng(0).uniform(size=(3, 16, 16, 3)).astype(np.float32)
     leaky, mixed = (

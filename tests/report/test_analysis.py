@@ -21,6 +21,8 @@ from cxgrad_jax.training import config as configuration
 from cxgrad_jax.training import workdir as workdir_of
 from cxgrad_jax.training.metrics_file import read_metrics
 
+pytestmark = pytest.mark.slow
+
 BASELINES = Path(__file__).parents[2] / "configs" / "baselines"
 PICTURES = ["accuracy", "calibration", "cka", "conditioning", "embeddings", "gradient_norms", "landscape"]
 FEW = ["--config.analysis.episodes=6", "--config.analysis.landscape_episodes=2", "--config.analysis.perplexity=3"]

@@ -41,6 +41,7 @@ def compared(tiny_data, tmp_path_factory):
     return workdir, table
 
 
+@pytest.mark.slow
 def test_one_table_in_three_forms(compared):
     workdir, told = compared
     with (workdir / "comparison.csv").open() as file:
@@ -80,6 +81,7 @@ def test_a_wide_table_in_latex(compared, tiny_data):
     assert "_" not in body and "%" not in body
 
 
+@pytest.mark.slow
 def test_several_seeds_in_folders_of_their_own(tiny_data, tmp_path):
     given = [flag for flag in arguments(tiny_data, tmp_path, ["proto_net", "matching_net"]) if "learner." not in flag]
     done = compare(*given, "--seeds=2")
@@ -148,6 +150,7 @@ def test_again_it_reads_what_is_there(compared, tiny_data):
     assert (workdir / "proto_net" / "metrics.jsonl").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
@@ -168,6 +171,7 @@ def test_mistakes_get_one_line(compared, tiny_data, extra, words):
     assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_what_cannot_stand_in_one_table(tmp_path):
     file = str(CONFIGS / "baselines" / "maml.py")
     for files, words in (

@@ -27,6 +27,7 @@ def arguments(number, tiny_data, workdir, **changes):
     return [str(number), *flags(tiny_data, workdir, episode__shot=1, train__iterations=2, **changes)]
 
 
+@pytest.mark.slow
 def test_table_3_trains_reads_and_shows_both(tiny_data, tmp_path):
     done = make(*arguments(3, tiny_data, tmp_path))
     assert done.returncode == 0, done.stderr
@@ -55,6 +56,7 @@ def change_of(number, flags):
     return overrides(flags, tables.configurations(number), "--workdir")
 
 
+@pytest.mark.slow
 def test_table_2_tests_the_runs_elsewhere(tiny_data, tmp_path, monkeypatch):
     columns = (tables.Column("tiny", 1, "other"), tables.Column("tiny", 1, "tiny"))
     monkeypatch.setitem(tables.TABLES, "2", tables.Table("across", {"MAML": "baselines/maml.py"}, columns))
@@ -118,6 +120,7 @@ def test_every_data_set_is_looked_for_before_the_first_training(tiny_data, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("extra", "words"),
     [

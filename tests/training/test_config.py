@@ -53,6 +53,7 @@ def test_pretraining_file(path):
     assert f"--mode=pretrain --config=configs/{path.name}" in path.read_text()
 
 
+@pytest.mark.slow_except("cifar_fs_1shot", "mini_1shot", "tiered_1shot_resnet12")
 @pytest.mark.parametrize("path", [path for path in CONFIGS if path not in PRETRAINING], ids=lambda path: path.stem)
 def test_file(path):
     for preset in ("", ":paper"):
@@ -155,6 +156,7 @@ def test_every_learner_has_a_configuration():
     assert [path.stem for path in BASELINES] == LEARNERS
 
 
+@pytest.mark.slow_except("cxgrad", "maml", "proto_net")
 @pytest.mark.parametrize("path", BASELINES, ids=lambda path: path.stem)
 def test_baseline(path):
     text = " ".join(path.read_text().split())

@@ -5,7 +5,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from runs import command, environment, flags, outcome, run, told
+
+pytestmark = pytest.mark.slow
 
 # Code that runs before the command line: process 0, which alone writes metrics, interrupts itself.
 INTERRUPT_AT_5 = """

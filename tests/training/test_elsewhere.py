@@ -36,6 +36,7 @@ def config(data_dir, **changes):
     return changed
 
 
+@pytest.mark.slow
 def test_training_in_threads_is_the_same_as_in_the_main_thread(tiny_data, tmp_path):
     """JAX was used before, as in a notebook, and another training goes on at the same time, as in a sweep."""
     assert jnp.ones(2).sum() == 2
@@ -66,6 +67,7 @@ def test_a_folder_that_is_let_in_keeps_checkpoints(name, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} <= {name}
 
 
+@pytest.mark.slow
 def test_a_metric_learner_is_tested_with_other_ways_and_shots(tiny_data, tmp_path, capsys):
     """Its parameters depend on neither."""
     config = load_config("baselines/proto_net")
@@ -82,6 +84,7 @@ def test_a_metric_learner_is_tested_with_other_ways_and_shots(tiny_data, tmp_pat
     assert results(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_gradient_learner_is_tested_with_more_shots(finished, tmp_path):
     """By the library as well: the parameters of a run serve episodes of other shots."""
     found = cx.load_run(finished)
@@ -91,6 +94,7 @@ def test_a_gradient_learner_is_tested_with_more_shots(finished, tmp_path):
         assert np.isfinite(result.accuracies).all() and len(result.accuracies) == 4
 
 
+@pytest.mark.slow
 def test_a_command_line_runs_where_jax_was_used_before(finished, tmp_path):
     """As in a notebook: JAX then has one device, whatever the cores."""
     shutil.copytree(finished, tmp_path / "run")
@@ -105,6 +109,7 @@ raise SystemExit(run(["--workdir={tmp_path / "run"}", "--mode=evaluate"]))
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_on_other_devices_and_says_so(tiny_data, tmp_path):
     """Stopped at iteration 2 on one device, it goes on with two."""
     arguments = flags(tiny_data, tmp_path, train__iterations=2)

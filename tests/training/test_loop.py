@@ -31,6 +31,7 @@ def test_every_iteration_comes_once_and_every_epoch_ends():
             assert {6 * i for i in range(first // 6 + 1, 5)} <= ends and max(length for _, length in plan) <= most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["host", "device"])
 def test_a_run_that_goes_on_in_longer_dispatches_validates_and_ends_as_before(finished, tiny_data, tmp_path, storage):
     """As when a run of a CPU goes on on an accelerator: the same episodes, validations and end."""
@@ -47,6 +48,7 @@ def test_a_run_that_goes_on_in_longer_dispatches_validates_and_ends_as_before(fi
         assert validated[iteration]["val_loss"] == pytest.approx(theirs[iteration]["val_loss"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_be_extended_and_not_shortened(finished, tiny_data, tmp_path):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     assert run(*flags(tiny_data, tmp_path, train__iterations=18)).returncode == 0

@@ -37,6 +37,7 @@ def test_a_pretraining_is_judged_by_running_averages(pretrained):
     assert np.any(opened.params["statistics"]["model"]["block_0"]["norm"]["mean"] != 0)
 
 
+@pytest.mark.slow
 def test_a_resumed_pretraining_is_the_same_bit_for_bit(pretrained, tiny_data, tmp_path):
     workdir = tmp_path / "run"
     assert run(*stage(tiny_data, workdir, "--config.train.iterations=3")).returncode == 0
@@ -45,6 +46,7 @@ def test_a_resumed_pretraining_is_the_same_bit_for_bit(pretrained, tiny_data, tm
     assert outcome(workdir)[0] == outcome(pretrained)[0]
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_it(pretrained, tiny_data, tmp_path):
     given = [*flags(tiny_data, tmp_path / "run", train__iterations=2), f"--config.train.start_from={pretrained}"]
     done = run(*given)
@@ -68,6 +70,7 @@ def test_a_learner_that_learns_nothing_in_episodes_is_tested_as_it_starts(pretra
     assert tested["episode_accuracies"] == results(pretrained)["episode_accuracies"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -88,6 +91,7 @@ def test_what_cannot_be_pretrained_is_refused_in_one_line(tiny_data, tmp_path, m
     assert message in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -19,6 +19,7 @@ def copy(finished, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "file"),
     [
@@ -77,6 +78,7 @@ def test_a_run_of_another_format_says_which_version_reads_it(copy, capsys):
         assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_with_running_averages_keeps_them_and_can_be_tested_by_others(tiny_data, tmp_path, capsys):
     def train(name, statistics):
         given = flags(tiny_data, tmp_path / name, learner__query_statistics=statistics, train__iterations=4)
@@ -125,6 +127,7 @@ def test_calibration_is_that_of_all_predictions(finished):
     assert tested["test_negative_log_likelihood"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("question", "answers"),
     [

@@ -154,6 +154,7 @@ def test_random_kills_leave_the_same_run(finished, tiny_data, tmp_path):
     print(f"{kills} kills over {len(runs)} run(s), {writing} in the writing of a checkpoint: {outcome(finished)[0]}")
 
 
+@pytest.mark.slow_except("after")
 @pytest.mark.parametrize("moment", ["before", "after", "removing"])
 def test_killed_in_the_writing_of_a_checkpoint(finished, tiny_data, tmp_path, moment):
     workdir = tmp_path / "run"
@@ -170,6 +171,7 @@ def test_killed_in_the_writing_of_a_checkpoint(finished, tiny_data, tmp_path, mo
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_between_validations(finished, tiny_data, tmp_path, number):
     workdir = tmp_path / "run"
@@ -187,6 +189,7 @@ def test_interrupted_between_validations(finished, tiny_data, tmp_path, number):
     assert len(compiled) <= 8, compiled
 
 
+@pytest.mark.slow_except("2")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_in_a_validation(finished, tiny_data, tmp_path, number):
     """The validation of iteration 4 is cut short, and made when the run goes on."""
@@ -200,6 +203,7 @@ def test_interrupted_in_a_validation(finished, tiny_data, tmp_path, number):
     assert outcome(workdir) == outcome(finished)
 
 
+@pytest.mark.slow
 def test_second_signal_ends_at_once(finished, tiny_data, tmp_path):
     twice = SIGNAL_AT_5.replace("NUMBERS", f"{int(signal.SIGINT)}, {int(signal.SIGTERM)}")
     assert run(*flags(tiny_data, tmp_path), before=twice).returncode == -signal.SIGTERM
@@ -207,6 +211,7 @@ def test_second_signal_ends_at_once(finished, tiny_data, tmp_path):
     assert outcome(tmp_path) == outcome(finished)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_in_the_test_at_the_end(finished, tiny_data, tmp_path, number):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
@@ -219,6 +224,7 @@ def test_interrupted_in_the_test_at_the_end(finished, tiny_data, tmp_path, numbe
     assert outcome(tmp_path) == outcome(finished)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_was_removed_is_made_again(finished, tiny_data, tmp_path):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "checkpoints" / "16")
@@ -227,12 +233,14 @@ def test_a_checkpoint_that_was_removed_is_made_again(finished, tiny_data, tmp_pa
     assert outcome(tmp_path)[:2] == outcome(finished)[:2]
 
 
+@pytest.mark.slow
 def test_images_on_the_device_are_the_same_run(finished, tiny_data, tmp_path):
     assert workdir_of.read_config(finished).data.storage == "auto"  # which is the host, on a CPU
     assert run(*flags(tiny_data, tmp_path, data__storage="device")).returncode == 0
     assert outcome(tmp_path)[:2] == outcome(finished)[:2]
 
 
+@pytest.mark.slow
 def test_two_devices_agree_with_one(finished, tiny_data, tmp_path):
     done = run(*flags(tiny_data, tmp_path, parallel__num_devices=2), devices=2)
     assert done.returncode == 0, done.stderr
@@ -242,12 +250,14 @@ def test_two_devices_agree_with_one(finished, tiny_data, tmp_path):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(finished, tiny_data, tmp_path):
     assert run(*flags(tiny_data, tmp_path, seed=1, train__iterations=2)).returncode == 0
     first = read_metrics(finished / "metrics.jsonl")[0]
     assert read_metrics(tmp_path / "metrics.jsonl")[0] != first
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tiny_data, tmp_path):
     done = run(*flags(tiny_data, tmp_path, learner__inner_lr=1e30))
     assert done.returncode == 2
@@ -273,6 +283,7 @@ def events(workdir) -> list[tuple[int, str, float]]:
     return sorted(found)
 
 
+@pytest.mark.slow
 def test_tensorboard_events_are_those_of_the_metrics_each_once(tiny_data, tmp_path):
     """Killed after iteration 5, whose events are written, the run goes on from the checkpoint of iteration 4."""
     pytest.importorskip("tensorboardX")
