@@ -2,7 +2,7 @@
 
     cxgrad_jax.save("learner.safetensors", learner, params)
     learner, params = cxgrad_jax.load("learner.safetensors")
-    learner, params = cxgrad_jax.load("maml_cifar_fs_1shot")          # weights that this package contains
+    learner, params = cxgrad_jax.load("classifier_baseline_cifar_fs")  # weights that this package contains
 
 The file holds every array of the meta-parameters by its path, such as ``"model/block_0/conv/kernel"``. Its header has
 ``"format"``, ``"learner"`` (the learner's ``spec`` as JSON) and ``"sha256"`` (``params_sha256`` of the arrays).
@@ -60,9 +60,9 @@ def load(name_or_path: str | os.PathLike[str], learner: MetaLearner | None = Non
     """Reads what ``save`` wrote. Nothing that the file names is imported.
 
     Args:
-      name_or_path: a file, the name of weights that the package contains, such as ``"maml_cifar_fs_1shot"``, or a name
-        on the Hugging Face Hub. There ``hf://OWNER/NAME`` is the file ``model.safetensors`` of that repository, and
-        ``hf://OWNER/NAME/FILE.safetensors`` is another file. Only the Hub needs a network, and
+      name_or_path: a file, the name of weights that the package contains, such as ``"classifier_baseline_cifar_fs"``, or
+        a name on the Hugging Face Hub. There ``hf://OWNER/NAME`` is the file ``model.safetensors`` of that repository,
+        and ``hf://OWNER/NAME/FILE.safetensors`` is another file. Only the Hub needs a network, and
         ``pip install 'cxgrad_jax[hub]'``.
       learner: the learner, in place of the one that the header describes.
 

@@ -16,7 +16,7 @@ HUB_FILE = "model.safetensors"  # the file of a repository, if the name gives no
 
 
 def bundled() -> dict[str, Path]:
-    """The files of this project's ``weights/`` by name, such as ``"maml_cifar_fs_1shot"``.
+    """The files of this project's ``weights/`` by name, such as ``"classifier_baseline_cifar_fs"``.
 
     They are inside an installed package, and beside the package in a checkout.
     """

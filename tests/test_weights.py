@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[1]
 BUNDLED = weight_files.bundled()
 every_weight = pytest.mark.parametrize("name", BUNDLED)
 PROMISED = (
-    "license: apache-2.0", "| learner |", "| data |", "| licence of the data |", "| training |", "| command |",
-    "| commit |", "accuracy %, ± the 95 % interval over tasks", "a prediction sees",
+    "license: apache-2.0", "- **learner**: ", "- **data**: ", "- **licence of the data**: ", "- **training**: ",
+    "- **command**: ", "- **commit**: ", "accuracy %, ± the 95 % interval over tasks", "a prediction sees",
 )  # fmt: skip
 
 
@@ -49,9 +49,10 @@ def test_all_together_are_small_and_every_card_has_a_file():
 @every_weight
 def test_a_colleague_adapts_to_ten_images_of_his_own_without_any_data_set(name, tmp_path):
     """As in the README, from an empty folder, with nothing but the package on the path."""
+    (shape,) = re.findall(r"\*\*images\*\*: `\[N, (\d+, \d+, \d)\]`", BUNDLED[name].with_suffix(".md").read_text())
     code = f"""
 import numpy as np
-images, others = np.random.default_rng(0).integers(0, 256, (2, 10, 32, 32, 3), dtype=np.uint8)
+images, others = np.random.default_rng(0).integers(0, 256, (2, 10, {shape}), dtype=np.uint8)
 import cxgrad_jax as cx
 learner, params = cx.load("{name}")
 adapted = learner.adapt(params, images, np.arange(10) // 2)  # two of each of five classes

@@ -120,18 +120,18 @@ def card(
         )
     elif config.train.start_from:
         budget += f"; from the body of {Path(config.train.start_from).name}"
-    about = [
-        ["learner", f"`{learner!r}`"],
-        ["images", f"`{images}`, uint8 or floats in [0, 1]"],
-        ["data", f"{data}: {of_data.title}"],
-        ["licence of the data", LICENCES[data]],
-        ["training", budget],
-        ["checkpoint", f"the one best in validation, after {checkpoint:,} iterations"],
-        ["command", f"`{command(config)}`"],
-        ["commit", f"`{commit}`"],
-        ["parameters", f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}, {path.stat().st_size / 1000:,.0f} kB"],
-        ["SHA-256 of the parameters", f"`{params_sha256(params)}`"],
-    ]
+    about = {
+        "learner": f"`{learner!r}`",
+        "images": f"`{images}`, uint8 or floats in [0, 1]",
+        "data": f"{data}: {of_data.title}",
+        "licence of the data": LICENCES[data],
+        "training": budget,
+        "checkpoint": f"the one best in validation, after {checkpoint:,} iterations",
+        "command": f"`{command(config)}`",
+        "commit": f"`{commit}`",
+        "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}, {path.stat().st_size / 1000:,.0f} kB",
+        "SHA-256 of the parameters": f"`{params_sha256(params)}`",
+    }
     accuracies = [["query_statistics", "a prediction sees", "accuracy %, ± the 95 % interval over tasks"]]
     for statistics, result in tested.items():
         seeing = ConfigDict(config.to_dict())
@@ -140,6 +140,7 @@ def card(
             "all query images of its episode: transductive" if is_transductive(seeing) else "its own image: inductive"
         )
         accuracies.append([f'`"{statistics}"`', sees, percent_with(result.accuracy, result.ci95)])
+    listed = "\n".join(f"- **{name}**: {text}" for name, text in about.items())
     own = next(iter(tested))
     setting = (
         f"{episode.way}-way {episode.shot}-shot, {episode.query} query images a class, "
@@ -163,7 +164,8 @@ adapted = learner.adapt(params, images, labels)    # {images}, and 0 to {episode
 logits = learner.predict(params, adapted, others)  # [N, {episode.way}]
 ```
 
-{markdown_table([["", "it is"], *about])}
+{listed}
+
 Test accuracy of this very file: {setting}. It was trained with `query_statistics="{own}"`.
 
 {markdown_table(accuracies)}{over_seeds(run, own)}
