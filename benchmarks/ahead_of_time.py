@@ -1,6 +1,6 @@
 """Compiles the training step for an accelerator that is not here, and tells what is in the program. No speed.
 
-    python -m benchmarks.ahead_of_time --target v5e:2x2                      four TPU v5e; or v6e:2x2
+    python -m benchmarks.ahead_of_time --target v5e:2x2                      four TPU v5e; or v6e:2x2; 1x1 is one
     python -m benchmarks.ahead_of_time --target h100                         four H100; h100:1 is one
     python -m benchmarks.ahead_of_time --target h100:1 --against parallel.tasks_per_chunk=1
 
@@ -91,26 +91,31 @@ def counts(text: str, images: int) -> dict[str, int]:
     }
 
 
-def record_of(made: config.ConfigDict, target: str, mesh: Mesh, images: int) -> dict[str, Any]:
-    """Compiles one program and tells what is in it."""
+def compiled(made: config.ConfigDict, target: str, mesh: Mesh, images: int) -> tuple[dict[str, Any], str]:
+    """Compiles one program. A record tells what is in it; its text follows."""
     store = store_of(made.data.image_size, images)
-    program = ahead_of_time.lower_training(made, store, mesh, made.train.iterations_per_dispatch)
+    lowered, options = (
+        ahead_of_time.lower_training(made, store, mesh, made.train.iterations_per_dispatch),
+        ahead_of_time.compiler_options(mesh),
+    )
     start = time.perf_counter()
-    compiled = program.compile(compiler_options=ahead_of_time.compiler_options(mesh) or None)
-    seconds, memory = time.perf_counter() - start, compiled.memory_analysis()
-    return {
+    program = lowered.compile(compiler_options=options or None)
+    seconds, memory, text = time.perf_counter() - start, program.memory_analysis(), program.as_text()
+    record = {
         "target": target,
         "learner": made.learner.name,
         "model": made.model.name,
         "devices": mesh.size,
         "tasks": made.train.meta_batch,
+        "compiler_effort": "lowest" if options else "normal",
         "compile_seconds": round(seconds, 1),
         "argument_bytes": memory.argument_size_in_bytes,
         "output_bytes": memory.output_size_in_bytes,
         "temporary_bytes": memory.temp_size_in_bytes,
         "code_bytes": memory.generated_code_size_in_bytes,
-        **counts(compiled.as_text(), len(store.images)),
+        **counts(text, len(store.images)),
     }
+    return record, text
 
 
 def show(records: Sequence[dict[str, Any]]) -> None:
@@ -146,7 +151,7 @@ def main(flags: list[str]) -> int:
                 configuration = configured(learner, given.model, given.small, [*given.set, *changes])
                 if configuration.train.meta_batch % mesh.size:
                     configuration.train.meta_batch = mesh.size
-                record = record_of(configuration, given.target, mesh, images)
+                record, _ = compiled(configuration, given.target, mesh, images)
                 made.append(record | ({"changed": changes[0] if changes else ""} if given.against else {}))
             show(made)
             records.extend(made)
