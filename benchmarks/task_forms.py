@@ -1,35 +1,22 @@
-"""Ways to run the tasks of one accelerator, each of which has adapted kernels of its own: what a program then consists of.
+"""Forms of many tasks on one accelerator, each of which has adapted kernels of its own.
 
-    python -m benchmarks.task_forms --target h100:1 --out FILE.json
-    python -m benchmarks.task_forms --target v5e:1x1 --forms library "one after the other" --out FILE.json
-
-Each form is the training iteration of ``benchmarks.ahead_of_time`` (CxGrad, Conv-4 with 48 filters, 84×84, 4 tasks) with
-another convolution or another order of the tasks. All give the same numbers up to rounding (``tests/test_benchmarks``).
-The table tells what the compiled program needs and the least time of an iteration on paper (``benchmarks.on_paper``).
-``benchmarks.on_device`` times the same forms where a device is.
+All give the same numbers up to rounding. ``benchmarks.on_paper`` compiles the training iteration in each of them for a
+device that is not here, and ``benchmarks.on_device`` times them on one that is. The form that the library has is chosen
+in ``cxgrad_jax.models._convolution`` and ``cxgrad_jax.batching``.
 """
 
-import argparse
 import contextlib
-import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import Mesh
 
-from benchmarks import ahead_of_time, on_paper
-from cxgrad_jax.command_line import exit_status
-from cxgrad_jax.errors import UserError
 from cxgrad_jax.models import _layers
 from cxgrad_jax.models._residuals import keep, kept
-from cxgrad_jax.training import ahead_of_time as training_ahead_of_time
 
 Array = jax.Array
 SMALL_PATCHES = 20_000_000  # bytes of a task's patches, up to which the form "by size" makes them
@@ -40,11 +27,11 @@ class Form(NamedTuple):
 
     Attributes:
       convolution: in the place of ``models._convolution.convolution``; None for the library's own.
-      changes: of the configuration, by field.
+      at_once: tasks that are vectorised together; 0 for all.
     """
 
     convolution: Callable[..., Array] | None = None
-    changes: dict[str, Any] = {}  # never changed in place
+    at_once: int = 0
 
 
 class Products(NamedTuple):
@@ -202,27 +189,16 @@ def bilinear(products: Products) -> Callable[..., Array]:
     return lambda x, kernel, precision="highest": convolution(x, kernel, precision)
 
 
-COLUMNS = {
-    "compiling": lambda r: f"{r['compile_seconds']:.0f} s",
-    "temporaries": lambda r: f"{r['temporary_bytes'] / 1e6:,.0f} MB",
-    "convolutions, grouped": lambda r: f"{r['convolutions']}, {r['grouped_convolutions']}",
-    "operations started": lambda r: f"{r['operations']:,}",
-    "GFLOP": lambda r: f"{r['gflop']:,.0f}",
-    "GB moved": lambda r: f"{r['gbytes']:.1f}",
-    "least time": lambda r: f"{r['least_ms']:.1f} ms",
-    "compiler's estimate": lambda r: f"{r['compiler_ms']:.1f} ms" if r["compiler_ms"] else "",
-}
-ONE_AFTER_THE_OTHER = {"parallel.tasks_per_chunk": 1}
 FORMS = {
     "library": Form(),
     "JAX's rules, vectorised": Form(plain),
-    "JAX's rules, one task after the other": Form(plain, ONE_AFTER_THE_OTHER),
+    "JAX's rules, one task after the other": Form(plain, 1),
     "grouped": Form(bilinear(grouped())),
     "a convolution each": Form(bilinear(one_each())),
     "patches": Form(bilinear(patches())),
     "patches where small, else a convolution each": Form(bilinear(by_size(patches(), one_each()))),
     "patches where small, else grouped": Form(bilinear(by_size(patches(), grouped()))),
-    "one task after the other": Form(bilinear(one_each()), ONE_AFTER_THE_OTHER),
+    "one task after the other": Form(bilinear(one_each()), 1),
 }
 
 
@@ -234,52 +210,3 @@ def applied(form: Form) -> Iterator[None]:
     else:
         with mock.patch.object(_layers, "convolution", form.convolution):
             yield
-
-
-def record_of(name: str, target: str, mesh: Mesh, changes: Sequence[str], small: bool) -> tuple[dict[str, Any], str]:
-    """Compiles the iteration in a form. The record has what ``ahead_of_time`` and ``on_paper`` count; the text follows.
-    """
-    form = FORMS[name]
-    changes = [*(f"{field}={value}" for field, value in form.changes.items()), *changes]
-    configuration = ahead_of_time.configured("cxgrad", "conv4", small, changes)
-    with applied(form):
-        record, text = ahead_of_time.compiled(configuration, target, mesh, 20 if small else ahead_of_time.IMAGES)
-    paper = on_paper.summary(text, target.partition(":")[0], configuration.train.iterations_per_dispatch)
-    return {"form": name, **record, **paper}, text
-
-
-def main(flags: list[str]) -> int:
-    """Compiles, prints a row for each form and writes; the exit status."""
-    parser = argparse.ArgumentParser(prog="task_forms", description="The forms of many tasks on one accelerator.")
-    parser.add_argument("--target", required=True, help="h100:1, v5e:1x1 or v6e:1x1")
-    parser.add_argument("--forms", nargs="+", choices=list(FORMS), default=list(FORMS), metavar="FORM")
-    parser.add_argument("--small", action="store_true", help="16 pixels, 8 filters, 1 inner step, 2 iterations")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the configuration")
-    parser.add_argument("--texts", type=Path, metavar="FOLDER", help="receives the optimised programs")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON, written after every form")
-    given = parser.parse_args(flags)
-    for folder in (given.texts, given.out and given.out.parent):
-        if folder and not folder.is_dir():
-            parser.error(f"folder {folder} does not exist")
-    records = []
-
-    def action():
-        mesh = training_ahead_of_time.mesh_of(given.target)
-        if mesh.size > 1:
-            raise UserError(f"--target is {given.target!r}, {mesh.size} devices; expected one, such as h100:1 or v5e:1x1")
-        print(f"{mesh.devices.flat[0].device_kind}, one outer iteration. {ahead_of_time.NO_SPEED}")
-        print("| tasks | " + " | ".join(COLUMNS) + " |", "|" + "---|" * (len(COLUMNS) + 1), sep="\n", flush=True)
-        for name in given.forms:
-            record, text = record_of(name, given.target, mesh, given.set, given.small)
-            print(f"| {name} | " + " | ".join(show(record) for show in COLUMNS.values()) + " |", flush=True)
-            records.append(record)
-            if given.texts:
-                (given.texts / f"{given.target.partition(':')[0]} {name}.hlo".replace(" ", "_")).write_text(text)
-            if given.out:
-                given.out.write_text(json.dumps(records, indent=2) + "\n")
-
-    return exit_status(action)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
