@@ -14,87 +14,130 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 WAY, QUERY = 5, 15
+BLOCKS = 4
+RATE, OUTER_RATE = 0.01, 1e-3
 
 
-def parameters_of(torch, features: int, size: int, device: str) -> dict:
+def parameters_of(features: int, size: int, device: str) -> dict[str, Any]:
     """Kernels, scales and shifts of four blocks, and the head: uniform by Glorot, ones, zeros."""
+    import torch  # pyright: ignore[reportMissingImports]
+
     params, channels = {}, 3
-    for i in range(4):
+    for i in range(BLOCKS):
         kernel = torch.empty(features, channels, 3, 3, device=device)
-        params |= {f"{i}/kernel": torch.nn.init.xavier_uniform_(kernel)}
-        params |= {
-            f"{i}/scale": torch.ones(features, device=device),
-            f"{i}/shift": torch.zeros(features, device=device),
-        }
+        params[f"{i}/kernel"] = torch.nn.init.xavier_uniform_(kernel)
+        params[f"{i}/scale"] = torch.ones(features, device=device)
+        params[f"{i}/shift"] = torch.zeros(features, device=device)
         channels, size = features, size // 2
-    head = torch.empty(WAY, features * size * size, device=device)
-    return params | {"head": torch.nn.init.xavier_uniform_(head), "bias": torch.zeros(WAY, device=device)}
+    params["head"] = torch.nn.init.xavier_uniform_(torch.empty(WAY, features * size * size, device=device))
+    params["bias"] = torch.zeros(WAY, device=device)
+    return {name: value.requires_grad_() for name, value in params.items()}
 
 
-def logits_of(torch, params: dict, images):
-    """Conv-4 with the statistics of the batch."""
-    functional = torch.nn.functional
-    for i in range(4):
+def logits_of(params: dict[str, Any], images: Any) -> Any:
+    """Conv-4 with the statistics of the batch: ``images [N, 3, H, W]`` give ``[N, way]``."""
+    from torch.nn import functional  # pyright: ignore[reportMissingImports]
+
+    for i in range(BLOCKS):
         images = functional.conv2d(images, params[f"{i}/kernel"], padding=1)
-        images = functional.batch_norm(images, None, None, params[f"{i}/scale"], params[f"{i}/shift"], training=True)
+        scale, shift = params[f"{i}/scale"], params[f"{i}/shift"]
+        images = functional.batch_norm(images, None, None, scale, shift, training=True)
         images = functional.max_pool2d(functional.leaky_relu(images), 2)
     return functional.linear(images.flatten(1), params["head"], params["bias"])
 
 
-def iteration_of(
-    style: str, device: str, shot: int, size: int, tasks: int, features: int = 48, steps: int = 5, rate: float = 0.01
+def is_adapted(name: str) -> bool:
+    """Whether the inner loop changes a parameter: kernels and the head, as in this project's MAML."""
+    return "scale" not in name and "shift" not in name
+
+
+def adapted_by_loop(params: dict[str, Any], images: Any, labels: Any, steps: int, second_order: bool) -> dict[str, Any]:
+    """The parameters after the inner loop, by ``torch.autograd.grad``."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    names, params = [name for name in params if is_adapted(name)], dict(params)
+    for _ in range(steps):
+        loss = torch.nn.functional.cross_entropy(logits_of(params, images), labels)
+        gradients = torch.autograd.grad(loss, [params[name] for name in names], create_graph=second_order)
+        params |= {name: params[name] - RATE * g for name, g in zip(names, gradients, strict=True)}
+    return params
+
+
+def adapted_by_func(params: dict[str, Any], images: Any, labels: Any, steps: int) -> dict[str, Any]:
+    """The parameters after the inner loop, by ``torch.func.grad``."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    fast, fixed = ({n: p for n, p in params.items() if is_adapted(n) == kind} for kind in (True, False))
+
+    def loss(fast):
+        return torch.nn.functional.cross_entropy(logits_of(fast | fixed, images), labels)
+
+    for _ in range(steps):
+        gradients = torch.func.grad(loss)(fast)
+        fast = {name: fast[name] - RATE * gradients[name] for name in fast}
+    return fast | fixed
+
+
+def round_of(
+    style: str, what: str, device: str, *, shot: int, size: int, tasks: int, features: int, steps: int
 ) -> Callable[[], float]:
-    """One training iteration, which returns its loss: in ``style`` ``"loop"`` or ``"vmap"``."""
+    """One round on ``tasks`` random episodes, which returns their mean query loss and waits for it.
+
+    Args:
+      style: ``"loop"`` or ``"vmap"``.
+      what: ``"training"``, an iteration of Adam on the query loss, or ``"adaptation"`` without an outer gradient.
+      device: of PyTorch.
+      shot: support images a class.
+      size: pixels a side.
+      tasks: of the round.
+      features: filters of a block.
+      steps: of the inner loop.
+    """
     import torch  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(0)
-    params = {name: p.requires_grad_() for name, p in parameters_of(torch, features, size, device).items()}
-    adapted = [name for name in params if "kernel" in name or name in ("head", "bias")]
-    adam = torch.optim.Adam(params.values(), lr=1e-3)
+    params = parameters_of(features, size, device)
+    adam, cross_entropy = torch.optim.Adam(params.values(), lr=OUTER_RATE), torch.nn.functional.cross_entropy
 
     def part(per_class):
         labels = torch.arange(WAY, device=device).repeat_interleave(per_class).expand(tasks, -1)
         return torch.rand(tasks, WAY * per_class, 3, size, size, device=device), labels
 
-    (support, support_labels), (query, query_labels) = part(shot), part(QUERY)
-    cross_entropy = torch.nn.functional.cross_entropy
+    episodes = (*part(shot), *part(QUERY))
 
-    def by_loop():
-        total = 0.0
-        for task in range(tasks):
-            fast = dict(params)
-            for _ in range(steps):
-                loss = cross_entropy(logits_of(torch, fast, support[task]), support_labels[task])
-                gradients = torch.autograd.grad(loss, [fast[name] for name in adapted], create_graph=True)
-                fast |= {name: fast[name] - rate * g for name, g in zip(adapted, gradients, strict=True)}
-            total = total + cross_entropy(logits_of(torch, fast, query[task]), query_labels[task])
-        return total / tasks
+    def by_loop(params):
+        losses = []
+        for support, support_labels, query, query_labels in zip(*episodes, strict=True):
+            fast = adapted_by_loop(params, support, support_labels, steps, second_order=what == "training")
+            losses.append(cross_entropy(logits_of(fast, query), query_labels))
+        return torch.stack(losses).mean()
 
-    def of_task(params, support, support_labels, query, query_labels):
-        fast, fixed = ({n: p for n, p in params.items() if (n in adapted) == kind} for kind in (True, False))
+    def by_vmap(params):
+        def of_task(support, support_labels, query, query_labels):
+            fast = adapted_by_func(params, support, support_labels, steps)
+            return cross_entropy(logits_of(fast, query), query_labels)
 
-        def support_loss(fast):
-            return cross_entropy(logits_of(torch, fast | fixed, support), support_labels)
+        return torch.func.vmap(of_task)(*episodes).mean()
 
-        for _ in range(steps):
-            gradients = torch.func.grad(support_loss)(fast)
-            fast = {name: fast[name] - rate * gradients[name] for name in fast}
-        return cross_entropy(logits_of(torch, fast | fixed, query), query_labels)
+    mean_loss = {"loop": by_loop, "vmap": by_vmap}[style]
 
-    def by_vmap():
-        each = torch.func.vmap(of_task, (None, 0, 0, 0, 0))
-        return each(params, support, support_labels, query, query_labels).mean()
+    def adaptation():
+        if style == "loop":
+            return float(mean_loss(params).detach())
+        with torch.no_grad():  # torch.func.grad takes its gradients all the same
+            return float(mean_loss(params))
 
-    def iteration():
+    def training():
         adam.zero_grad()
-        loss = {"loop": by_loop, "vmap": by_vmap}[style]()
+        loss = mean_loss(params)
         loss.backward()
         adam.step()
         return float(loss.detach())
 
-    return iteration
+    return training if what == "training" else adaptation
 
 
 def main(flags: list[str]) -> int:
@@ -102,29 +145,28 @@ def main(flags: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="torch_maml", description="MAML in plain PyTorch.")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--style", default="loop", choices=("loop", "vmap"))
-    parser.add_argument("--shot", type=int, default=1)
-    parser.add_argument("--image_size", type=int, default=84)
-    parser.add_argument("--tasks", type=int, default=4)
-    parser.add_argument("--features", type=int, default=48)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--what", default="training", choices=("training", "adaptation"))
     parser.add_argument("--precision", default="default", choices=("default", "highest"), help="default may be TF32")
+    parser.add_argument("--rounds", type=int, default=5)
+    for name, value in (("shot", 1), ("image_size", 84), ("tasks", 4), ("features", 48), ("steps", 5)):
+        parser.add_argument(f"--{name}", type=int, default=value)
     given = parser.parse_args(flags)
     import torch  # pyright: ignore[reportMissingImports]
 
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = given.precision == "default"
     torch.backends.cudnn.benchmark = True
-    iteration = iteration_of(given.style, given.device, given.shot, given.image_size, given.tasks, given.features)
-    start = time.perf_counter()
-    iteration()
-    first, seconds = time.perf_counter() - start, []
-    for _ in range(given.rounds):
+    sizes = {"size": given.image_size, "shot": given.shot, "tasks": given.tasks}
+    one_round = round_of(given.style, given.what, given.device, features=given.features, steps=given.steps, **sizes)
+    seconds = []
+    for _ in range(given.rounds + 1):
         start = time.perf_counter()
-        loss = iteration()  # which waits for the loss
+        loss = one_round()
         seconds.append(time.perf_counter() - start)
-    on_device = given.device == "cuda"
-    peak = torch.cuda.max_memory_allocated() if on_device else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    result = {"seconds": statistics.median(seconds), "first_seconds": first, "peak_bytes": peak, "loss": loss}
-    print(json.dumps(result | {"torch": torch.__version__}))
+    on_card = given.device == "cuda"
+    peak = torch.cuda.max_memory_allocated() if on_card else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    first, *others = seconds
+    found = {"seconds": statistics.median(others), "first_seconds": first, "peak_bytes": peak, "loss": loss}
+    print(json.dumps(found | {"torch": torch.__version__}))
     return 0
 
 

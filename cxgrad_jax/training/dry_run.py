@@ -1,6 +1,7 @@
 """``--dry_run``: the memory that a training would take, by the compiler's own analysis. Nothing is trained."""
 
 import jax
+from jax.sharding import Mesh
 
 from cxgrad_jax.training import ahead_of_time, build
 from cxgrad_jax.training.config import ConfigDict
@@ -9,19 +10,20 @@ from cxgrad_jax.training.config import ConfigDict
 GPU_FRACTION = 0.75
 
 
-def dry_run(config: ConfigDict, target: str = "") -> None:
+def dry_run(config: ConfigDict, target: str = "", absent: Mesh | None = None) -> None:
     """Compiles the training's program and prints its memory on one device, and the largest meta-batch that would fit.
 
     Args:
       config: a checked configuration.
-      target: of ``ahead_of_time.mesh_of``; empty for the devices that are here.
+      target: the name of a device that is not here; empty for those that are here.
+      absent: ``ahead_of_time.mesh_of(target)``, which had to be made before the first use of a device.
 
     Raises:
-      UserError: as ``ahead_of_time.mesh_of``, or data that cannot be used.
+      UserError: data that cannot be used.
     """
-    mesh = ahead_of_time.mesh_of(target) if target else build.build_mesh(config)
+    mesh = absent or build.build_mesh(config)
     store = build.load_stores(config, ("train",))["train"]
-    device, tasks = mesh.devices.flat[0], max(1, config.train.meta_batch // mesh.size)
+    device, tasks = mesh.devices.flat[0], config.train.meta_batch // mesh.size
     if target:
         memory = ahead_of_time.memory_of(target) * (1 if device.platform == "tpu" else GPU_FRACTION)
     else:
