@@ -24,8 +24,8 @@ class Limits(NamedTuple):
     """Of a device: FLOP/s by precision of float32 products, bytes/s of its memory, seconds to start an operation, and
     whether its convolutions multiply padding.
 
-    Sources: the data sheets of NVIDIA H100 SXM5 (TF32 without sparsity; float32 outside the matrix units) and of TPU
-    v5e and v6e (bfloat16; "high" takes three passes, "highest" six). The seconds of a start are an assumption.
+    Sources: the data sheets of NVIDIA H100 and H200 SXM5 (TF32 without sparsity; float32 outside the matrix units) and
+    of TPU v5e and v6e (bfloat16; "high" takes three passes, "highest" six). The seconds of a start are an assumption.
     """
 
     flops: dict[str, float]
@@ -36,6 +36,7 @@ class Limits(NamedTuple):
 
 LIMITS = {
     "h100": Limits({"default": 495e12, "high": 495e12, "highest": 67e12}, 3.35e12, 2e-6, True),
+    "h200": Limits({"default": 495e12, "high": 495e12, "highest": 67e12}, 4.8e12, 2e-6, True),
     "v5e": Limits({"default": 197e12, "high": 197e12 / 3, "highest": 197e12 / 6}, 0.82e12, 0.0, False),
     "v6e": Limits({"default": 918e12, "high": 918e12 / 3, "highest": 918e12 / 6}, 1.64e12, 0.0, False),
 }

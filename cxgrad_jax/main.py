@@ -133,7 +133,7 @@ def run(arguments: list[str]) -> int:
         options = config.get("analysis")
         if options:
             del config.analysis
-        check(config, absent.size if absent else 0)
+        check(config)
         if options:
             from cxgrad_jax.report.analysis import analyse  # it imports matplotlib, which training does not need
 

@@ -4,6 +4,7 @@ import jax
 from jax.sharding import Mesh
 
 from cxgrad_jax.training import ahead_of_time, build
+from cxgrad_jax.training.checks import check_parallel
 from cxgrad_jax.training.config import ConfigDict
 
 # A GPU's part that JAX takes by default (XLA_PYTHON_CLIENT_MEM_FRACTION).
@@ -19,8 +20,9 @@ def dry_run(config: ConfigDict, target: str = "", absent: Mesh | None = None) ->
       absent: ``ahead_of_time.mesh_of(target)``, which had to be made before the first use of a device.
 
     Raises:
-      UserError: data that cannot be used.
+      UserError: as ``check_parallel``, or data that cannot be used.
     """
+    check_parallel(config, absent.size if absent else 0)
     mesh = absent or build.build_mesh(config)
     store = build.load_stores(config, ("train",))["train"]
     device, tasks = mesh.devices.flat[0], config.train.meta_batch // mesh.size
