@@ -34,10 +34,10 @@ NO_CLOUD = {
 
 
 def mesh_of(target: str) -> Mesh:
-    """The mesh of a machine that is not here: ``v5e:2x2``, ``v6e:2x2`` (``1x1`` is one chip), or ``h100:N``, N being 4 if
-    it is not told.
+    """The mesh of a machine that is not here. Call it before the first use of a device.
 
-    Call it before the first use of a device.
+    Args:
+      target: ``"v5e:2x2"`` or ``"v6e:2x2"`` (``1x1`` is one chip), or ``"h100:N"`` with N cards, ``"h100"`` with 4.
 
     Raises:
       UserError: another target, or the wheels of its compiler are not installed.
