@@ -73,9 +73,9 @@ def _convolution(x: jax.Array, kernel: jax.Array, precision: Precision) -> jax.A
 def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision) -> jax.Array:
     """Gradient of ``sum(convolution(x, kernel) * g)`` with respect to the kernel: ``[size, size, C_in, C_out]``.
 
-    It is the convolution of ``x`` with ``g`` in which channels and images change places. On a CPU the transpositions are
-    written out, because inside a loop the compiler does not make them and so misses its fast convolution. It takes a few
-    images at a time, so that the transposed arrays stay in the caches.
+    It is the convolution of ``x`` with ``g`` in which channels and images change places. On a CPU the transpositions
+    are written out, because inside a loop the compiler does not make them and so misses its fast convolution. It takes
+    a few images at a time, so that the transposed arrays stay in the caches.
     """
     if current_platform() != "cpu":
         return _kernel_gradient_of_tasks(size, precision)(x, g)
