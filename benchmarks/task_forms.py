@@ -8,7 +8,7 @@ in ``cxgrad_jax.models._convolution`` and ``cxgrad_jax.batching``.
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
@@ -120,7 +120,7 @@ def by_size(small: Products, large: Products) -> Products:
     )
 
 
-def convolution_of(x: Array, kernel: Array, precision: str | None, **groups: int) -> Array:
+def convolution_of(x: Array, kernel: Array, precision: str | None, **groups: Any) -> Array:
     """XLA's convolution of ``x [N, H, W, C]``."""
     dimensions = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(
@@ -128,7 +128,7 @@ def convolution_of(x: Array, kernel: Array, precision: str | None, **groups: int
     )
 
 
-def gradient_of(x: Array, g: Array, size: int, precision: str | None, **groups: int) -> Array:
+def gradient_of(x: Array, g: Array, size: int, precision: str | None, **groups: Any) -> Array:
     """XLA's convolution of ``x [N, H, W, C]`` with ``g [N, H, W, F]`` in which images and channels change places."""
     dimensions = ("CHWN", "IHWO", "HWNC")
     return lax.conv_general_dilated(

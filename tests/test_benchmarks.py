@@ -258,9 +258,9 @@ def test_imitated_products_are_rounded_in_every_derivative_and_float64_is_not(mo
     x, kernel = random.normal(size=(2, 6, 6, 4)), random.normal(size=(3, 3, 4, 5))
 
     def results(dtype):
-        arrays = jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
         gradient = jax.grad(lambda x, kernel: jnp.sum(jnp.sin(convolution(x, kernel, "default"))), (0, 1))
-        return jax.jit(lambda *arrays: (convolution(*arrays, "default"), *gradient(*arrays)))(*arrays)
+        both = jax.jit(lambda x, kernel: (convolution(x, kernel, "default"), *gradient(x, kernel)))
+        return both(jnp.asarray(x, dtype), jnp.asarray(kernel, dtype))
 
     exact, errors = results(jnp.float64), {}
     for name, split in IMITATED.items():
