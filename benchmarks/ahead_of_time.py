@@ -7,7 +7,7 @@
 The function is the one that ``cxgrad_jax.main`` runs (``training.build.build_program``): CxGrad with Conv-4 on
 miniImageNet unless ``--learner``, ``--model`` and ``--set FIELD=VALUE`` say otherwise, 50 iterations in a dispatch,
 with abstract arguments: nothing is computed. ``--against FIELD=VALUE`` compiles the same with one change beside it.
-``--small`` is the size for continuous integration. All figures are of one device.
+``--small`` is the size for continuous integration. All numbers are of one device.
 
 A TPU needs ``libtpu``, a GPU ``jax-cuda12-plugin`` and ``jax-cuda12-pjrt``, each of the version that fits JAX's, and
 neither a driver nor another package. For a TPU the compiler works at its lowest effort.
@@ -143,7 +143,7 @@ def main(flags: list[str]) -> int:
 
     def action():
         mesh = ahead_of_time.mesh_of(given.target)
-        print(f"{mesh.size} × {mesh.devices.flat[0].device_kind}, figures of one device. {NO_SPEED}", flush=True)
+        print(f"{mesh.size} × {mesh.devices.flat[0].device_kind}, numbers of one device. {NO_SPEED}", flush=True)
         images = 20 if given.small else IMAGES
         for learner in learners.NAMES if given.all else [given.learner]:
             made = []

@@ -45,7 +45,7 @@ def dry_run(config: ConfigDict, target: str = "", absent: Mesh | None = None) ->
     of_params = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
     once, twice = compiled(tasks), compiled(2 * tasks)
     growth = (_need(twice) - _need(once)) / tasks
-    print(f"device        {mesh.size} × {device.device_kind}; all figures are of one")
+    print(f"device        {mesh.size} × {device.device_kind}; all numbers are of one")
     print(f"parameters    {_mb(of_params)}, with the optimiser's state {_mb(of_state)}")
     print(f"store         {_mb(store.images.nbytes)}, on the {storage}")
     print(f"arguments     {_mb(once.argument_size_in_bytes)}")
