@@ -68,6 +68,8 @@ def store_of(size: int, images: int) -> ImageStore:
 def counts(text: str, images: int) -> dict[str, int]:
     """Operations by kind in an optimised program; one in the body of a loop counts once.
 
+    A TPU's compiler makes the groups of a convolution positions along an axis of their own, which it dilates.
+
     Args:
       text: of the program.
       images: in the store, whose copies are what gives an array of bytes of so many rows.
@@ -85,7 +87,7 @@ def counts(text: str, images: int) -> dict[str, int]:
         "store_copies": number(rf"= \(?{shape}\S* .*?(?:copy|copy-start|transpose|fusion)\("),
         "host_transfers": number(r" (?:infeed|outfeed|send|recv)\("),
         "convolutions": len(convolutions),
-        "grouped_convolutions": number(r"(?:feature|batch)_group_count=(?!1\b)\d", convolutions),
+        "grouped_convolutions": number(r"(?:feature|batch)_group_count=(?!1\b)\d|lhs_dilate=", convolutions),
         "copies": number(r" copy(?:-start)?\("),
         "loops": number(r" while\("),
     }

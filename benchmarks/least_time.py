@@ -142,11 +142,12 @@ def _run(computations: Computations, name: str, times: int, padding: bool) -> It
     for line in lines.values():
         called = re.findall(r"(?:calls|body|to_apply)=%?([\w.\-]+)", line.rest)
         if line.opcode == "while":
-            trips = re.search(r'known_trip_count":\{"n":"(\d+)"', line.rest)
-            yield from _run(computations, called[0], times * (int(trips[1]) if trips else 1), padding)
+            yield from _run(computations, called[0], times * _trips(computations, line), padding)
         elif line.opcode in ("call", "async-start"):
             yield from _run(computations, called[0], times, padding)
-        elif line.opcode not in NO_WORK and not line.opcode.endswith(("-done", "-update")):
+        elif not (
+            line.opcode in NO_WORK or line.opcode.endswith(("-done", "-update")) or "AllocateBuffer" in line.rest
+        ):
             inner = computations[called[0]] if line.opcode == "fusion" else {}
             cycles = re.search(r'estimated_cycles":"(\d+)"', line.rest)
             target = re.search(r'custom_call_target="([^"]*)"', line.rest)
@@ -159,6 +160,15 @@ def _run(computations: Computations, name: str, times: int, padding: bool) -> It
                 int(cycles[1]) if cycles and int(cycles[1]) < 2**40 else 0,
                 next((_precision(product) for product, _ in products), "highest"),
             )
+
+
+def _trips(computations: Computations, loop: _Line) -> int:
+    """How often a loop runs: as the compiler notes it, else up to the number that its condition compares with."""
+    if noted := re.search(r'known_trip_count":\{"n":"(\d+)"', loop.rest):
+        return int(noted[1])
+    condition = computations[re.findall(r"condition=%?([\w.\-]+)", loop.rest)[0]]
+    constants = [line.operands[0] for line in condition.values() if line.opcode == "constant"]
+    return int(constants[0]) if len(constants) == 1 and constants[0].isdigit() else 1
 
 
 def _products(computations: Computations, lines: dict[str, _Line], line: _Line) -> Iterator[tuple[_Line, dict]]:
