@@ -1,13 +1,13 @@
 """Compiles the training step for an accelerator that is not here, and tells what is in the program. No speed.
 
-    python -m benchmarks.ahead_of_time --target v5e:2x2                      four TPU v5e; or v6e:2x2
+    python -m benchmarks.ahead_of_time --target v5e:2x2                      four TPU v5e; or v6e:2x2; 1x1 is one
     python -m benchmarks.ahead_of_time --target h100                         four H100; h100:1 is one
     python -m benchmarks.ahead_of_time --target h100:1 --against parallel.tasks_per_chunk=1
 
 The function is the one that ``cxgrad_jax.main`` runs (``training.build.build_program``): CxGrad with Conv-4 on
 miniImageNet unless ``--learner``, ``--model`` and ``--set FIELD=VALUE`` say otherwise, 50 iterations in a dispatch,
 with abstract arguments: nothing is computed. ``--against FIELD=VALUE`` compiles the same with one change beside it.
-``--small`` is the size for continuous integration. All figures are of one device.
+``--small`` is the size for continuous integration. All numbers are of one device.
 
 A TPU needs ``libtpu``, a GPU ``jax-cuda12-plugin`` and ``jax-cuda12-pjrt``, each of the version that fits JAX's, and
 neither a driver nor another package. For a TPU the compiler works at its lowest effort.
@@ -68,6 +68,8 @@ def store_of(size: int, images: int) -> ImageStore:
 def counts(text: str, images: int) -> dict[str, int]:
     """Operations by kind in an optimised program; one in the body of a loop counts once.
 
+    A TPU's compiler makes the groups of a convolution positions along an axis of their own, which it dilates.
+
     Args:
       text: of the program.
       images: in the store, whose copies are what gives an array of bytes of so many rows.
@@ -85,32 +87,37 @@ def counts(text: str, images: int) -> dict[str, int]:
         "store_copies": number(rf"= \(?{shape}\S* .*?(?:copy|copy-start|transpose|fusion)\("),
         "host_transfers": number(r" (?:infeed|outfeed|send|recv)\("),
         "convolutions": len(convolutions),
-        "grouped_convolutions": number(r"(?:feature|batch)_group_count=(?!1\b)\d", convolutions),
+        "grouped_convolutions": number(r"(?:feature|batch)_group_count=(?!1\b)\d|lhs_dilate=", convolutions),
         "copies": number(r" copy(?:-start)?\("),
         "loops": number(r" while\("),
     }
 
 
-def record_of(made: config.ConfigDict, target: str, mesh: Mesh, images: int) -> dict[str, Any]:
-    """Compiles one program and tells what is in it."""
+def compiled(made: config.ConfigDict, target: str, mesh: Mesh, images: int) -> tuple[dict[str, Any], str]:
+    """Compiles one program. A record tells what is in it; its text follows."""
     store = store_of(made.data.image_size, images)
-    program = ahead_of_time.lower_training(made, store, mesh, made.train.iterations_per_dispatch)
+    lowered, options = (
+        ahead_of_time.lower_training(made, store, mesh, made.train.iterations_per_dispatch),
+        ahead_of_time.compiler_options(mesh),
+    )
     start = time.perf_counter()
-    compiled = program.compile(compiler_options=ahead_of_time.compiler_options(mesh) or None)
-    seconds, memory = time.perf_counter() - start, compiled.memory_analysis()
-    return {
+    program = lowered.compile(compiler_options=options or None)
+    seconds, memory, text = time.perf_counter() - start, program.memory_analysis(), program.as_text()
+    record = {
         "target": target,
         "learner": made.learner.name,
         "model": made.model.name,
         "devices": mesh.size,
         "tasks": made.train.meta_batch,
+        "compiler_effort": "lowest" if options else "normal",
         "compile_seconds": round(seconds, 1),
         "argument_bytes": memory.argument_size_in_bytes,
         "output_bytes": memory.output_size_in_bytes,
         "temporary_bytes": memory.temp_size_in_bytes,
         "code_bytes": memory.generated_code_size_in_bytes,
-        **counts(compiled.as_text(), len(store.images)),
+        **counts(text, len(store.images)),
     }
+    return record, text
 
 
 def show(records: Sequence[dict[str, Any]]) -> None:
@@ -138,7 +145,7 @@ def main(flags: list[str]) -> int:
 
     def action():
         mesh = ahead_of_time.mesh_of(given.target)
-        print(f"{mesh.size} × {mesh.devices.flat[0].device_kind}, figures of one device. {NO_SPEED}", flush=True)
+        print(f"{mesh.size} × {mesh.devices.flat[0].device_kind}, numbers of one device. {NO_SPEED}", flush=True)
         images = 20 if given.small else IMAGES
         for learner in learners.NAMES if given.all else [given.learner]:
             made = []
@@ -146,7 +153,7 @@ def main(flags: list[str]) -> int:
                 configuration = configured(learner, given.model, given.small, [*given.set, *changes])
                 if configuration.train.meta_batch % mesh.size:
                     configuration.train.meta_batch = mesh.size
-                record = record_of(configuration, given.target, mesh, images)
+                record, _ = compiled(configuration, given.target, mesh, images)
                 made.append(record | ({"changed": changes[0] if changes else ""} if given.against else {}))
             show(made)
             records.extend(made)

@@ -1,17 +1,24 @@
-"""How much of the context's gradient survives float32, for every precision setting of the products.
+"""How much of the context's gradient survives the precision of the products.
 
     python -m benchmarks.precision --image_size 84 --data glyphs
 
 The gradient of CxGrad's context exists only through the normalisation's epsilon, so rounding may drown it. Compared
 with float64 at the initial meta-parameters, on training episodes of a prepared data set: the first update of the
-context, the context and the scaling factors in the last inner step, and the query logits. On a CPU all settings use
-full float32.
+context, the context and the scaling factors in the last inner step, and the query logits.
+
+On an accelerator the settings of ``model.precision`` are compared. A CPU uses full float32 for all of them, so there
+the products of accelerators are imitated: the factors of each convolution and of the head, in every derivative, are
+rounded as the device rounds them, and their products are added in float32.
 """
 
 import argparse
+import contextlib
 import json
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +27,59 @@ import numpy as np
 import cxgrad_jax as cx
 from cxgrad_jax import data
 from cxgrad_jax.learners._model import as_float
+from cxgrad_jax.models import _convolution, _layers
 
 PRECISIONS = ("default", "high", "highest")
+BFLOAT16, TF32 = 7, 10  # bits of the mantissa
+Split = Callable[[jax.Array], list[jax.Array]]
+
+
+def rounded(x: jax.Array, bits: int) -> jax.Array:
+    """``x`` with a mantissa of so many bits, in its own dtype."""
+    return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=bits)
+
+
+def summands(x: jax.Array, number: int) -> list[jax.Array]:
+    """``number`` values of bfloat16 whose sum is ``x`` as nearly as they can."""
+    found = []
+    for _ in range(number):
+        found.append(rounded(x, BFLOAT16))
+        x = x - found[-1]
+    return found
+
+
+# What a factor is divided into. The products of those parts are added whose sizes are not below the last of them.
+IMITATED: dict[str, Split] = {
+    "float32 (H100, highest)": lambda x: [x],
+    "TF32 (H100, default and high)": lambda x: [rounded(x, TF32)],
+    "six passes of bfloat16 (TPU, highest)": lambda x: summands(x, 3),
+    "three passes of bfloat16 (TPU, high)": lambda x: summands(x, 2),
+    "one pass of bfloat16 (TPU, default)": lambda x: summands(x, 1),
+}
+
+
+@contextlib.contextmanager
+def imitated(split: Split) -> Iterator[None]:
+    """Within it the products of float32 of a model's convolutions and head are those of another device."""
+    convolve, multiply = _convolution._lax_convolution, jnp.matmul
+
+    def of_parts(x, kernel, precision, margin):
+        if x.dtype != jnp.float32:
+            return convolve(x, kernel, precision, margin)
+        left, right = split(x), split(kernel)
+        pairs = [(i, j) for i in range(len(left)) for j in range(len(right)) if i + j < len(left)]
+        return sum(convolve(left[i], right[j], precision, margin) for i, j in reversed(pairs))
+
+    def product(x, matrix, precision=None):  # whose derivatives are then of parts, too
+        if precision == "highest":  # not the model's head but the generator, which has it everywhere
+            return multiply(x, matrix, precision=precision)
+        return _convolution.convolution(x[:, None, None], matrix[None, None], precision)[:, 0, 0]
+
+    with (
+        mock.patch.object(_convolution, "_lax_convolution", of_parts),
+        mock.patch.object(_layers.jnp, "matmul", product),
+    ):
+        yield
 
 
 def errors(precision: str, images: np.ndarray, tasks: cx.Episode) -> dict[str, float]:
@@ -63,9 +121,16 @@ def main(flags: list[str]) -> None:
     except cx.UserError as error:
         parser.error(str(error))
     tasks = cx.sampler(store, 5, arguments.shot, 15).batch(np.arange(arguments.episodes))
-    result = {precision: errors(precision, store.images[:2], tasks) for precision in PRECISIONS}
-    for precision, found in result.items():
-        print(f"{precision:8}", ", ".join(f"{name} {value:.1e}" for name, value in found.items()))
+    measure = partial(errors, images=store.images[:2], tasks=tasks)
+    if jax.default_backend() == "cpu":
+        result = {}
+        for name, split in IMITATED.items():
+            with imitated(split):
+                result[name] = measure("default")
+    else:
+        result = {precision: measure(precision) for precision in PRECISIONS}
+    for name, found in result.items():
+        print(f"{name:38}", ", ".join(f"{what} {value:.1e}" for what, value in found.items()), flush=True)
     if arguments.out:
         arguments.out.write_text(json.dumps({"backend": jax.default_backend(), "errors": result}, indent=2) + "\n")
 

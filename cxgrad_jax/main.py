@@ -20,6 +20,7 @@ from cxgrad_jax import runtime
 from cxgrad_jax.command_line import Parser, add_verbosity, exit_status, override, start
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training.ahead_of_time import mesh_of
 from cxgrad_jax.training.asking import QUESTIONS, ask_run
 from cxgrad_jax.training.build import is_pretraining
 from cxgrad_jax.training.checks import check
@@ -128,6 +129,7 @@ def run(arguments: list[str]) -> int:
             runtime.join_processes(*of_processes)
         else:
             runtime.use_cores_as_devices()
+        absent = mesh_of(given.dry_run) if given.dry_run else None  # before the first use of a device
         options = config.get("analysis")
         if options:
             del config.analysis
@@ -139,7 +141,7 @@ def run(arguments: list[str]) -> int:
             return
         (workdir,) = given.workdir
         if given.dry_run is not None:
-            dry_run(config, given.dry_run)
+            dry_run(config, given.dry_run, absent)
         elif given.question:
             ask_run(config, workdir, given.question)
         else:

@@ -1,10 +1,13 @@
 """The convolution, whose derivatives of first and second order are as fast as its value.
 
 Meta-learning differentiates through gradients, so a layer is only as fast as its second derivative. On a CPU the
-compiler's own kernel gradient takes several times as long as the convolution. The forms here do not.
+compiler's own kernel gradient takes several times as long as the convolution. On a GPU the derivative of a kernel
+gradient, left to JAX, becomes a convolution whose window is the whole feature map and nearly all padding: at 84x84 that
+alone is seven times the products of the whole iteration. The forms here do neither.
 """
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +33,9 @@ def convolution(x: jax.Array, kernel: jax.Array, precision: Precision = "highest
 
     Returns:
       ``[N, H, W, C_out]``. Value and derivatives of every order equal those of ``jax.lax.conv_general_dilated`` up to
-      rounding. On a CPU there are only reverse-mode derivatives.
+      rounding. There are only reverse-mode derivatives.
     """
-    if current_platform() == "cpu":
-        return _convolution(x, kernel, precision)
-    return _lax_convolution(x, kernel, precision, kernel.shape[0] // 2)
+    return _convolution(x, kernel, precision)
 
 
 def is_few(channels: int) -> bool:
@@ -61,7 +62,7 @@ def _neighbours(x: jax.Array, size: int) -> list[jax.Array]:
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolution(x: jax.Array, kernel: jax.Array, precision: Precision) -> jax.Array:
     size, _, channels, features = kernel.shape
-    if size > 1 and channels <= FEW_CHANNELS:
+    if current_platform() == "cpu" and size > 1 and channels <= FEW_CHANNELS:
         # The compiler's convolution would gather an image's three channels number by number in every inner step.
         patches = jnp.concatenate(_neighbours(x, size), axis=-1)
         return _lax_convolution(patches, kernel.reshape(1, 1, -1, features), precision, 0)
@@ -72,10 +73,12 @@ def _convolution(x: jax.Array, kernel: jax.Array, precision: Precision) -> jax.A
 def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision) -> jax.Array:
     """Gradient of ``sum(convolution(x, kernel) * g)`` with respect to the kernel: ``[size, size, C_in, C_out]``.
 
-    It is the convolution of ``x`` with ``g`` in which channels and images change places. The transpositions are written
-    out, because inside a loop the compiler does not make them and so misses its fast convolution. It takes a few images
-    at a time, so that the transposed arrays stay in the caches.
+    It is the convolution of ``x`` with ``g`` in which channels and images change places. On a CPU the transpositions
+    are written out, because inside a loop the compiler does not make them and so misses its fast convolution. It takes
+    a few images at a time, so that the transposed arrays stay in the caches.
     """
+    if current_platform() != "cpu":
+        return _kernel_gradient_of_tasks(size, precision)(x, g)
 
     def of_images(x, g):
         channels, features = x.shape[-1], g.shape[-1]
@@ -97,6 +100,36 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision
         return array.reshape(chunks, -1, *array.shape[1:])
 
     return jnp.sum(lax.map(lambda pair: of_images(*pair), (split(x), split(g))), axis=0)
+
+
+@cache
+def _kernel_gradient_of_tasks(size: int, precision: Precision) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """``_kernel_gradient`` on an accelerator, whose tasks are groups of one convolution where it is vectorised.
+
+    They are groups of the batch. JAX's own rule makes them groups of the features, which the compiler for GPUs does not
+    recognise as a kernel gradient, so that it would take the whole feature map for a kernel.
+    """
+    margins, dimensions = ((size // 2, size // 2),) * 2, ("CHWN", "IHWO", "HWNC")
+
+    def of_groups(x, g, groups):
+        return lax.conv_general_dilated(
+            x, g, (1, 1), margins, dimension_numbers=dimensions, batch_group_count=groups, precision=precision
+        )
+
+    def merged(maps):  # [T, N, H, W, C] -> [N, H, W, T*C]
+        return jnp.moveaxis(maps, 0, 3).reshape(*maps.shape[1:4], -1)
+
+    @jax.custom_batching.custom_vmap
+    def gradient(x, g):
+        return of_groups(x, g, 1)
+
+    @gradient.def_vmap
+    def _(tasks, batched, x, g):
+        x, g = (a if has else jnp.broadcast_to(a, (tasks, *a.shape)) for a, has in zip((x, g), batched, strict=True))
+        gradients = of_groups(merged(x), merged(g), tasks)
+        return jnp.moveaxis(gradients.reshape(*gradients.shape[:3], tasks, -1), 3, 0), True
+
+    return gradient
 
 
 def _transposed(kernel: jax.Array) -> jax.Array:

@@ -34,9 +34,10 @@ NO_CLOUD = {
 
 
 def mesh_of(target: str) -> Mesh:
-    """The mesh of a machine that is not here: ``v5e:2x2``, ``v6e:2x2``, or ``h100:N``, N being 4 if it is not told.
+    """The mesh of a machine that is not here. Call it before the first use of a device.
 
-    Call it before the first use of a device.
+    Args:
+      target: ``"v5e:2x2"`` or ``"v6e:2x2"`` (``1x1`` is one chip), or ``"h100:N"`` with N cards, ``"h100"`` with 4.
 
     Raises:
       UserError: another target, or the wheels of its compiler are not installed.
@@ -47,7 +48,8 @@ def mesh_of(target: str) -> Mesh:
         if not find_spec("libtpu"):
             raise UserError(f"{target} needs the wheel libtpu, of the version that fits jax: pip install 'jax[tpu]'")
         os.environ.update(NO_CLOUD)
-        found = topologies.get_topology_desc(topology_name=target, platform="tpu")
+        bounds = [*(min(2, int(n)) for n in size.split("x")), 1]  # a host has four chips at most
+        found = topologies.get_topology_desc(topology_name=target, platform="tpu", chips_per_host_bounds=bounds)
     elif (CARDS / f"{kind}.txtpb").is_file() and re.fullmatch(r"[1-9]\d*", size or "4"):
         if not find_spec("jax_plugins") or not find_spec("jax_plugins.xla_cuda12"):
             raise UserError(

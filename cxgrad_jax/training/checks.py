@@ -106,21 +106,26 @@ def _section(config: ConfigDict, message: str) -> str:
     return next((f"{section}." for section in ("learner", "model") if field in config[section]), "")
 
 
-def check_parallel(config: ConfigDict) -> None:
+def check_parallel(config: ConfigDict, absent_devices: int = 0) -> None:
     """Refuses a division of the training over devices and chunks that leaves a remainder.
+
+    Args:
+      config: the configuration of a run.
+      absent_devices: the number of devices that a dry run supposes in the place of those that are here; 0 for these.
 
     Raises:
       UserError: the division is refused. The line names the field, its value and what is expected.
     """
-    devices = num_devices(config)
-    if devices > jax.device_count():
-        raise UserError(f"parallel.num_devices is {devices}, but {jax.device_count()} are visible; 0 takes all")
-    if jax.process_count() > 1 and devices != jax.device_count():
-        raise UserError(f"parallel.num_devices is {devices}; several processes use all of their devices, with 0")
+    devices, mend = absent_devices, "name a device with a divisor of it"
+    if not absent_devices:
+        devices, mend = num_devices(config), "set parallel.num_devices to a divisor of it"
+        if devices > jax.device_count():
+            raise UserError(f"parallel.num_devices is {devices}, but {jax.device_count()} are visible; 0 takes all")
+        if jax.process_count() > 1 and devices != jax.device_count():
+            raise UserError(f"parallel.num_devices is {devices}; several processes use all of their devices, with 0")
     if config.train.meta_batch % devices:
         raise UserError(
-            f"train.meta_batch is {config.train.meta_batch}, not a multiple of the {devices} devices; "
-            "set parallel.num_devices to a divisor of it"
+            f"train.meta_batch is {config.train.meta_batch}, not a multiple of the {devices} devices; {mend}"
         )
     tasks = config.train.meta_batch // devices
     if config.parallel.tasks_per_chunk and tasks % config.parallel.tasks_per_chunk:

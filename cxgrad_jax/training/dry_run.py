@@ -1,27 +1,31 @@
 """``--dry_run``: the memory that a training would take, by the compiler's own analysis. Nothing is trained."""
 
 import jax
+from jax.sharding import Mesh
 
 from cxgrad_jax.training import ahead_of_time, build
+from cxgrad_jax.training.checks import check_parallel
 from cxgrad_jax.training.config import ConfigDict
 
 # A GPU's part that JAX takes by default (XLA_PYTHON_CLIENT_MEM_FRACTION).
 GPU_FRACTION = 0.75
 
 
-def dry_run(config: ConfigDict, target: str = "") -> None:
+def dry_run(config: ConfigDict, target: str = "", absent: Mesh | None = None) -> None:
     """Compiles the training's program and prints its memory on one device, and the largest meta-batch that would fit.
 
     Args:
       config: a checked configuration.
-      target: of ``ahead_of_time.mesh_of``; empty for the devices that are here.
+      target: the name of a device that is not here; empty for those that are here.
+      absent: ``ahead_of_time.mesh_of(target)``, which had to be made before the first use of a device.
 
     Raises:
-      UserError: as ``ahead_of_time.mesh_of``, or data that cannot be used.
+      UserError: as ``check_parallel``, or data that cannot be used.
     """
-    mesh = ahead_of_time.mesh_of(target) if target else build.build_mesh(config)
+    check_parallel(config, absent.size if absent else 0)
+    mesh = absent or build.build_mesh(config)
     store = build.load_stores(config, ("train",))["train"]
-    device, tasks = mesh.devices.flat[0], max(1, config.train.meta_batch // mesh.size)
+    device, tasks = mesh.devices.flat[0], config.train.meta_batch // mesh.size
     if target:
         memory = ahead_of_time.memory_of(target) * (1 if device.platform == "tpu" else GPU_FRACTION)
     else:
@@ -41,7 +45,7 @@ def dry_run(config: ConfigDict, target: str = "") -> None:
     of_params = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
     once, twice = compiled(tasks), compiled(2 * tasks)
     growth = (_need(twice) - _need(once)) / tasks
-    print(f"device        {mesh.size} × {device.device_kind}; all figures are of one")
+    print(f"device        {mesh.size} × {device.device_kind}; all numbers are of one")
     print(f"parameters    {_mb(of_params)}, with the optimiser's state {_mb(of_state)}")
     print(f"store         {_mb(store.images.nbytes)}, on the {storage}")
     print(f"arguments     {_mb(once.argument_size_in_bytes)}")

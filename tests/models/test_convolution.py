@@ -6,10 +6,18 @@ import pytest
 from derivatives import assert_close, derivatives, random
 from jax import lax
 
+from cxgrad_jax.models import _convolution
 from cxgrad_jax.models._convolution import convolution
 from cxgrad_jax.models._pooling import max_pool
 
-pytestmark = pytest.mark.usefixtures("double_precision")
+pytestmark = pytest.mark.usefixtures("double_precision", "form")
+
+
+@pytest.fixture(params=["cpu", "gpu"])
+def form(request, monkeypatch):
+    """The convolution has the form for this platform, and runs here."""
+    monkeypatch.setattr(_convolution, "current_platform", lambda: request.param)
+    return request.param
 
 
 def plain_convolution(x, kernel):
@@ -38,6 +46,18 @@ def test_convolutions_in_a_scan_that_is_differentiated_twice():
 def test_convolution_under_vmap_over_kernels():
     x, kernels = random(0, 2, 3, 6, 6, 3), random(1, 2, 3, 3, 3, 4)
     assert_close(derivatives(jax.vmap(convolution), x, kernels), derivatives(jax.vmap(plain_convolution), x, kernels))
+
+
+def test_a_kernel_gradient_of_many_tasks_is_one_convolution_that_a_gpu_knows(form):
+    x, kernels = random(0, 2, 3, 6, 6, 3), random(1, 2, 3, 3, 3, 4)
+
+    def gradients(x, kernels):
+        return jax.vmap(jax.grad(lambda kernel, x: jnp.sum(jnp.sin(convolution(x, kernel)))))(kernels, x)
+
+    text = str(jax.make_jaxpr(gradients)(x, kernels))
+    assert ("batch_group_count=2" in text) == (form == "gpu")
+    one = jax.jit(jax.vmap(gradients, (None, 0)))(x, kernels[None])  # vectorised twice, the images once
+    assert_close(one[0], jax.jit(gradients)(x, kernels))
 
 
 @pytest.mark.parametrize("images", [1, 15, 16, 31])

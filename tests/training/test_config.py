@@ -301,6 +301,18 @@ def test_bad_divisions(changes, words):
         check_parallel(config)
 
 
+def test_a_dry_run_for_absent_devices_divides_the_tasks_among_those():
+    config = base_config()
+    config.parallel.num_devices = 99  # of devices that are here, no matter
+    check_parallel(config, absent_devices=2)
+    words = "train.meta_batch is 4, not a multiple of the 3 devices; name a device with a divisor of it"
+    with pytest.raises(UserError, match=re.escape(words)):
+        check_parallel(config, absent_devices=3)
+    config.parallel.tasks_per_chunk = 4
+    with pytest.raises(UserError, match="expected a divisor of the 2 tasks of a device"):
+        check_parallel(config, absent_devices=2)
+
+
 @pytest.mark.parametrize(("tasks", "asked", "devices"), [(4, 0, 4), (2, 0, 2), (3, 0, 3), (5, 0, 1), (4, 1, 1)])
 def test_as_many_of_four_cores_as_divide_the_tasks(tasks, asked, devices):
     config = configuration.base_config()

@@ -1,0 +1,71 @@
+"""MAML here against MAML as a good PyTorch user would write it, on this machine, interleaved, on the same shapes.
+
+    python -m benchmarks.versus_peers --setting maml_mini_1shot --rounds 5 --out FILE.json
+    python -m benchmarks.versus_peers --setting maml_cifar_fs_1shot --what adaptation --rounds 5 --out FILE.json
+
+The other sides are ``benchmarks.torch_maml``: ``torch_func``, all tasks vectorised by ``torch.func``, and
+``torch_loop``, a task after the other by ``torch.autograd``. A round is a training iteration, or with ``--what
+adaptation`` the inner loops of a meta-batch and the predictions of its queries.
+"""
+
+import argparse
+import importlib.util
+import sys
+
+from benchmarks import interleaved, ours, torch_maml
+
+SETTINGS = ("maml_mini_1shot", "maml_mini_5shot", "maml_cifar_fs_1shot", "maml_cifar_fs_5shot")
+
+
+def config_of(arguments: argparse.Namespace):
+    """The configuration of all sides."""
+    changes = {"data__image_size": arguments.image_size} if arguments.image_size else {}
+    return ours.prepare(arguments.setting, **changes)
+
+
+def our_side(arguments: argparse.Namespace):
+    """This project's round."""
+    import jax
+
+    config = config_of(arguments)
+    tasks = config.train.meta_batch
+    one_round = ours.training(config) if arguments.what == "training" else ours.adaptation(config, tasks)
+    return one_round, {"jax": jax.__version__}
+
+
+def torch_side(style: str):
+    """The round of ``torch_maml`` in a style."""
+
+    def side(arguments):
+        import torch  # pyright: ignore[reportMissingImports]
+
+        config = config_of(arguments)
+        one_round = torch_maml.round_of(
+            style, arguments.what, "cpu", shot=config.episode.shot, size=config.data.image_size,
+            tasks=config.train.meta_batch, features=config.model.features, steps=config.learner.num_steps,
+        )  # fmt: skip
+        return one_round, {"torch": torch.__version__}
+
+    return side
+
+
+def main(flags: list[str]) -> None:
+    """Compares and reports; exits with status 2 where torch is missing."""
+    parser = argparse.ArgumentParser(prog="versus_peers", description="Our MAML against PyTorch's.")
+    parser.add_argument("--setting", choices=SETTINGS, default="maml_mini_1shot")
+    parser.add_argument("--what", choices=["training", "adaptation"], default="training")
+    parser.add_argument("--image_size", type=int, default=0, help="pixels a side; 0 for the setting's")
+    parser.parse_known_args(flags)
+    if importlib.util.find_spec("torch") is None:
+        parser.error("PyTorch is missing: pip install torch")
+    sides = {"ours": our_side, "torch_func": torch_side("vmap"), "torch_loop": torch_side("loop")}
+    arguments, result = interleaved.run("benchmarks.versus_peers", parser, sides, flags)
+    others = [side for side in sides if side != "ours"]
+    result |= {f"{side}_ratio_median": result[f"{side}_seconds"] / result["ours_seconds"] for side in others}
+    keys = [f"{side}_ratio_median" for side in others]
+    keys += [f"{side}_{what}" for side in sides for what in ("seconds", "peak_mb")]
+    interleaved.report(arguments, result, keys)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
