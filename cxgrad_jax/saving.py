@@ -60,9 +60,9 @@ def load(name_or_path: str | os.PathLike[str], learner: MetaLearner | None = Non
     """Reads what ``save`` wrote. Nothing that the file names is imported.
 
     Args:
-      name_or_path: a file, the name of weights that the package contains, such as ``"classifier_baseline_cifar_fs"``, or
-        a name on the Hugging Face Hub. There ``hf://OWNER/NAME`` is the file ``model.safetensors`` of that repository,
-        and ``hf://OWNER/NAME/FILE.safetensors`` is another file. Only the Hub needs a network, and
+      name_or_path: a file, the name of weights that the package contains, such as ``"classifier_baseline_cifar_fs"``,
+        or a name on the Hugging Face Hub. There ``hf://OWNER/NAME`` is the file ``model.safetensors`` of that
+        repository, and ``hf://OWNER/NAME/FILE.safetensors`` is another file. Only the Hub needs a network, and
         ``pip install 'cxgrad_jax[hub]'``.
       learner: the learner, in place of the one that the header describes.
 
