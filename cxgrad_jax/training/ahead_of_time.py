@@ -26,10 +26,10 @@ from cxgrad_jax.training.sources import resident_shapes
 
 CARDS = Path(__file__).with_name("devices")  # what the compiler asks of a GPU, by name
 TPU_BYTES = {"v5e": 16 << 30, "v6e": 32 << 30}  # of memory of one chip
-# libtpu asks a server of the cloud what it runs on, unless it is told.
+# Without these, libtpu asks a server of the cloud what it runs on, and a second process on the machine cannot load it.
 NO_CLOUD = {
     "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0",
+    "TPU_WORKER_ID": "0", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }  # fmt: skip
 
 
