@@ -231,7 +231,10 @@ def main(arguments: Sequence[str] | None = None, docs: Path = DOCS) -> None:
             parser.error(f"{run} has no results.json; expected the folder of a finished run, or of several")
         for folder in found:
             name = folder.relative_to(run.parent).as_posix()
-            records[name] = record(folder, name, given.commit)
+            try:
+                records[name] = record(folder, name, given.commit)
+            except UserError as error:
+                parser.error(str(error))
     lines = ",\n".join(json.dumps(records[name], ensure_ascii=False) for name in sorted(records))
     write_whole(docs / "results.json", f"[\n{lines}\n]\n" if lines else "[]\n")
     write_whole(docs / "results.md", page(list(records.values())))

@@ -93,3 +93,11 @@ def test_mistakes_are_told(words, line, tmp_path, capsys):
     with pytest.raises(SystemExit):
         PAGE["main"](words, tmp_path)
     assert line in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_run_that_is_not_finished_is_refused(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        PAGE["main"]([str(tmp_path / "run"), "--commit=0123456"], tmp_path)
+    assert "config.json does not exist" in capsys.readouterr().err and not (tmp_path / "results.json").exists()
