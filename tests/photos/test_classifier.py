@@ -95,7 +95,7 @@ def test_a_bad_photo_is_named(root, tmp_path):
     [
         ({"head": "forest"}, "head is 'forest'; expected one of auto, centroid, logistic"),
         ({"backbone": "resnet50"}, "backbone is 'resnet50'; expected one of efficientnet_lite0"),
-        ({"backbone": "none.safetensors"}, "none.safetensors does not exist"),
+        ({"backbone": "none.safetensors"}, "none.safetensors is neither a file nor the name"),
         ({"others": "nowhere"}, "nowhere is not there"),
     ],
 )
