@@ -17,7 +17,6 @@ NO_WORK = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
     "domain", "opt-barrier", "add-dependency",
 }  # fmt: skip
-BUFFER = 'custom_call_target="AllocateBuffer"'
 READS_A_PART = {"dynamic-slice", "slice", "gather"}
 
 

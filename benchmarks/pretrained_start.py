@@ -3,7 +3,7 @@
     python -m benchmarks.pretrained_start --iterations 500
 
 CxGrad sets the norm of every kernel to a factor γ of about 0.7 at the start of meta-training. The kernels of a
-pre-trained body have norms of 3.7 to 9.5, so that the first inner steps turn them 28 to 180 times as far as MAML's.
+pre-trained body have norms of 3.7 to 9.5, so that the first inner steps turn them 25 to 180 times as far as MAML's.
 Here MAML and CxGrad start from the body of the weights ``classifier_baseline_glyphs``, CxGrad once as it is, and once
 with biases of its generator that make every γ the norm of its kernel. The inner steps of the latter are MAML's, except
 that γ can be learned. Prints the norms, the factors, and the test accuracy on the glyphs, 5-way 1-shot.

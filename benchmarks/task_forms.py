@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cxgrad_jax.models import _layers
+from cxgrad_jax.models._convolution import _transposed
 from cxgrad_jax.models._residuals import keep, kept
 
 Array = jax.Array
@@ -167,22 +168,19 @@ def bilinear(products: Products) -> Callable[..., Array]:
     def kernel_gradient(x, g, size, precision):
         return of_tasks(lambda x, g: products.gradient(x, g, size, precision))(x, g)
 
-    def transposed(kernel):
-        return kernel[::-1, ::-1].swapaxes(2, 3)
-
     def forward(x, kernel, precision):
         return convolution(x, kernel, precision), keep(x, kernel)
 
     def backward(precision, residuals, g):
         x, kernel = kept(residuals)
-        return convolution(g, transposed(kernel), precision), kernel_gradient(x, g, len(kernel), precision)
+        return convolution(g, _transposed(kernel), precision), kernel_gradient(x, g, len(kernel), precision)
 
     def gradient_forward(x, g, size, precision):
         return kernel_gradient(x, g, size, precision), keep(x, g)
 
     def gradient_backward(size, precision, residuals, cotangent):
         x, g = kept(residuals)
-        return convolution(g, transposed(cotangent), precision), convolution(x, cotangent, precision)
+        return convolution(g, _transposed(cotangent), precision), convolution(x, cotangent, precision)
 
     convolution.defvjp(forward, backward)
     kernel_gradient.defvjp(gradient_forward, gradient_backward)

@@ -25,6 +25,7 @@ from cxgrad_jax.report.seeds import paired_over_seeds, summary
 from cxgrad_jax.report.tables import INDUCTIVE, MISSING, TRANSDUCTIVE, markdown_table, p_value, percent, percent_with
 from cxgrad_jax.training.build import is_pretraining
 from cxgrad_jax.training.config import ConfigDict, learner_config
+from cxgrad_jax.training.config_files import command_of
 from cxgrad_jax.training.metrics_file import read_metrics
 from cxgrad_jax.training.testing import is_transductive
 from cxgrad_jax.training.workdir import read_config
@@ -53,7 +54,7 @@ Test accuracy on the test classes of CIFAR-FS. The test of a run is 600 episodes
 query images a class. The logits of up to five checkpoints, those best in validation, are averaged.
 
 - *± tasks* is the 95 % interval over the episodes, *± seeds* the 95 % t-interval over training seeds.
-- *start* is the run whose body the learner started from.
+- *start* is the run whose body the learner started from, as *Commands* names it.
 - *validation* is the accuracy on validation classes halfway through the training and at its end, in the first seed.
 - *published* is what L. Bertinetto et al. (ICLR 2019) print, with 64 filters and under conditions of their own. In
   brackets stands what others reached with the same method.
@@ -89,6 +90,7 @@ def record(folder: Path, name: str, commit: str) -> Record:
     return {
         "run": name,
         "commit": commit,
+        "command": command_of(config),
         "data": f"{config.data.name} {config.data.image_size}×{config.data.image_size}",
         "model": model_name(config),
         "way": episode.way,
@@ -141,7 +143,14 @@ def page(records: Sequence[Record]) -> str:
                 )
         if pairs := differences(here):
             text += f"\n### Differences on the same episodes\n\n{pairs}"
-    return text + TAIL
+    return f"{text}\n## Commands\n\n{commands(records)}{TAIL}"
+
+
+def commands(records: Sequence[Record]) -> str:
+    """A line a run: its name, the commit that it was trained at, and its command."""
+    lines = [["run", "commit", "command"]]
+    lines += [[each["run"], f"`{each['commit']}`", f"`{each['command']}`"] for each in records]
+    return markdown_table(lines)
 
 
 def accuracies(rows: Sequence[Sequence[Record]]) -> str:

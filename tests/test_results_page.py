@@ -15,7 +15,8 @@ PAGE = runpy.run_path(str(DOCS / "results.py"))
 
 def made(run, learner="cxgrad", right=(30, 45), **changes):
     return {
-        "run": run, "commit": "0123456", "data": "cifar_fs 32×32", "model": "conv4 48", "way": 5, "shot": 1,
+        "run": run, "commit": "0123456", "command": "cxgrad train", "data": "cifar_fs 32×32", "model": "conv4 48",
+        "way": 5, "shot": 1,
         "learner": learner, "start": "", "iterations": 2000, "tasks": 4, "query_statistics": "query",
         "transductive": True, "seed": 0, "checkpoints": 5, "validations": [[500, 0.3], [1000, 0.4], [2000, 0.5]],
         "queries": 75, "right": list(right), **changes,
@@ -82,7 +83,8 @@ def test_runs_are_added_once_and_without_a_path_of_this_machine(finished, tmp_pa
         assert PAGE["accuracy"](each)["test_accuracy"] == pytest.approx(tested["test_accuracy"])
         assert each["learner"] == "cxgrad, context_dim=4, first_order=True, num_steps=2" and each["commit"] == "0123456"
         assert str(tmp_path) not in json.dumps(each) and str(finished.parent) not in json.dumps(each)
-    assert "tiny 16×16, conv4 4" in (docs / "results.md").read_text()
+    page = (docs / "results.md").read_text()
+    assert "tiny 16×16, conv4 4" in page and "--config.data.name=tiny" in page.split("## Commands")[1]
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_what_cannot_be_given_away_is_one_line(finished, tmp_path, capsys):
 def test_the_command_of_a_card_makes_the_same_configuration(name, changes):
     config = load_config(name)
     config.update_from_flattened_dict(changes)
-    program, word, start, *flags = make.command(config).split()
+    program, word, start, *flags = make.command_of(config).split()
     assert (program, word) == ("cxgrad", "pretrain" if "pretrain" in config else "train")
     assert len(flags) <= len(changes)
     again = load_config(start.removeprefix("--config="))

@@ -25,8 +25,8 @@ from cxgrad_jax.report.seeds import summary
 from cxgrad_jax.report.tables import markdown_table, percent, percent_with
 from cxgrad_jax.saving import params_sha256
 from cxgrad_jax.training import build
-from cxgrad_jax.training.config import ConfigDict, fields
-from cxgrad_jax.training.config_files import load_config, packaged
+from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.config_files import command_of
 from cxgrad_jax.training.testing import is_transductive
 
 FOLDER = Path(__file__).parent
@@ -127,7 +127,7 @@ def card(
         "licence of the data": LICENCES[data],
         "training": budget,
         "checkpoint": f"the one best in validation, after {checkpoint:,} iterations",
-        "command": f"`{command(config)}`",
+        "command": f"`{command_of(config)}`",
         "commit": f"`{commit}`",
         "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}, {path.stat().st_size / 1000:,.0f} kB",
         "SHA-256 of the parameters": f"`{params_sha256(params)}`",
@@ -186,27 +186,6 @@ def over_seeds(run: Path, statistics: str) -> str:
         f"{percent_with(of_seeds.accuracy, of_seeds.ci95_seeds)} %, ± the 95 % t-interval over seeds; standard "
         f"deviation {percent(of_seeds.std_seeds)} percentage points.\n"
     )
-
-
-def command(config: ConfigDict) -> str:
-    """The command line that trains a run of ``config``: the nearest configuration of this project, and overrides."""
-    ignored = ("data.dir", "parallel.")
-    wanted = {field: value for field, value in fields(config).items() if not field.startswith(ignored)}
-    changes: dict[str, dict[str, Any]] = {}
-    for name in packaged():
-        theirs = fields(load_config(name))
-        if (
-            all(theirs.get(field) == wanted[field] for field in ("learner.name", "model.name"))
-            and wanted.keys() <= theirs.keys()
-        ):
-            changes[name] = {field: value for field, value in wanted.items() if value != theirs[field]}
-    name = min(changes, key=lambda name: len(changes[name]))
-    words = ["cxgrad", "pretrain" if build.is_pretraining(config) else "train", f"--config={name}"]
-    for field, value in changes[name].items():
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        text = f"runs/{Path(text).name}" if field == "train.start_from" and text else text
-        words.append(f"--config.{field}={text.lower() if isinstance(value, bool) else text}")
-    return " ".join(words)
 
 
 def main(arguments: list[str]) -> int:

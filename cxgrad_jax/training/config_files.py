@@ -1,4 +1,4 @@
-"""Configuration files: how ``--config=NAME`` finds one, and how it is read.
+"""Configuration files: how ``--config=NAME`` finds one, how it is read, and which one a run is nearest to.
 
 A file of the user's comes first. Otherwise NAME is a file in this project's ``configs/``, which an installed package
 contains: ``tiered_1shot``, ``baselines/alfa``, or ``configs/NAME.py`` as in a checkout.
@@ -8,10 +8,11 @@ import difflib
 import runpy
 import traceback
 from pathlib import Path
+from typing import Any
 
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.training.checks import check_fields
-from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.config import ConfigDict, fields
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -84,3 +85,32 @@ def load_config(spec: str) -> ConfigDict:
         raise UserError(f"{path}: get_config() returns a {type(config).__name__}; expected a ConfigDict")
     check_fields(config)
     return config
+
+
+def command_of(config: ConfigDict) -> str:
+    """The command line that trains a run of ``config``: the nearest configuration of this project, and overrides.
+
+    Where the data lie and the number of devices are left out. ``train.start_from`` is named as a folder in ``runs/``.
+
+    Raises:
+      UserError: no configuration of this project has the learner and the model.
+    """
+    ignored = ("data.dir", "parallel.")
+    wanted = {field: value for field, value in fields(config).items() if not field.startswith(ignored)}
+    changes: dict[str, dict[str, Any]] = {}
+    for name in packaged():
+        theirs = fields(load_config(name))
+        if (
+            all(theirs.get(field) == wanted[field] for field in ("learner.name", "model.name"))
+            and wanted.keys() <= theirs.keys()
+        ):
+            changes[name] = {field: value for field, value in wanted.items() if value != theirs[field]}
+    if not changes:
+        raise UserError(f"no configuration of this project has {config.learner.name} on {config.model.name}")
+    name = min(changes, key=lambda name: len(changes[name]))
+    words = ["cxgrad", "pretrain" if "pretrain" in config else "train", f"--config={name}"]
+    for field, value in changes[name].items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        text = f"runs/{Path(text).name}" if field == "train.start_from" and text else text
+        words.append(f"--config.{field}={text.lower() if isinstance(value, bool) else text}")
+    return " ".join(words)
