@@ -6,12 +6,16 @@ after the other. Every size, step count and rate is read from the file.
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
+import jax
 import numpy as np
 import optax
-from test_golden import FLOAT64, GOLDEN, recorder
+from test_golden import FLOAT64, GOLDEN, compiled, recorder
 
+from cxgrad_jax.learners import apply_in_training
 from cxgrad_jax.learners._labels import merge
 
 # Of the largest gradient: the rounding of gradients that are zero by construction.
@@ -73,6 +77,11 @@ def averages(golden: dict, prefix: str, names: str) -> dict:
     return merge(found)
 
 
+def averages_moved_by(model: nn.Module) -> Callable:
+    """A compiled ``(model's parameters, averages, images) -> features, averages after a training pass``."""
+    return jax.jit(lambda params, statistics, images: apply_in_training(model, params, statistics, images, "embed"))
+
+
 def renamed(name: str, names: str) -> str:
     for pattern, replacement in NAMES[names]:
         name = re.sub(pattern, replacement, name)
@@ -83,9 +92,10 @@ def outer_optimiser(settings: dict) -> optax.GradientTransformation:
     """The optimiser of the file: Adam, or SGD with momentum and weight decay as PyTorch has it."""
     outer = settings["outer"]
     if outer["optimiser"] == "Adam":
-        return optax.adam(outer["lr"])
+        return compiled(optax.adam(outer["lr"]))
     momentum = optax.trace(outer["momentum"], nesterov=outer["nesterov"])
-    return optax.chain(optax.add_decayed_weights(outer["weight_decay"]), momentum, optax.scale(-outer["lr"]))
+    decay, rate = optax.add_decayed_weights(outer["weight_decay"]), optax.scale(-outer["lr"])
+    return compiled(optax.chain(decay, momentum, rate))
 
 
 class Comparison:

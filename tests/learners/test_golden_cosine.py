@@ -5,11 +5,11 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from golden_files import Comparison, averages, load, outer_optimiser, tensors
+from golden_files import Comparison, averages, averages_moved_by, load, outer_optimiser, tensors
 from test_golden import double_precision, episodes_of  # noqa: F401
 
 import cxgrad_jax as cx
-from cxgrad_jax.learners import apply_in_training, apply_model, batch_statistics, cross_entropy
+from cxgrad_jax.learners import apply_model, batch_statistics, cross_entropy
 from cxgrad_jax.learners._labels import by_path, merge
 
 
@@ -29,7 +29,7 @@ def logits_of(learner, params, episodes, statistics):
         adapted = learner.adapt(params, episode.support_images, episode.support_labels)
         return learner.predict(params, adapted, episode.query_images)
 
-    return jax.vmap(of_one)(episodes)
+    return jax.jit(jax.vmap(of_one))(episodes)
 
 
 def test_classifier_baseline_agrees_with_the_official_code_in_float64():
@@ -42,12 +42,13 @@ def test_classifier_baseline_agrees_with_the_official_code_in_float64():
         logits = apply_model(classifier, params["model"], images)
         return cross_entropy(logits, labels), logits
 
+    evaluate, moved_by = jax.jit(jax.value_and_grad(loss, has_aux=True)), averages_moved_by(classifier)
     for prefix in (f"iter{i}" for i in range(settings["iterations"])):  # the first stage: a classifier
         images, labels = images_of(golden[f"{prefix}/x"]), golden[f"{prefix}/y"]
-        (value, logits), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, images, labels)
+        (value, logits), gradient = evaluate(params, images, labels)
         comparison.record("loss", value, golden[f"{prefix}/loss"])
         comparison.record("logits", logits, golden[f"{prefix}/logits"])
-        statistics = apply_in_training(classifier, params["model"], statistics, images)[1]
+        statistics = moved_by(params["model"], statistics, images)[1]
         expected = averages(golden, f"{prefix}/buffer_after", "baseline")
         jax.tree.map(lambda ours, theirs: comparison.record("averages", ours, theirs), statistics, expected)
         comparison.gradients(by_path(gradient), tensors(golden, f"{prefix}/grad", "baseline"))
@@ -79,13 +80,14 @@ def test_meta_baseline_agrees_with_the_official_code_in_float64():
         logits = logits_of(learner, params, episodes, found)
         return jax.vmap(cross_entropy)(logits, episodes.query_labels).mean(), logits
 
+    evaluate, moved_by = jax.jit(jax.value_and_grad(loss, has_aux=True)), averages_moved_by(model)
     for prefix in (f"iter{i}" for i in range(settings["iterations"])):
         episodes = episodes_of(golden, prefix, np.float64)
         images: Any = np.concatenate([images_of(golden[f"{prefix}/{kind}_x"]) for kind in ("support", "query")])
-        (value, logits), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, episodes, images)
+        (value, logits), gradient = evaluate(params, episodes, images)
         comparison.record("loss", value, golden[f"{prefix}/loss"])
         comparison.record("logits", logits, golden[f"{prefix}/query_logits"])
-        features, statistics = apply_in_training(model, params["model"], statistics, images, "embed")
+        features, statistics = moved_by(params["model"], statistics, images)
         comparison.record("features", features, golden[f"{prefix}/embeddings"])
         expected = averages(golden, f"{prefix}/buffer_after", "baseline")
         jax.tree.map(lambda ours, theirs: comparison.record("averages", ours, theirs), statistics, expected)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_golden import FLOAT64, GOLDEN, double_precision, episodes_of, first_tasks, recorder  # noqa: F401
+from test_golden import FLOAT64, GOLDEN, compiled, double_precision, episodes_of, first_tasks, recorder  # noqa: F401
 
 import cxgrad_jax as cx
 from cxgrad_jax.fitting import outer_adam
@@ -138,7 +138,7 @@ def test_float64_agrees_with_the_public_code(kind):
     learner = LEARNERS[kind](model, settings, golden)
     reduce = jnp.sum if settings["task_reduction"] == "sum" else jnp.mean
     params = merge(tensors(golden, "param", kind))
-    optimiser = outer_adam(settings["outer"]["lr"])
+    optimiser = compiled(outer_adam(settings["outer"]["lr"]))
     opt_state, zeros, steps = optimiser.init(params), set(), 0
     last_epoch = settings.get("multi_step_loss_num_epochs", 15)
 

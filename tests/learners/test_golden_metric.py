@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from test_golden import FLOAT64, GOLDEN, double_precision, episodes_of, recorder  # noqa: F401
+from test_golden import FLOAT64, GOLDEN, compiled, double_precision, episodes_of, recorder  # noqa: F401
 
 import cxgrad_jax as cx
 from cxgrad_jax.fitting import outer_adam
@@ -142,7 +142,7 @@ def test_float64_agrees_with_the_public_code(kind):
     settings, record = json.loads(str(golden["meta"])), recorder(found)
     learner, iterations = make_learner(kind, settings), range(settings["iterations"])
     params: Any = unflatten_dict(tensors(golden, "param", kind), sep="/")
-    optimiser = outer_adam(settings["outer"]["lr"])
+    optimiser = compiled(outer_adam(settings["outer"]["lr"]))
     opt_state = optimiser.init(params)
 
     def loss_and_logits(params, episode):
@@ -206,7 +206,7 @@ def test_golden_running_averages_and_the_evaluation_by_them(kind):
     golden, found = np.load(GOLDEN / f"{kind}.npz"), {}
     settings, record = json.loads(str(golden["meta"])), recorder(found)
     learner = make_learner(kind, settings, "running")
-    optimiser = cx.learners.with_running_averages(outer_adam(settings["outer"]["lr"]))
+    optimiser = compiled(cx.learners.with_running_averages(outer_adam(settings["outer"]["lr"])))
     params: Any = unflatten_dict(tensors(golden, "param", kind), sep="/")
     fresh = learner.init(jax.random.key(0), episode_of(golden, "iter0").support_images)
     assert fresh.keys() == {*params, "statistics"}
@@ -227,8 +227,8 @@ def test_golden_running_averages_and_the_evaluation_by_them(kind):
         for path, ours in averages.items():
             record("running average", ours, expected[path])
     episode = episode_of(golden, "eval")
-    adapted = learner.adapt(params, episode.support_images, episode.support_labels)
-    logits = learner.predict(params, adapted, episode.query_images)
+    adapted = jax.jit(learner.adapt)(params, episode.support_images, episode.support_labels)
+    logits = jax.jit(learner.predict)(params, adapted, episode.query_images)
     record("logits", logits, golden["eval/query_logprobs" if kind == "matchingnet" else "eval/query_logits"])
     print(kind, found)
     assert max(found.values()) < FLOAT64, found

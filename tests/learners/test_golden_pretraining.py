@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import optax
 from golden_files import Comparison, averages, load, tensors
-from test_golden import double_precision  # noqa: F401
+from test_golden import compiled, double_precision  # noqa: F401
 from test_golden_cosine import backbone, images_of
 
 import cxgrad_jax as cx
@@ -19,16 +19,16 @@ def test_a_pretraining_agrees_with_the_official_code_in_float64():
     model = backbone(settings, settings["way"])
     few_shot = cx.learners.classifier_baseline(model, query_statistics="running")
     learner = pretraining(few_shot, model, settings["n_classes"])
-    optimiser = with_running_averages(
-        pretraining_sgd(outer["lr"], outer["momentum"], outer["weight_decay"], drop_at=(), drop_factor=0.1)
-    )
+    sgd = pretraining_sgd(outer["lr"], outer["momentum"], outer["weight_decay"], drop_at=(), drop_factor=0.1)
+    optimiser = compiled(with_running_averages(sgd))
     params: Any = merge(tensors(golden, "param", "baseline"))
     params["statistics"] = {"model": averages(golden, "buffer", "baseline")}
     state = optimiser.init(params)
+    evaluate = jax.jit(jax.value_and_grad(learner.loss, has_aux=True))
 
     for prefix in (f"iter{i}" for i in range(settings["iterations"])):
         batch = Batch(images_of(golden[f"{prefix}/x"]), golden[f"{prefix}/y"])
-        (value, _), gradient = jax.jit(jax.value_and_grad(learner.loss, has_aux=True))(params, batch)
+        (value, _), gradient = evaluate(params, batch)
         comparison.record("loss", value, golden[f"{prefix}/loss"])
         updates, state = optimiser.update(gradient, state, params)
         params = optax.apply_updates(params, updates)

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from golden_files import Comparison, averages, load, outer_optimiser, tensors
+from golden_files import Comparison, averages, averages_moved_by, load, outer_optimiser, tensors
 from test_golden import double_precision, episodes_of  # noqa: F401
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import _metaoptnet as metaoptnet
-from cxgrad_jax.learners import apply_in_training, apply_model, batch_statistics, cross_entropy
+from cxgrad_jax.learners import apply_model, batch_statistics, cross_entropy
 from cxgrad_jax.learners._labels import by_path, merge
 from cxgrad_jax.learners._metric import members
 from cxgrad_jax.learners._r2d2 import ridge_weights
@@ -66,13 +66,14 @@ def test_r2d2_agrees_with_the_official_code_in_float64():
         adapted = learner.adapt(params, episode.support_images, episode.support_labels)
         return learner.loss(params, episode)[0], learner.predict(params, adapted, episode.query_images)
 
+    evaluate, moved_by = jax.jit(jax.value_and_grad(loss, has_aux=True)), averages_moved_by(model)
     for prefix in (f"iter{i}" for i in range(settings["iterations"])):
         episode = one_episode(golden, prefix)
         images: Any = np.concatenate([episode.support_images, episode.query_images])
-        (value, logits), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, episode)
+        (value, logits), gradient = evaluate(params, episode)
         comparison.record("loss", value, golden[f"{prefix}/loss"])
         comparison.record("logits", logits, golden[f"{prefix}/query_logits"])
-        features, statistics = apply_in_training(model, params["model"], statistics, images, "embed")
+        features, statistics = moved_by(params["model"], statistics, images)
         comparison.record("features", channels_first(features), golden[f"{prefix}/embeddings"])
         targets = members(episode.support_labels, way, features.dtype)
         compare_weights(prefix, ridge_weights(features[: len(targets)], targets, strength(params)))
@@ -85,9 +86,9 @@ def test_r2d2_agrees_with_the_official_code_in_float64():
         params = comparison.parameters(by_path(params), expected, settings["outer"]["lr"])
 
     episode, by_averages = one_episode(golden, "eval"), {**params, "statistics": {"model": statistics}}
-    adapted = running.adapt(by_averages, episode.support_images, episode.support_labels)
+    adapted = jax.jit(running.adapt)(by_averages, episode.support_images, episode.support_labels)
     compare_weights("eval", adapted.episode)
-    logits = running.predict(by_averages, adapted, episode.query_images)
+    logits = jax.jit(running.predict)(by_averages, adapted, episode.query_images)
     comparison.record("logits", logits, golden["eval/query_logits"])
     comparison.verdict("r2d2")
 
@@ -145,14 +146,15 @@ def test_metaoptnet_agrees_with_the_official_code_in_float64(head):
         for kind in ("support", "query"):
             comparison.record("features", channels_first(features[kind]), golden[f"{prefix}/{kind}_embeddings"])
 
+    evaluate, moved_by = jax.jit(jax.value_and_grad(loss, has_aux=True)), averages_moved_by(model)
     for prefix in (f"iter{i}" for i in range(settings["iterations"])):
         episodes = episodes_of(golden, prefix, np.float64)
-        outcome, gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, episodes)
+        outcome, gradient = evaluate(params, episodes)
         value, (logits, features) = outcome
         comparison.record("loss", value, golden[f"{prefix}/loss"])
         record(prefix, logits, features)
         for images in (episodes.support_images, episodes.query_images):
-            running = apply_in_training(model, params["model"], running, all_of(images), "embed")[1]
+            running = moved_by(params["model"], running, all_of(images))[1]
         expected = averages(golden, f"{prefix}/buffer_after", "metaoptnet")
         jax.tree.map(lambda ours, theirs: comparison.record("averages", ours, theirs), running, expected)
         comparison.gradients(by_path(gradient), tensors(golden, f"{prefix}/grad", "metaoptnet"))
@@ -163,7 +165,7 @@ def test_metaoptnet_agrees_with_the_official_code_in_float64(head):
         params = comparison.parameters(by_path(params), expected, settings["outer"]["lr"])
 
     episodes = episodes_of(golden, "eval", np.float64)
-    logits, features = logits_of(params, episodes, running, running)
+    logits, features = jax.jit(logits_of)(params, episodes, running, running)
     record("eval", logits, features)
     if head == "ridge":
         plain = jax.vmap(cross_entropy)(logits, episodes.query_labels).mean()  # at evaluation labels are not smoothed
