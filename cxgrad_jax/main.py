@@ -27,7 +27,7 @@ from cxgrad_jax.training.checks import check
 from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.config_files import config_name, load_config
 from cxgrad_jax.training.dry_run import dry_run
-from cxgrad_jax.training.testing import evaluate_run
+from cxgrad_jax.training.evaluate import evaluate_run
 from cxgrad_jax.training.train import train
 from cxgrad_jax.training.workdir import read_config
 

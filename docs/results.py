@@ -27,7 +27,7 @@ from cxgrad_jax.training.build import is_pretraining
 from cxgrad_jax.training.config import ConfigDict, learner_config
 from cxgrad_jax.training.config_files import command_of
 from cxgrad_jax.training.metrics_file import read_metrics
-from cxgrad_jax.training.testing import is_transductive
+from cxgrad_jax.training.transductive import is_transductive
 from cxgrad_jax.training.workdir import read_config
 
 DOCS = Path(__file__).parent

@@ -15,7 +15,7 @@ from runs import command, environment, flags, outcome, results, run, told
 from cxgrad_jax import accounts, data, files
 from cxgrad_jax.errors import AlreadyTold, UserError
 from cxgrad_jax.report import tables
-from cxgrad_jax.training import testing
+from cxgrad_jax.training import evaluate
 from cxgrad_jax.training import workdir as workdir_of
 from cxgrad_jax.training.config import ConfigDict
 
@@ -142,11 +142,11 @@ def test_what_a_test_cannot_write_is_told_before_the_work(finished, tmp_path, mo
         order.append("tried")
         raise UserError(f"{folder} cannot be written: Read-only file system")
 
-    compute = testing.test_run
-    monkeypatch.setattr(testing, "check_writable", no_place)
-    monkeypatch.setattr(testing, "test_run", lambda *given: order.append("computed") or compute(*given))
+    compute = evaluate.test_run
+    monkeypatch.setattr(evaluate, "check_writable", no_place)
+    monkeypatch.setattr(evaluate, "test_run", lambda *given: order.append("computed") or compute(*given))
     with pytest.raises(AlreadyTold, match="results.json cannot be written"):
-        testing.evaluate_run(workdir_of.read_config(tmp_path / "run"), tmp_path / "run")
+        evaluate.evaluate_run(workdir_of.read_config(tmp_path / "run"), tmp_path / "run")
     output = capsys.readouterr()
     assert order == ["tried", "computed", "computed"] and "test accuracy" in output.out
     assert len(told(output.err)) == 1 and "the result is printed only" in output.err
@@ -192,7 +192,7 @@ def test_advice_on_another_configuration_suits_the_mode(finished, tmp_path):
     changed = ConfigDict(config.to_dict())
     changed.train.meta_batch = 9
     with pytest.raises(UserError, match=r"not 2\); a test may change evaluation .*, data\.dir$"):
-        testing.evaluate_run(changed, finished)
+        evaluate.evaluate_run(changed, finished)
     with pytest.raises(UserError, match=r"not 2\); choose another folder: --workdir=.*-2$"):
         workdir_of.check_extends(changed, finished)
 

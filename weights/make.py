@@ -27,7 +27,7 @@ from cxgrad_jax.saving import params_sha256
 from cxgrad_jax.training import build
 from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.config_files import command_of
-from cxgrad_jax.training.testing import is_transductive
+from cxgrad_jax.training.transductive import is_transductive
 
 FOLDER = Path(__file__).parent
 LICENCES = {

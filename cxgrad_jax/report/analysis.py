@@ -22,7 +22,7 @@ from cxgrad_jax.report.runs import check_alike, open_run
 from cxgrad_jax.report.study import Study
 from cxgrad_jax.training import build
 from cxgrad_jax.training.config import ConfigDict
-from cxgrad_jax.training.testing import batch_norm
+from cxgrad_jax.training.transductive import batch_norm
 from cxgrad_jax.training.workdir import check_same_run
 
 

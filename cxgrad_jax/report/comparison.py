@@ -24,7 +24,7 @@ from cxgrad_jax.report.tables import (
     write_tables,
 )
 from cxgrad_jax.training.config import ConfigDict, value_at
-from cxgrad_jax.training.testing import is_transductive
+from cxgrad_jax.training.transductive import is_transductive
 
 # Runs with the same test episodes agree in these fields. The training images are among them.
 ALIKE = (

@@ -19,7 +19,7 @@ from cxgrad_jax.fitting import init_state
 from cxgrad_jax.learners._statistics import trained
 from cxgrad_jax.training import build, checks
 from cxgrad_jax.training.config import ConfigDict, to_json
-from cxgrad_jax.training.testing import evaluate_run, results_name
+from cxgrad_jax.training.evaluate import evaluate_run, results_name
 from cxgrad_jax.training.train import train
 from cxgrad_jax.training.workdir import check_extends
 

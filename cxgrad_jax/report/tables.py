@@ -9,7 +9,7 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluation import ci95_tasks
 from cxgrad_jax.files import write_whole
 from cxgrad_jax.training.config import ConfigDict
-from cxgrad_jax.training.testing import is_transductive
+from cxgrad_jax.training.transductive import is_transductive
 
 MISSING = "–"
 INDUCTIVE = "Inductive: each query image is predicted by itself."

@@ -13,14 +13,15 @@ from cxgrad_jax.evaluation import Evaluation
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.training import build
 from cxgrad_jax.training.config import ConfigDict
-from cxgrad_jax.training.testing import open_for_test, origin, write_results
+from cxgrad_jax.training.evaluate import open_for_test, write_results
+from cxgrad_jax.training.testing import origin
 
 
 def ask_run(config: ConfigDict, workdir: str | Path, question: str) -> dict[str, Any]:
     """Asks a run a further question, prints the answers and writes them.
 
     Args:
-      config: the run's own, or with changes that ``testing.open_for_test`` allows. ``learner.num_steps`` is the number
+      config: the run's own, or with changes that ``evaluate.open_for_test`` allows. ``learner.num_steps`` is the number
         of inner steps that ``"inner_steps"`` takes.
       workdir: the folder of the run. It receives ``results_question=NAME.json``, or a file with the changes in its
         name.

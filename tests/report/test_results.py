@@ -11,7 +11,7 @@ from cxgrad_jax.errors import Interrupted
 from cxgrad_jax.report.results import Planned, planned, read_or_make, results_at_hand, results_of
 from cxgrad_jax.training import loop
 from cxgrad_jax.training.config_files import load_config
-from cxgrad_jax.training.testing import evaluate_run
+from cxgrad_jax.training.evaluate import evaluate_run
 from cxgrad_jax.training.train import train
 
 

@@ -1,4 +1,4 @@
-"""Further questions to a finished run, and the run as an object of the library."""
+"""A finished run tested again, further questions to it, and the run as an object of the library."""
 
 import json
 import shutil

@@ -1,0 +1,183 @@
+"""``--mode=evaluate``: a run is tested again, as it was or with other data, shots or statistics."""
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from cxgrad_jax.data import ImageStore
+from cxgrad_jax.errors import AlreadyTold, UserError
+from cxgrad_jax.files import check_writable, write_json
+from cxgrad_jax.fitting import TrainState
+from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.training import build
+from cxgrad_jax.training.checkpoints import Checkpoints
+from cxgrad_jax.training.config import ConfigDict, fields
+from cxgrad_jax.training.runs import open_checkpoints
+from cxgrad_jax.training.testing import SIZES, announce, test_run
+from cxgrad_jax.training.workdir import check_same_run, read_config
+
+# A test may change these: the meta-parameters do not depend on them, or the shapes of the meta-parameters do.
+MAY_CHANGE = ("evaluation.", "parallel.", "episode.", "learner.", "model.precision", "model.dtype")
+MAY_CHANGE_IN_WORDS = (
+    "evaluation (whose seed draws the episodes), parallel, episode, learner, model.precision, model.dtype, data.dir"
+)
+
+
+class Opened(NamedTuple):
+    """A trained run, opened to be tested.
+
+    Attributes:
+      path: the file that receives the results.
+      only_printed: the reason why that file cannot be written, or an empty string.
+      config: the configuration of the run, with the changes of this test.
+      changed: these changes, by field.
+      learner: the learner of ``config``.
+      store: the test images.
+      mesh: the mesh to evaluate on.
+      checkpoints: the checkpoints of the run.
+      state: the newest state, which gives shapes and the iterations done.
+    """
+
+    path: Path
+    only_printed: str
+    config: ConfigDict
+    changed: dict[str, Any]
+    learner: MetaLearner
+    store: ImageStore
+    mesh: Mesh
+    checkpoints: Checkpoints
+    state: TrainState
+
+
+def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -> Opened:
+    """Opens a run to be tested.
+
+    Args:
+      config: the run's own configuration, or one with other values of ``MAY_CHANGE`` or another ``data.dir``.
+      workdir: the folder of the run. If results cannot be written there, stderr says so before the work.
+      question: the name of a further question, for the name of the file.
+
+    Raises:
+      UserError: there is no run or one of another configuration, the data cannot be used, there is no checkpoint, or a
+        change would need other parameters.
+    """
+    workdir = Path(workdir)
+    check_same_run(config, workdir, *MAY_CHANGE, "train.iterations", advice=f"a test may change {MAY_CHANGE_IN_WORDS}")
+    trained = read_config(workdir, named=(config.learner.name, config.model.name))
+    own = fields(trained)
+    if config.learner.name != own["learner.name"]:
+        raise UserError(f"learner.name is {config.learner.name}, but {workdir} was trained with {own['learner.name']}")
+    changed = {
+        field: value
+        for field, value in fields(config).items()
+        if value != own[field] and field.startswith(MAY_CHANGE) and not field.startswith("parallel.")
+    }
+    path = workdir / results_name(config, changed, question)
+    only_printed = _tell_what_cannot_be_written(path) if jax.process_index() == 0 else ""
+    store = build.load_stores(config, ("test",), config.evaluation.data or config.data.name)["test"]
+    mesh, learner = build.build_mesh(config), build.build_learner(config)
+    checkpoints = open_checkpoints(config, workdir)
+    images, optimiser = np.asarray(store.images[:2]), build.build_optimiser(config)
+    like = build.abstract_state(initialiser(config, trained), optimiser, images, mesh)
+    state = checkpoints.restore(checkpoints.all()[-1], like)
+    return Opened(path, only_printed, config, changed, learner, store, mesh, checkpoints, state)
+
+
+def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Tests a run with the checkpoints at hand, by both query statistics side by side, and writes the results.
+
+    Args:
+      config: the run's own configuration, or one that ``open_for_test`` allows.
+      workdir: the folder of the run. It receives ``results.json`` if the configuration is the run's own. Otherwise the
+        name of the file says what was changed, such as ``results_shot=5.json``, and so does ``"changed"`` in it.
+
+    Returns:
+      The content of the file: the result of ``test_run``, and ``"by_query_statistics"``.
+
+    Raises:
+      UserError: ``open_for_test`` refuses the run, no checkpoint was validated, or a file cannot be written.
+    """
+    opened = open_for_test(config, workdir)
+    results = test_run(config, opened.learner, opened.store, opened.mesh, opened.checkpoints, opened.state)
+    results["by_query_statistics"] = by_query_statistics(opened, results)
+    if opened.changed:
+        results["changed"] = opened.changed
+    opened.checkpoints.close()
+    if jax.process_index() == 0:
+        for name, numbers in results["by_query_statistics"].items():
+            accuracy, interval = (100 * numbers[key] for key in ("test_accuracy", "test_ci95_tasks"))
+            print(f'query_statistics="{name}": {accuracy:.2f} % ± {interval:.2f}')
+        announce(results)
+        write_results(opened, results)
+    return results
+
+
+def by_query_statistics(opened: Opened, results: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The accuracies of ``test_run`` by ``"query"`` statistics, by ``"support"`` statistics, and by the given ones.
+
+    If there is no batch normalisation, or the learner refuses the others, they are only by the given ones.
+    """
+    found = {results["query_statistics"]: results}
+    norm = opened.config.model.get("norm", "batch")
+    for name in ("query", "support"):
+        if name in found or "query_statistics" not in opened.config.learner or norm != "batch":
+            continue
+        config = ConfigDict(opened.config.to_dict())
+        config.learner.query_statistics = name
+        try:
+            learner = build.build_learner(config)
+        except UserError:  # such as "support" with support and query images encoded together
+            continue
+        found[name] = test_run(config, learner, opened.store, opened.mesh, opened.checkpoints, opened.state)
+    numbers = ("test_accuracy", "test_ci95_tasks", "test_ci95_pooled", "single_model_test_accuracy")
+    return {name: {key: found[name][key] for key in numbers} for name in sorted(found)}
+
+
+def initialiser(config: ConfigDict, trained: ConfigDict) -> MetaLearner:
+    """The learner of ``config`` whose parameters have the shapes of a trained run's, running averages included."""
+    config = ConfigDict(config.to_dict())
+    if "query_statistics" in config.learner:
+        config.learner.query_statistics = trained.learner.query_statistics
+    return build.build_learner(config)
+
+
+def write_results(opened: Opened, results: dict[str, Any]) -> None:
+    """Writes the results of a test, if its file can be written.
+
+    Raises:
+      AlreadyTold: it cannot, and ``open_for_test`` said so before the work.
+      UserError: it no longer can.
+    """
+    if opened.only_printed:
+        raise AlreadyTold(opened.only_printed)
+    write_json(opened.path, results)
+
+
+def _tell_what_cannot_be_written(path: Path) -> str:
+    """Says on stderr, before the work, why results cannot be written; returns the line, or "" if they can."""
+    try:
+        check_writable(path.parent)
+    except UserError as error:
+        line = f"{path} cannot be written ({error}); the result is printed only"
+        print(f"cxgrad_jax: {line}", file=sys.stderr)
+        return line
+    return ""
+
+
+def results_name(config: ConfigDict, changed: dict[str, Any], question: str = "") -> str:
+    """The name ``results.json``, or one with the changed fields: ``results_cub.json``, ``results_shot=5.json``.
+
+    A further question comes first: ``results_question=parts.json``. The number of episodes and the size of the ensemble
+    are only in the name if nothing else is changed.
+    """
+    sizes = {field: value for field, value in changed.items() if field in SIZES}
+    others = {field: value for field, value in changed.items() if field not in SIZES}
+    words = [
+        str(value or config.data.name) if field == "evaluation.data" else f"{field.split('.')[-1]}={value}"
+        for field, value in (others or sizes).items()
+    ]
+    return "_".join(["results", *([f"question={question}"] if question else []), *words]) + ".json"
