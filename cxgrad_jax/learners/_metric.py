@@ -95,9 +95,45 @@ def metric_based(
     """
     _check_encoder(model, encode, query_statistics, joint_normalisation)
     running = query_statistics == "running"
+    networks = {"model": (model, encode)}
+    if network:
+        networks[network[0]] = (network[1], "__call__")
 
-    def features_of(params, images, statistics=None):
-        return apply_model(model, params["model"], images, encode, statistics=statistics)
+    def normalised_by(params, statistics):
+        """``(name, inputs) -> outputs`` of a network, by given statistics, or else by those of its inputs."""
+
+        def apply(name, inputs):
+            module, method = networks[name]
+            return apply_model(module, params[name], inputs, method, statistics=statistics.get(name))
+
+        return apply
+
+    def in_training(params, averages):
+        """``(name, inputs) -> outputs`` of a network in a training pass, which moves ``averages`` in place."""
+
+        def apply(name, inputs):
+            module, method = networks[name]
+            outputs, averages[name] = apply_in_training(module, params[name], averages.get(name, {}), inputs, method)
+            return outputs
+
+        return apply
+
+    def logits_of(params, apply, episode, features):
+        compared = compare(params, episode, features)
+        if network is None:
+            return compared
+        return apply(network[0], _flat(compared)).reshape(compared.shape[:2])
+
+    def one_after_the_other(params, apply, support, query_images):
+        """Query logits, with support and query images encoded each in a batch of its own."""
+        episode = describe(params, apply("model", support.inputs), support.labels)
+        return logits_of(params, apply, episode, apply("model", query_images))
+
+    def together(params, apply, support, query_images):
+        """Query logits, with support and query images encoded in one batch."""
+        features = apply("model", joined(params, support.inputs, query_images))
+        of_support, of_query = jnp.split(features, [len(support.labels)])
+        return logits_of(params, apply, describe(params, of_support, support.labels), of_query)
 
     def init(key, images):
         model_key, extra_key = jax.random.split(key)
@@ -117,58 +153,28 @@ def metric_based(
         if joint_normalisation and not running:
             return Described(Support(support_images, support_labels))
         averages = running_statistics(params, model, support_images, encode) if running else {}
-        features = features_of(params, support_images, averages.get("model"))
+        features = normalised_by(params, averages)("model", support_images)
         episode = describe(params, features, support_labels)
         if query_statistics != "support":
             return Described(episode, averages)
         statistics = {"model": batch_statistics(model, params["model"], support_images, encode)}
         if network:
             name, module = network
-            inputs = compare(params, episode, features)
-            statistics[name] = batch_statistics(module, params[name], _flat(inputs))
+            statistics[name] = batch_statistics(module, params[name], _flat(compare(params, episode, features)))
         return Described(episode, statistics)
 
     def predict(params, adapted, query_images):
-        if not joint_normalisation or running:
-            features = features_of(params, query_images, adapted.statistics.get("model"))
-            return logits_of(params, adapted.episode, features, adapted.statistics)
-        support = adapted.episode
-        features = jnp.split(features_of(params, joined(params, support.inputs, query_images)), [len(support.labels)])
-        return logits_of(params, describe(params, features[0], support.labels), features[1], {})
-
-    def logits_of(params, episode, features, statistics):
-        compared = compare(params, episode, features)
-        if network is None:
-            return compared
-        name, module = network
-        logits = apply_model(module, params[name], _flat(compared), statistics=statistics.get(name))
-        return logits.reshape(compared.shape[:2])
-
-    def in_training(params, episode, averages):
-        """Query logits of a training pass, and the running averages that it moves."""
-
-        def encoded(images, of_model):
-            return apply_in_training(model, params["model"], of_model, images, encode)
-
-        of_model = averages.get("model", {})
-        if joint_normalisation:
-            images = joined(params, episode.support_images, episode.query_images)
-            features, of_model = encoded(images, of_model)
-            support, query = jnp.split(features, [len(episode.support_labels)])
-        else:
-            support, of_model = encoded(episode.support_images, of_model)
-            query, of_model = encoded(episode.query_images, of_model)
-        compared = compare(params, describe(params, support, episode.support_labels), query)
-        if network is None:
-            return compared, {"model": of_model}
-        name, module = network
-        logits, of_network = apply_in_training(module, params[name], averages.get(name, {}), _flat(compared))
-        return logits.reshape(compared.shape[:2]), {"model": of_model, name: of_network}
+        apply = normalised_by(params, adapted.statistics)
+        if joint_normalisation and not running:
+            return together(params, apply, adapted.episode, query_images)
+        return logits_of(params, apply, adapted.episode, apply("model", query_images))
 
     def training_loss(params, episode, iteration=None):
         del iteration
         averages = running_statistics(params, model, episode.support_images, encode)
-        logits, moved = in_training(params, episode, averages)
+        moved, support = dict(averages), Support(episode.support_images, episode.support_labels)
+        logits_in = together if joint_normalisation else one_after_the_other
+        logits = logits_in(params, in_training(params, moved), support, episode.query_images)
         value = (objective or cross_entropy)(logits, episode.query_labels)
         moved = {name: moved[name] for name in averages}
         return value + averaging_term(averages, moved), query_metrics(logits, episode.query_labels, {})
