@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from benchmarks.interleaved import machine
 from cxgrad_jax import photos
-from cxgrad_jax.photos._backbones import embedding_of_views, find_backbone
+from cxgrad_jax.photos._backbones import NAMES, embedding_of_views, find_backbone
 from cxgrad_jax.photos._estimate import fit_and_estimate
 from cxgrad_jax.photos._familiarity import auroc, familiarity, prototypes
 from cxgrad_jax.photos._features import colour_histogram
@@ -190,7 +190,7 @@ def main(flags: list[str]) -> None:
     given = parser.parse_args(flags)
     train, test, names = load_or_compute(given.folder, given.backbones, given.features)
     first = given.backbones[0]
-    sets: dict[str, tuple] = {f"{first}, means only": (first, (0,), False)}
+    sets: dict[str, tuple] = {f"{first}, means only": (first, (0,), False)} if first in NAMES else {}
     for name in given.backbones:
         sets |= {f"{name}, {views}": (name, numbers) for views, numbers in VIEWS.items()}
     if len(given.backbones) > 1:

@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--out", type=Path, required=True, metavar="FILE", help="the classifier, a safetensors file")
     fit.add_argument(
         "--backbone", default="efficientnet_lite0", metavar="NAME",
-        help="efficientnet_lite0, 1 or 2; a file that cx.save wrote; or the folder of a run",
+        help="efficientnet_lite0, 1 or 2; bundled weights; a file that cx.save wrote; or the folder of a run",
     )  # fmt: skip
     fit.add_argument("--head", default="auto", choices=("auto", "centroid", "logistic"))
     fit.add_argument("--others", type=Path, metavar="DIR", help="photos of none of the classes, for the threshold")

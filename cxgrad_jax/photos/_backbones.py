@@ -19,6 +19,7 @@ from cxgrad_jax.models._layers import STATISTICS
 from cxgrad_jax.photos._preprocessing import Preprocessing
 from cxgrad_jax.photos._pretrained import pretrained
 from cxgrad_jax.saving import load as load_learner
+from cxgrad_jax.weight_files import bundled
 
 NAMES = {f"efficientnet_lite{variant}": variant for variant in (0, 1, 2)}
 WIDER_VIEWS = {"efficientnet_lite2": ("middle", "whole")}  # more views brought Lite0 nothing: benchmarks/photos.py
@@ -43,7 +44,7 @@ class Backbone(NamedTuple):
 
 
 def find_backbone(backbone: "str | Path | Backbone") -> Backbone:
-    """Finds the backbone with a name, such as ``"efficientnet_lite0"``, or in a file that ``cx.save`` wrote.
+    """Finds a backbone: ``"efficientnet_lite0"``, 1 or 2, bundled weights by name, or a file that ``cx.save`` wrote.
 
     Raises:
       UserError: there is none, its weights are not installed, or the file cannot be read.
@@ -57,10 +58,10 @@ def find_backbone(backbone: "str | Path | Backbone") -> Backbone:
         views = WIDER_VIEWS.get(str(backbone), ("middle",))
         preprocessing = Preprocessing(model.image_size, views, mean=mean, deviation=deviation)
         return Backbone(str(backbone), model.clone(image_statistics="none"), variables, preprocessing)
-    if str(backbone).endswith(SUFFIX):
+    if str(backbone).endswith(SUFFIX) or str(backbone) in bundled():
         learner, params = load_learner(backbone)
         return backbone_of_learner(learner, params, name=Path(backbone).name)
-    known = ", ".join(NAMES)
+    known = ", ".join((*NAMES, *bundled()))
     raise UserError(
         f"backbone is {str(backbone)!r}; expected one of {known}, a file that cx.save wrote, or a run's folder"
     )
@@ -71,7 +72,8 @@ def backbone_of_learner(
 ) -> Backbone:
     """Makes a backbone from the network of a learner and its meta-parameters.
 
-    Its batch normalisations take the statistics of the batch until ``with_statistics`` gives it some.
+    Its batch normalisations have the running averages of the meta-parameters. If there are none, they take the
+    statistics of the batch until ``with_statistics`` gives them some.
 
     Args:
       learner: a learner of this package, such as ``cx.load`` returns.
@@ -89,7 +91,8 @@ def backbone_of_learner(
         raise UserError(f"{name} is no backbone; expected a learner whose model has a method embed, such as Conv4")
     channels = _first_kernel(params["model"]).shape[2]
     preprocessing = Preprocessing(size or _image_size(model, params["model"], channels), channels=channels)
-    return Backbone(name, model, {"params": params["model"]}, preprocessing)
+    averages = {"batch_stats": params["statistics"]["model"]} if "statistics" in params else {}
+    return Backbone(name, model, {"params": params["model"], **averages}, preprocessing)
 
 
 def with_statistics(backbone: Backbone, images: np.ndarray) -> Backbone:

@@ -120,7 +120,8 @@ def fit(
 
     Args:
       folder: ``folder/CLASS/*.jpg``, at least two classes of at least one photo.
-      backbone: ``"efficientnet_lite0"`` (or 1, 2; extra ``photos``), a file that ``cx.save`` wrote, or a ``Backbone``.
+      backbone: ``"efficientnet_lite0"`` (or 1, 2; extra ``photos``), the name of bundled weights, a file that
+        ``cx.save`` wrote, or a ``Backbone``.
       head: ``"centroid"``, ``"logistic"``, or ``"auto"``, which takes the one with the higher likelihood of held-out
         photos.
       others: a folder of photos that are none of the classes, for the threshold of "none of these".

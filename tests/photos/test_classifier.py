@@ -116,6 +116,13 @@ def test_a_meta_trained_learner_is_a_backbone(root, tmp_path):
     assert clf.predict(together[3].file)[0] == together[3]
 
 
+def test_bundled_weights_are_a_backbone_with_their_running_averages(root):
+    learner, params = cx.load("classifier_baseline_glyphs")
+    averages = params["statistics"]["model"]["block_0"]["norm"]
+    clf = cx.photos.fit(root, backbone="classifier_baseline_glyphs")
+    jax.tree.map(np.testing.assert_array_equal, clf.backbone.variables["batch_stats"]["block_0"]["norm"], averages)
+
+
 class Own(nn.Module):
     """A model of the user's."""
 
