@@ -2,11 +2,12 @@
 
 In short::
 
-    store = cxgrad_jax.data.load("glyphs", "train")
-    model = cxgrad_jax.models.Conv4(num_classes=5)
-    learner = cxgrad_jax.learners.cxgrad(model)
-    params = cxgrad_jax.fit(learner, cxgrad_jax.sampler(store), optax.adam(1e-3), iterations=500)
-    result = cxgrad_jax.evaluate(learner, params, cxgrad_jax.sampler(cxgrad_jax.data.load("glyphs", "test")))
+    import cxgrad_jax as cx
+
+    train, test = (cx.sampler(cx.data.load("glyphs", split)) for split in ("train", "test"))
+    learner = cx.learners.cxgrad(cx.models.Conv4(num_classes=5))
+    params = cx.fit(learner, train, optax.adam(1e-3), iterations=500)
+    result = cx.evaluate(learner, params, test)
 
 Every function of a learner is pure and takes one episode; ``mean_loss`` batches them.
 """

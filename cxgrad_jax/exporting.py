@@ -44,7 +44,9 @@ FORMS = {"cpu": ("cpu", ("cpu",)), "accelerator": ("tpu", ("cpu", "cuda", "tpu")
 
 
 class ExportedLearner(NamedTuple):
-    """The programs of a file. Each takes arrays of the shapes and dtypes that it was exported with, and no others.
+    """The programs of a learner, as a file keeps them.
+
+    Each takes arrays of the shapes and dtypes that it was exported with, and no others.
 
     A program can be called inside ``jax.jit``. It can neither be differentiated nor vectorised.
 

@@ -39,7 +39,7 @@ class Permutations(NamedTuple):
 def evaluate_by_step(
     learner: MetaLearner, params: Any, sampler: Sampler, *, episodes: int = 600, progress: bool = False
 ) -> list[Evaluation]:
-    """Accuracy after 0, 1, ... inner steps, as many as the learner has (``analysis.logits_by_step``).
+    """Accuracy after each number of inner steps, from none to all of the learner's (``analysis.logits_by_step``).
 
     For more steps than in training, give a learner with more: ``cx.learners.maml(model, num_steps=10)``. The arguments
     are those of ``evaluate``.

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 import shutil
+import sys
 import tokenize
 from pathlib import Path
 
@@ -45,7 +46,7 @@ autodoc_typehints = "none"  # the signature has them, and the text the shapes
 autodoc_preserve_defaults = True
 html_theme = "sphinx_book_theme"
 html_title = "cxgrad_jax"
-html_theme_options = {"show_toc_level": 2, "home_page_in_toc": True}
+html_theme_options = {"show_toc_level": 2, "home_page_in_toc": True, "navbar_persistent": []}
 exclude_patterns = ["_build"]
 
 
@@ -66,6 +67,12 @@ def public_names() -> dict[str, object]:
     return found
 
 
+def is_factory(value: object) -> bool:
+    """Whether ``value`` makes a learner of a paper: ``_l2f.l2f(model, …)`` does."""
+    module = f"cxgrad_jax.learners._{getattr(value, '__name__', '')}"
+    return inspect.isfunction(value) and value.__module__ == module and "model" in inspect.signature(value).parameters
+
+
 def copy_notebooks() -> None:
     """Sphinx reads below its own folder only."""
     folder = ROOT / "docs" / "tutorials"
@@ -81,8 +88,16 @@ def write_reference() -> None:
         module = f"cxgrad_jax{below}"
         own = {name: value for name, value in names.items() if name.rpartition(".")[0] == module}
         text = f"{module}\n{'=' * len(module)}\n\n.. automodule:: {module}\n   :no-members:\n\n"
-        text += f".. currentmodule:: {module}\n\n.. autosummary::\n   :nosignatures:\n\n"
-        text += "".join(f"   {name.rpartition('.')[2]}\n" for name in own)
+        text += f".. currentmodule:: {module}\n"
+        factories = [name for name, value in own.items() if is_factory(value)]
+        others = [name for name in own if name not in factories]
+        for title, part in (("Learners", factories), ("Parts" if factories else "", others)):
+            if part:
+                text += f"\n{title}\n{'-' * len(title)}\n" if title else ""
+                text += "\n.. autosummary::\n   :nosignatures:\n\n"
+                text += "".join(f"   {name.rpartition('.')[2]}\n" for name in part)
+        own = {name: own[name] for name in (*factories, *others)}
+        text += "\nIn full\n-------\n" if factories else ""
         for name, value in own.items():
             text += f"\n.. auto{'class' if inspect.isclass(value) else 'function'}:: {name}\n"
         (ROOT / "docs" / "reference" / f"{module}.rst").write_text(text, encoding="utf-8")
@@ -112,6 +127,21 @@ def write_fields() -> None:
     (ROOT / "docs" / "reference" / "fields.inc").write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
+def add_equations(app, what, name, value, options, lines: list[str]) -> None:
+    """The text of a learner's module, which has its equations and its sources, goes behind the first paragraph."""
+    if not is_factory(value):
+        return
+    paragraphs = (sys.modules[value.__module__].__doc__ or "").strip("\n").split("\n\n")[1:]
+    text: list[str] = []
+    for paragraph in paragraphs:
+        indented = paragraph.startswith("    ")
+        if indented and not (text and text[-1].startswith("    ")):
+            text += ["::", ""]
+        text += [*paragraph.split("\n"), ""]
+    first = lines.index("") if "" in lines else len(lines)
+    lines[first + 1 : first + 1] = text
+
+
 def check_public_names(app, env) -> None:
     """Fails where a public name is not documented."""
     documented = set(env.get_domain("py").objects)
@@ -128,4 +158,5 @@ write_fields()
 
 
 def setup(app) -> None:
+    app.connect("autodoc-process-docstring", add_equations)
     app.connect("env-check-consistency", check_public_names)

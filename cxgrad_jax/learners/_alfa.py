@@ -35,7 +35,7 @@ def alfa(
     param_labels: ParamLabels = default_labels,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """ALFA with MAML's learned start.
+    """ALFA: MAML whose inner rates and weight decays a network makes (https://arxiv.org/abs/2011.00209).
 
     Args:
       model: a ``flax.linen`` classifier, float images ``[N, H, W, C]`` to logits ``[N, way]``.

@@ -35,7 +35,9 @@ def anil(
     first_order: bool = False,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """ANIL that encodes support and query images in separate passes. The support features are computed once.
+    """ANIL: MAML that adapts only the head (https://arxiv.org/abs/1909.09157).
+
+    It encodes support and query images in separate passes, and computes the support features once.
 
     Args:
       model: a backbone with the method ``embed(images [N, H, W, C]) -> [N, D]`` and a linear layer ``head``.

@@ -44,7 +44,9 @@ def baseline_plus_plus(
     batch_size: int = 4,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """Baseline++. Its ``loss``, the mean query cross-entropy, serves to train the encoder in episodes.
+    """Baseline++: a new cosine head, fine-tuned on fixed features (https://arxiv.org/abs/1904.04232).
+
+    Its ``loss``, the mean query cross-entropy, serves to train the encoder in episodes.
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.

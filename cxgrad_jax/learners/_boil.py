@@ -36,7 +36,9 @@ def boil(
     param_labels: ParamLabels = body_labels,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """BOIL with the mean support cross-entropy. Arguments, meta-parameters and trace are those of ``maml``.
+    """BOIL: MAML that adapts the body and not the head (https://arxiv.org/abs/2008.08882).
+
+    The support loss is the mean cross-entropy. Arguments, meta-parameters and trace are those of ``maml``.
 
     Raises:
       UserError: in ``init``, the model has no layer named head, and no ``param_labels`` say which parameters adapt.

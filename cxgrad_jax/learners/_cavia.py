@@ -48,7 +48,7 @@ def cavia(
     first_order: bool = False,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """CAVIA with the mean support cross-entropy.
+    """CAVIA: only a context adapts, which scales and shifts features (https://arxiv.org/abs/1810.03642).
 
     Args:
       model: a backbone whose call takes ``film=(gamma, beta)``, both ``[film_features]``, as Conv-4 and ResNet-12 do.

@@ -21,7 +21,9 @@ from cxgrad_jax.learners._spec import described
 
 @described
 def classifier_baseline(model: nn.Module, *, scale: float = 10.0, query_statistics: str = "query") -> MetaLearner:
-    """Classifier-Baseline. Its ``loss``, the mean query cross-entropy, serves to train the encoder in episodes.
+    """Classifier-Baseline: the cosine to class means of fixed features (https://arxiv.org/abs/2003.04390).
+
+    Its ``loss``, the mean query cross-entropy, serves to train the encoder in episodes.
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.

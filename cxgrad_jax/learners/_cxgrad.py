@@ -43,7 +43,9 @@ def cxgrad(
     param_labels: ParamLabels = default_labels,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """CxGrad as the official code runs it.
+    """CxGrad: MAML whose gradients are scaled by factors of a context (https://arxiv.org/abs/2110.10353).
+
+    It does what the official code does (https://github.com/shlee625/CxGrad).
 
     Args:
       model: a ``flax.linen`` classifier with a normalisation behind each of its convolutions.

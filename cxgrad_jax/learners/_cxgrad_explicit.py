@@ -42,7 +42,9 @@ def cxgrad_explicit(
     param_labels: ParamLabels = default_labels,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """CxGrad with explicit scaling: two forward and two backward passes in each step.
+    """CxGrad with explicit scaling, the other way of section 3.2 (https://arxiv.org/abs/2110.10353).
+
+    Each step has two forward and two backward passes.
 
     The arguments and the meta-parameters are those of ``cxgrad``. With ``context_update="step"`` the context restarts
     from zero before every step. The trace is that of ``cxgrad`` with three differences: the context and the factors are

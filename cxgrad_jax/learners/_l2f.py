@@ -44,7 +44,7 @@ def l2f(
     param_labels: ParamLabels = default_labels,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """L2F on MAML.
+    """L2F: MAML from a start that each episode attenuates (https://arxiv.org/abs/1906.05895).
 
     Args:
       model: a ``flax.linen`` classifier, float images ``[N, H, W, C]`` to logits ``[N, way]``.

@@ -26,7 +26,10 @@ def maml(
     param_labels: ParamLabels = default_labels,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """MAML with the mean support cross-entropy, 5 steps in training and test, and normalisation not adapted.
+    """MAML: a start from which a few gradient steps suffice (https://arxiv.org/abs/1703.03400).
+
+    The support loss is the mean cross-entropy. By default it takes 5 steps in training and test, and normalisation does
+    not adapt.
 
     Args:
       model: a ``flax.linen`` classifier, float images ``[N, H, W, C]`` to logits ``[N, way]``.

@@ -41,7 +41,9 @@ def maml_plus_plus(
     param_labels: ParamLabels = default_labels,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """MAML++ as the official code runs it.
+    """MAML++: MAML with learned rates, multi-step loss and rows of normalisation (https://arxiv.org/abs/1810.09502).
+
+    It does what the official code does (https://github.com/AntreasAntoniou/HowToTrainYourMAMLPytorch).
 
     Args:
       model: a ``flax.linen`` classifier, float images ``[N, H, W, C]`` to logits ``[N, way]``.

@@ -39,7 +39,9 @@ def matching_net(
     joint_normalisation: bool = False,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """MatchingNet with the mean negative logarithm of the query images' shares.
+    """MatchingNet: attention over the support images (https://arxiv.org/abs/1606.04080).
+
+    The loss is the mean negative logarithm of the query images' shares.
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.

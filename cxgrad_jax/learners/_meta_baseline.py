@@ -29,7 +29,7 @@ def meta_baseline(
     joint_normalisation: bool = False,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """Meta-Baseline with the mean query cross-entropy.
+    """Meta-Baseline: the cosine to class means with a learned scale (https://arxiv.org/abs/2003.04390).
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.

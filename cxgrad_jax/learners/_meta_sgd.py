@@ -36,7 +36,7 @@ def meta_sgd(
     param_labels: ParamLabels = every_parameter,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """Meta-SGD with the mean support cross-entropy.
+    """Meta-SGD: MAML with a learned rate for every single parameter (https://arxiv.org/abs/1707.09835).
 
     Args:
       model: a ``flax.linen`` classifier, float images ``[N, H, W, C]`` to logits ``[N, way]``.

@@ -50,7 +50,7 @@ def metal(
     param_labels: ParamLabels = default_labels,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """MeTAL, by itself or with ALFA.
+    """MeTAL: MAML whose inner loss is learned, alone or with ALFA (https://arxiv.org/abs/2110.03909).
 
     Args:
       model: a ``flax.linen`` classifier, float images ``[N, H, W, C]`` to logits ``[N, way]``.

@@ -37,7 +37,7 @@ def metaoptnet(
     label_smoothing: float = 0.0,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """MetaOptNet with the mean query cross-entropy.
+    """MetaOptNet: a convex classifier on learned features (https://arxiv.org/abs/1904.03758).
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.

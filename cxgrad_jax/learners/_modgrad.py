@@ -49,7 +49,9 @@ def modgrad(
     param_labels: ParamLabels = last_two_convolutions,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """ModGrad with the mean support cross-entropy, second order.
+    """ModGrad: MAML whose gradients a context masks (https://doi.org/10.1007/978-3-030-58598-3_33).
+
+    The gradients are of second order.
 
     Args:
       model: a ``flax.linen`` classifier, float images ``[N, H, W, C]`` to logits ``[N, way]``.

@@ -19,7 +19,7 @@ from cxgrad_jax.learners._spec import described
 
 @described
 def proto_net(model: nn.Module, *, joint_normalisation: bool = False, query_statistics: str = "query") -> MetaLearner:
-    """ProtoNet with the mean query cross-entropy.
+    """ProtoNet: the squared distance to class means (https://arxiv.org/abs/1703.05175).
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.

@@ -35,7 +35,7 @@ def r2d2(
     joint_normalisation: bool = False,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """R2-D2 with the mean query cross-entropy.
+    """R2-D2: ridge regression on learned features (https://arxiv.org/abs/1805.08136).
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.

@@ -27,7 +27,9 @@ CLASS_FEATURES = {"sum": sum_by_class, "mean": mean_by_class}
 def relation_net(
     model: nn.Module, *, shot_reduction: str = "sum", hidden: int = 8, query_statistics: str = "query"
 ) -> MetaLearner:
-    """RelationNet with the mean squared error of the relation scores.
+    """RelationNet: a network compares feature maps with those of a class (https://arxiv.org/abs/1711.06025).
+
+    The loss is the mean squared error of the relation scores.
 
     Args:
       model: an encoder, ``feature_maps(images [N, H, W, C]) -> [N, h, w, D]``, with ``num_classes``. The relation

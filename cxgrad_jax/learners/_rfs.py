@@ -36,7 +36,9 @@ STEP_LENGTHS = [2.0**-k for k in range(8)]  # each step takes the best of them
 
 @described
 def rfs(model: nn.Module, *, regularisation: float = 1.0, query_statistics: str = "query") -> MetaLearner:
-    """RFS. Its ``loss``, the mean query cross-entropy, serves to train the encoder in episodes.
+    """RFS: logistic regression on fixed features of length 1 (https://arxiv.org/abs/2003.11539).
+
+    Its ``loss``, the mean query cross-entropy, serves to train the encoder in episodes.
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.

@@ -39,7 +39,9 @@ def unicorn_maml(
     param_labels: ParamLabels = every_parameter,
     query_statistics: str = "query",
 ) -> MetaLearner:
-    """UNICORN-MAML with the mean support cross-entropy, of first order.
+    """UNICORN-MAML: MAML whose head starts from one vector for every class (https://arxiv.org/abs/2106.16245).
+
+    It is of first order, as published.
 
     Args:
       model: a backbone with ``num_classes`` (the way) and a linear layer ``head``.

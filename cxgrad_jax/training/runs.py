@@ -29,7 +29,7 @@ def open_checkpoints(config: ConfigDict, workdir: Path) -> Checkpoints:
 
 
 class Run(NamedTuple):
-    """A trained run.
+    """A trained run, opened by ``load_run``.
 
     Attributes:
       learner: the learner of the run.
