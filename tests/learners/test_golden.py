@@ -27,6 +27,9 @@ FLOAT64 = 1e-9  # of each tensor's maximum; 4e-11 is reached, by the context and
 # threads can switch it, which changes logits by 4e-3, and everything after Adam's next steps by far more.
 FLOAT32 = {"context": 1e-2, "generator.0.weight": 6e-3, "loss": 3e-5, "logits": 1.5e-4, "gamma": 1e-6, "gradient": 6e-4,
            "parameter": 6e-4}  # fmt: skip
+if jax.__version_info__ < (0, 10):  # 0.7.2 rounds more: about three times what was measured with it
+    FLOAT32 = {"context": 5e-2, "generator.0.weight": 6e-2, "loss": 1.2e-4, "logits": 8e-4, "gamma": 2e-6,
+               "gradient": 3e-3, "parameter": 2e-2}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

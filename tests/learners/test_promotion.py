@@ -1,5 +1,7 @@
 """No learner mixes dtypes or ranks where its program does not say so: JAX's strict modes find nothing."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -27,8 +29,16 @@ def test_nor_with_running_averages(name, dtype):
     check(getattr(cx.learners, name)(cx.models.Conv4(WAY, features=4), query_statistics="running"), dtype)
 
 
+@contextlib.contextmanager
+def x64(enabled):
+    """``jax.enable_x64``, which the oldest jax lacks."""
+    jax.config.update("jax_enable_x64", enabled)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
 def check(learner, dtype):
-    with jax.enable_x64(dtype == jnp.float64):
+    with x64(dtype == jnp.float64):
         episode = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, dtype if x.ndim == 4 else jnp.int32), make_episode()
         )
