@@ -61,11 +61,9 @@ def cost(jaxpr, limits: dict[str, float]) -> np.ndarray:
         repeats = {"scan": lambda p: p["length"], "shard_map": lambda p: p["mesh"].size}.get(
             equation.primitive.name, lambda p: 1
         )(equation.params)
-        inner = [value for value in equation.params.values() if isinstance(value, core.ClosedJaxpr)]
-        inner = [value.jaxpr for value in inner]
-        inner += [value for value in equation.params.values() if isinstance(value, core.Jaxpr)]
-        for sub in inner:
-            total += repeats * cost(sub, limits)
+        for value in equation.params.values():
+            if isinstance(value, (core.ClosedJaxpr, core.Jaxpr)):  # one class in the newest jax
+                total += repeats * cost(getattr(value, "jaxpr", value), limits)
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):
             left, right, out = (variable.aval for variable in (*equation.invars[:2], equation.outvars[0]))
             if equation.primitive.name == "dot_general":

@@ -187,7 +187,8 @@ def num_outputs(model: nn.Module, images: Any) -> int:
 
 
 def _called(model: nn.Module, images: Any) -> tuple[dict[str, ModuleClass], int]:
-    dtype = images.dtype if jnp.issubdtype(images.dtype, jnp.floating) else jnp.dtype(jnp.float32)
+    floating = jnp.issubdtype(images.dtype, jnp.floating)
+    dtype = jax.dtypes.canonicalize_dtype(images.dtype if floating else jnp.float32)  # float64 only if it is enabled
     arguments = model, (1, *images.shape[1:]), dtype
     try:
         hash(model)
