@@ -194,6 +194,7 @@ def test_a_kernel_gradient_in_groups_counts_as_much_as_the_convolution(monkeypat
     assert gradient.moved == 4 * (5 * 8 * 8 * (12 + 16) + 16 * 27)
 
 
+@pytest.mark.slow
 def test_all_forms_of_many_tasks_are_equal(monkeypatch, double_precision):
     monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks import task_forms
@@ -242,6 +243,7 @@ def test_the_script_for_a_device_needs_the_library_alone_and_keeps_what_it_has(t
     assert done.stdout.count("| TimeoutError: not begun") == len(records) == done.stdout.count("|\n") - 2
 
 
+@pytest.mark.slow
 def test_a_measurement_of_the_script_for_a_device(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks import on_device

@@ -57,6 +57,7 @@ def test_the_loss_is_that_of_a_classifier_of_all_classes():
     assert metrics["accuracy"] == cx.learners.accuracy(logits, labels)
 
 
+@pytest.mark.slow
 def test_the_body_is_judged_in_episodes_by_running_averages():
     learner, params = pretrained()
     episode = make_episode()

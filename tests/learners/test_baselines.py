@@ -75,6 +75,7 @@ def agrees_with(learner, params, other, other_params, tolerance=1e-11):
     return relative((ours, gradient["model"]), (theirs, expected["model"])) < tolerance
 
 
+@pytest.mark.slow
 def test_alfa_that_generates_one_and_zero_is_maml():
     alfa, params = make(LEARNERS["alfa"])
     maml, start = make(MAML)
@@ -85,6 +86,7 @@ def test_alfa_that_generates_one_and_zero_is_maml():
     assert agrees_with(alfa, params, maml, start)
 
 
+@pytest.mark.slow
 def test_l2f_that_forgets_nothing_is_maml():
     l2f, params = make(LEARNERS["l2f"])
     maml, start = make(MAML)
@@ -104,6 +106,7 @@ def test_meta_sgd_with_a_constant_rate_is_one_step_of_maml():
     assert not agrees_with(every_parameter, {**params, "model": start["model"]}, maml, start)
 
 
+@pytest.mark.slow
 def test_maml_plus_plus_with_equal_rates_rows_and_the_last_loss_is_maml():
     plus_plus, params = make(LEARNERS["maml_plus_plus"])
     maml, start = make(MAML)

@@ -74,6 +74,7 @@ def test_cxgrad_whose_scaling_is_the_identity_is_maml(monkeypatch):
     assert relative(ours, theirs) < 1e-12
 
 
+@pytest.mark.slow
 def test_without_epsilon_the_context_stays_at_zero():
     # Images with noise everywhere: a constant channel would have no variance to divide by.
     learner, params = make(cx.learners.cxgrad, model_changes={"norm_epsilon": 0.0})

@@ -24,6 +24,7 @@ def kernels_of(model_params):
     return [model_params[f"block_{i}"]["conv"]["kernel"] for i in range(4)]
 
 
+@pytest.mark.slow
 def test_with_factors_that_see_nothing_it_is_explicit_scaling_without_a_context():
     episode = make_episode()
     _, _, explicit = make("cxgrad_explicit", episode)
@@ -66,6 +67,7 @@ def spread(name):
     return np.max(gamma.std(axis=0) / gamma.mean(axis=0))
 
 
+@pytest.mark.slow
 def test_factors_differ_between_tasks_where_those_of_cxgrad_do_not():
     assert spread("cxgrad_informed") > 1e-2 > 1e-4 > spread("cxgrad")
 

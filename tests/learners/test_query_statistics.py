@@ -162,6 +162,7 @@ def test_running_averages_are_refused_where_a_method_has_none(name):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_fused_operation_takes_and_tells_statistics_too(monkeypatch):
     model = NETWORKS["conv4"]
     params = model.init(jax.random.key(0), EPISODE.support_images)["params"]

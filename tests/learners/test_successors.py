@@ -113,6 +113,7 @@ def test_metal_with_inert_adapters_is_maml_with_a_joint_pass():
     assert relative(ours(params)[0], expected) > 1e-6
 
 
+@pytest.mark.slow
 def test_inductive_metal_with_inert_adapters_is_maml():
     metal, params = made(cx.learners.metal, num_steps=2, query_statistics="support")
     maml, _ = made(cx.learners.maml, num_steps=2, query_statistics="support")
@@ -131,6 +132,7 @@ def test_metal_sees_the_query_images_as_a_set():
     assert relative(logits_of(metal, params, fewer), logits_of(metal, params)[:-1]) > 1e-6
 
 
+@pytest.mark.slow
 def test_alfa_with_metal_that_generates_one_and_zero_is_metal():
     both, params = made(cx.learners.metal, num_steps=2, alfa=True)
     metal, _ = made(cx.learners.metal, num_steps=2)
