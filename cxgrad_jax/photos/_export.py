@@ -94,8 +94,8 @@ def export_onnx(classifier: Classifier, path: Path) -> str:
         name = type(classifier.backbone.model).__name__
         raise UserError(f"ONNX is written for EfficientNetLite alone, not {name}; --format=stablehlo takes every model")
     try:
-        import onnx
-        import onnxruntime
+        import onnx  # pyright: ignore[reportMissingImports]  (an extra)
+        import onnxruntime  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise UserError(f"ONNX needs {error.name}: pip install 'cxgrad_jax[export]'") from None
     model = _onnx_model(classifier, onnx)
