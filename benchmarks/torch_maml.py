@@ -1,19 +1,23 @@
-"""MAML in plain PyTorch, to compare with: as the official code of this paper runs it, and as ``torch.func`` would.
+"""MAML in PyTorch, to compare with: by a loop over the tasks, by ``torch.func``, and by learn2learn.
 
     python -m benchmarks.torch_maml --device cuda --style loop
 
 Conv-4, second order, five steps of SGD, Adam; random images of the given size. ``loop``: a task after the other, each
 with ``torch.autograd.grad(create_graph=True)``, the way of the official MAML and CxGrad code. ``vmap``: all tasks at
 once, ``torch.func.vmap`` over ``torch.func.grad``. Prints seconds an iteration and peak memory. Needs torch alone.
+``learn2learn_round`` is a round by learn2learn's ``MAML``, a task after the other.
 """
 
 import argparse
+import importlib
 import json
 import resource
 import statistics
 import sys
 import time
+import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 WAY, QUERY = 5, 15
@@ -81,6 +85,17 @@ def adapted_by_func(params: dict[str, Any], images: Any, labels: Any, steps: int
     return fast | fixed
 
 
+def random_episodes(device: str, shot: int, size: int, tasks: int) -> tuple[Any, Any, Any, Any]:
+    """Support images ``[tasks, way*shot, 3, size, size]``, their labels, query images, and their labels."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    def part(per_class):
+        labels = torch.arange(WAY, device=device).repeat_interleave(per_class).expand(tasks, -1)
+        return torch.rand(tasks, WAY * per_class, 3, size, size, device=device), labels
+
+    return (*part(shot), *part(QUERY))
+
+
 def round_of(
     style: str, what: str, device: str, *, shot: int, size: int, tasks: int, features: int, steps: int
 ) -> Callable[[], float]:
@@ -102,11 +117,7 @@ def round_of(
     params = parameters_of(features, size, device)
     adam, cross_entropy = torch.optim.Adam(params.values(), lr=OUTER_RATE), torch.nn.functional.cross_entropy
 
-    def part(per_class):
-        labels = torch.arange(WAY, device=device).repeat_interleave(per_class).expand(tasks, -1)
-        return torch.rand(tasks, WAY * per_class, 3, size, size, device=device), labels
-
-    episodes = (*part(shot), *part(QUERY))
+    episodes = random_episodes(device, shot, size, tasks)
 
     def by_loop(params):
         losses = []
@@ -138,6 +149,56 @@ def round_of(
         return float(loss.detach())
 
     return training if what == "training" else adaptation
+
+
+def learn2learn_class(folder: Path) -> Any:
+    """learn2learn's ``MAML``, read alone from its unpacked source distribution.
+
+    The package does not build on Python 3.11, because of extensions for data sets that MAML does not need.
+    """
+    for name in ("learn2learn", "learn2learn.algorithms"):  # without the __init__.py of either, which need them
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = [str(folder / name.replace(".", "/"))]
+    return importlib.import_module("learn2learn.algorithms.maml").MAML
+
+
+def learn2learn_round(
+    folder: Path, what: str, *, shot: int, size: int, tasks: int, features: int, steps: int
+) -> Callable[[], float]:
+    """As ``round_of`` on a CPU, by learn2learn's ``clone`` and ``adapt``, which change scales and shifts too."""
+    import torch  # pyright: ignore[reportMissingImports]
+    from torch import nn  # pyright: ignore[reportMissingImports]
+
+    torch.manual_seed(0)
+
+    def block(channels):
+        norm = nn.BatchNorm2d(features, track_running_stats=False)
+        return nn.Conv2d(channels, features, 3, padding=1, bias=False), norm, nn.LeakyReLU(), nn.MaxPool2d(2)
+
+    layers = [layer for i in range(BLOCKS) for layer in block(features if i else 3)]
+    head = nn.Linear(features * (size // 2**BLOCKS) ** 2, WAY)
+    model = learn2learn_class(folder)(
+        nn.Sequential(*layers, nn.Flatten(), head), lr=RATE, first_order=what != "training"
+    )
+    adam, cross_entropy = torch.optim.Adam(model.parameters(), lr=OUTER_RATE), nn.functional.cross_entropy
+    episodes = random_episodes("cpu", shot, size, tasks)
+
+    def one_round():
+        losses = []
+        for support, support_labels, query, query_labels in zip(*episodes, strict=True):
+            fast = model.clone()
+            for _ in range(steps):
+                fast.adapt(cross_entropy(fast(support), support_labels))
+            with torch.set_grad_enabled(what == "training"):
+                losses.append(cross_entropy(fast(query), query_labels))
+        loss = torch.stack(losses).mean()
+        if what == "training":
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        return float(loss.detach())
+
+    return one_round
 
 
 def main(flags: list[str]) -> int:

@@ -76,23 +76,14 @@ def metal(
 
     def inner_loop(params, support_images, support_labels, query_images=None):
         theta, frozen, _ = split_by_label(params["model"], param_labels, module_classes(model, support_images))
-        tensors, number = list(theta), len(support_labels)
+        tensors = list(theta)
         images = support_images if query_images is None else joined(params, support_images, query_images)
 
         def step(theta, of_step):
             def inner_loss(theta):
-                logits, means = apply_model(model, merge(theta, frozen), images), tensor_means(theta, tensors)
-                support_loss = cross_entropy(logits[:number], support_labels)
-                losses = {
-                    "support_loss": support_loss,
-                    "learned_support_loss": learned_support_loss(
-                        of_step, support_loss, means, logits[:number], support_labels
-                    ),
-                }
-                if query_images is not None:
-                    losses["learned_query_loss"] = learned_query_loss(of_step, means, logits[number:])
-                total = sum(losses.values())
-                return total, {**losses, "inner_loss": total}
+                logits = apply_model(model, merge(theta, frozen), images)
+                losses = inner_losses(of_step, tensor_means(theta, tensors), logits, support_labels)
+                return losses["inner_loss"], losses
 
             (_, losses), g = jax.value_and_grad(inner_loss, has_aux=True)(theta)
             g = constant_if(first_order, g)
@@ -153,6 +144,24 @@ def metal(
         return cross_entropy(logits, labels), query_metrics(of_query, episode.query_labels, trace)
 
     return checked(model, inductive.init, adapt, predict, loss, param_labels)
+
+
+def inner_losses(of_step: Params, means: jax.Array, logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
+    """L_S, loss_S, with query images loss_T, and their sum, each a scalar.
+
+    Args:
+      of_step: ``"losses"`` and ``"adapters"`` of this step.
+      means: m, ``[n]``.
+      logits: those of the support images, then those of the query images: ``[N, way]`` or ``[N + M, way]``.
+      labels: the support images', ``[N]``.
+    """
+    of_support, of_query = logits[: len(labels)], logits[len(labels) :]
+    support_loss = cross_entropy(of_support, labels)
+    learned = learned_support_loss(of_step, support_loss, means, of_support, labels)
+    losses = {"support_loss": support_loss, "learned_support_loss": learned}
+    if len(of_query):
+        losses["learned_query_loss"] = learned_query_loss(of_step, means, of_query)
+    return {**losses, "inner_loss": sum(losses.values())}
 
 
 def learned_support_loss(
