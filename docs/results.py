@@ -138,9 +138,8 @@ def page(records: Sequence[Record]) -> str:
         for kind in (INDUCTIVE, TRANSDUCTIVE):
             of_kind = [seeds for seeds in here.values() if seeds[0]["transductive"] == (kind == TRANSDUCTIVE)]
             if of_kind:
-                text += (
-                    f"\n### {kind.partition(':')[0]}\n\n{kind.partition(': ')[2].capitalize()}\n\n{accuracies(of_kind)}"
-                )
+                name, _, meaning = kind.partition(": ")
+                text += f"\n### {name}\n\n{meaning[0].upper()}{meaning[1:]}\n\n{accuracies(of_kind)}"
         if pairs := differences(here):
             text += f"\n### Differences on the same episodes\n\n{pairs}"
     return f"{text}\n## Commands\n\n{commands(records)}{TAIL}"
