@@ -5,8 +5,8 @@
 
 The other sides are ``benchmarks.torch_maml``: ``torch_func``, all tasks vectorised by ``torch.func``; ``torch_loop``, a
 task after the other by ``torch.autograd``; and with ``--learn2learn FOLDER``, its unpacked source distribution,
-learn2learn's ``MAML``. A round is a training iteration, or with ``--what adaptation`` the inner loops of a meta-batch
-and the predictions of its queries.
+learn2learn's ``MAML``. A round is a training iteration, or with ``--what adaptation`` the inner loops of 20 episodes
+and the predictions of their queries; PyTorch takes them in meta-batches.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import interleaved, ours, torch_maml
+from cxgrad_jax.evaluation import EPISODES_AT_ONCE
 
 SETTINGS = ("maml_mini_1shot", "maml_mini_5shot", "maml_cifar_fs_1shot", "maml_cifar_fs_5shot")
 
@@ -30,8 +31,7 @@ def our_side(arguments: argparse.Namespace):
     import jax
 
     config = config_of(arguments)
-    tasks = config.train.meta_batch
-    one_round = ours.training(config) if arguments.what == "training" else ours.adaptation(config, tasks)
+    one_round = ours.training(config) if arguments.what == "training" else ours.adaptation(config, EPISODES_AT_ONCE)
     return one_round, {"jax": jax.__version__}
 
 
@@ -44,6 +44,12 @@ def shapes_of(arguments: argparse.Namespace) -> dict[str, int]:
     }  # fmt: skip
 
 
+def of_all_episodes(one_round, arguments: argparse.Namespace):
+    """A round of adaptation takes as many meta-batches as ours has episodes."""
+    rounds = EPISODES_AT_ONCE // shapes_of(arguments)["tasks"] if arguments.what == "adaptation" else 1
+    return lambda: [one_round() for _ in range(rounds)]
+
+
 def torch_side(style: str):
     """The round of ``torch_maml`` in a style."""
 
@@ -51,7 +57,7 @@ def torch_side(style: str):
         import torch  # pyright: ignore[reportMissingImports]
 
         one_round = torch_maml.round_of(style, arguments.what, "cpu", **shapes_of(arguments))
-        return one_round, {"torch": torch.__version__}
+        return of_all_episodes(one_round, arguments), {"torch": torch.__version__}
 
     return side
 
@@ -59,7 +65,7 @@ def torch_side(style: str):
 def learn2learn_side(arguments: argparse.Namespace):
     """The round of learn2learn."""
     one_round = torch_maml.learn2learn_round(arguments.learn2learn, arguments.what, **shapes_of(arguments))
-    return one_round, {"learn2learn": arguments.learn2learn.name}
+    return of_all_episodes(one_round, arguments), {"learn2learn": arguments.learn2learn.name}
 
 
 def main(flags: list[str]) -> None:
