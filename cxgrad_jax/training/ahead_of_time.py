@@ -74,7 +74,11 @@ def memory_of(target: str) -> int:
 
 def compiler_options(mesh: Mesh) -> dict[str, Any]:
     """For ``Lowered.compile``: the lowest effort for a TPU, where the default takes more than ten minutes."""
-    return {"exec_time_optimization_effort": -1.0} if mesh.devices.flat[0].platform == "tpu" else {}
+    if mesh.devices.flat[0].platform != "tpu":
+        return {}
+    if hasattr(jax.config, "jax_exec_time_optimization_effort"):  # before jax 0.12
+        return {"exec_time_optimization_effort": -1.0}
+    return {"optimization_level": "O0"}
 
 
 def lower_training(config: ConfigDict, store: ImageStore, mesh: Mesh, iterations: int, storage: str = "device") -> Any:

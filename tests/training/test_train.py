@@ -43,6 +43,14 @@ def dying_rmtree(path, *rest, **keywords):
     rmtree(path, *rest, **keywords)
 os.rename, shutil.rmtree = dying_rename, dying_rmtree
 """
+TELL_COMPILED = """
+import logging
+import jax
+handler = logging.StreamHandler()
+handler.setFormatter(logging.Formatter("told: %(message)s"))  # jax's own handlers may print a message twice
+logging.getLogger("jax._src.interpreters.pxla").addHandler(handler)
+jax.config.update("jax_log_compiles", True)
+"""
 SIGNAL_AT_5 = """
 import os
 from cxgrad_jax.training.metrics_file import MetricsFile
@@ -180,11 +188,11 @@ def test_interrupted_between_validations(finished, tiny_data, tmp_path, number):
     assert told(stopped.stderr) == ["cxgrad_jax: stopped at iteration 5, saved; run the same command to go on"]
     assert Checkpoints(workdir, 2, read_only=True).latest() == 5 and not (workdir / "results.json").exists()
 
-    resumed = run(*flags(tiny_data, workdir), before="import jax; jax.config.update('jax_log_compiles', True)")
+    resumed = run(*flags(tiny_data, workdir), before=TELL_COMPILED)
     assert resumed.returncode == 0
     assert outcome(workdir) == outcome(finished)
     # Nothing is compiled twice: one program trains, one evaluates (validation and test), and three draw episodes.
-    compiled = re.findall(r"Compiling jit\((\w+|<lambda>)\)", resumed.stderr)
+    compiled = re.findall(r"told: Compiling jit\((\w+|<lambda>)\)", resumed.stderr)
     assert compiled.count("program") == compiled.count("results_of") == 1 and "init" not in compiled
     assert len(compiled) <= 8, compiled
 
