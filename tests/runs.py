@@ -23,9 +23,10 @@ def flags(data_dir: Path, workdir: Path, **changes: Any) -> list[str]:
     return [f"--workdir={workdir}", *(f"--config.{name}={value}" for name, value in fields.items())]
 
 
-def environment(devices: int = 1) -> dict[str, str]:
-    """The environment of a process of its own, with so many simulated devices."""
-    others = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ.get("XLA_FLAGS", ""))
+def environment(devices: int = 1, users: bool = False) -> dict[str, str]:
+    """The environment of a process of its own, with so many simulated devices. ``users``: with their machine code."""
+    given = "" if users else os.environ.get("XLA_FLAGS", "")
+    others = re.sub(r"--xla_force_host_platform_device_count=\d+", "", given)
     return {**os.environ, "XLA_FLAGS": f"{others} --xla_force_host_platform_device_count={devices}"}
 
 
@@ -37,11 +38,11 @@ def command(*arguments: str, before: str = "") -> list[str]:
     return [sys.executable, "-c", f"{before}\n{start}", *arguments]
 
 
-def run(*arguments: str, devices: int = 1, before: str = "") -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, devices: int = 1, before: str = "", users: bool = False) -> subprocess.CompletedProcess[str]:
     """Runs the command line in a process of its own."""
     return subprocess.run(
         command(*arguments, before=before),
-        env=environment(devices), capture_output=True, text=True, timeout=1200,
+        env=environment(devices, users), capture_output=True, text=True, timeout=1200,
     )  # fmt: skip
 
 

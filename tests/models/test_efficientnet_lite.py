@@ -36,11 +36,11 @@ def test_feature_maps_are_a_32nd_of_the_image_rounded_up():
 @pytest.mark.usefixtures("double_precision")
 def test_running_averages_make_a_prediction_independent_of_the_others():
     model = cx.models.EfficientNetLite(num_classes=3)
-    images = jax.random.uniform(jax.random.key(1), (2, 32, 32, 3), np.float64)
+    images = jax.random.uniform(jax.random.key(1), (4, 64, 64, 3), np.float64)  # fewer values let rounding grow
     params = model.init(jax.random.key(0), images)["params"]
     _, found = model.apply({"params": params}, images, mutable=["batch_stats"])
     predict = jax.jit(lambda images: model.apply({"params": params, **found}, images))
-    np.testing.assert_allclose(predict(images)[:1], predict(images[:1]), rtol=1e-9)
+    np.testing.assert_allclose(predict(images)[:1], predict(images[:1]), rtol=1e-12)
     by_batch = jnp.asarray(model.apply({"params": params}, images[:1]))
     assert not np.allclose(predict(images)[:1], by_batch)
 
