@@ -158,10 +158,11 @@ def inner_losses(of_step: Params, means: jax.Array, logits: jax.Array, labels: j
     of_support, of_query = logits[: len(labels)], logits[len(labels) :]
     support_loss = cross_entropy(of_support, labels)
     learned = learned_support_loss(of_step, support_loss, means, of_support, labels)
-    losses = {"support_loss": support_loss, "learned_support_loss": learned}
+    losses, total = {"support_loss": support_loss, "learned_support_loss": learned}, support_loss + learned
     if len(of_query):
         losses["learned_query_loss"] = learned_query_loss(of_step, means, of_query)
-    return {**losses, "inner_loss": sum(losses.values())}
+        total += losses["learned_query_loss"]
+    return {**losses, "inner_loss": total}
 
 
 def learned_support_loss(
