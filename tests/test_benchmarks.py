@@ -50,6 +50,9 @@ def benchmark(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
         ("on_paper", ["--target", "h100:1", "--out", "no/such/folder/x.json"], "folder no/such/folder does not exist"),
         ("on_device", ["--out", "no/such/folder/x.json"], "folder no/such/folder does not exist"),
         ("versus_peers", ["--setting", "mini_1shot"], "invalid choice: 'mini_1shot'"),
+        ("versus_peers", ["--learn2learn", "no/such/folder"], "no/such/folder has no learn2learn/algorithms/maml.py"),
+        ("trees", ["no/such/folder"], "no/such/folder has no benchmarks/ours.py"),
+        ("trees", ["--rounds", "0", "."], "--rounds is 0; expected at least 1"),
     ],
 )
 def test_a_mistake_gets_one_line(name, flags, message):
