@@ -21,20 +21,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import safetensors.numpy
 from jax.core import Tracer
 
 from cxgrad_jax import platforms, runtime
 from cxgrad_jax.batching import mean_loss
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.files import write_whole
 from cxgrad_jax.fitting import TrainState, updated
 from cxgrad_jax.learners import MetaLearner, by_path, merge, with_running_averages
 from cxgrad_jax.learners._base import Adapted
 from cxgrad_jax.learners._cavia import Context
 from cxgrad_jax.learners._metric import Described, Support
-from cxgrad_jax.saving import params_sha256, read_arrays
+from cxgrad_jax.saving import params_sha256, read_arrays, write_arrays
 
 FORMAT = "1"  # of the header; a change that older files cannot follow raises it
 
@@ -132,7 +130,7 @@ def export(
     header = {
         "export": FORMAT, "learner": json.dumps(learner.spec), "jax": jax.__version__, "sha256": params_sha256(arrays)
     }  # fmt: skip
-    write_whole(Path(path), safetensors.numpy.save(arrays, metadata=header))
+    write_arrays(Path(path), arrays, header)
 
 
 def load_exported(path: str | os.PathLike[str]) -> ExportedLearner:

@@ -53,7 +53,21 @@ def save(path: str | os.PathLike[str], learner: MetaLearner | None, params: Any)
         if array.dtype.kind not in "fiub":
             raise UserError(f"the parameter {name} has dtype {array.dtype}; expected an array of numbers")
     header = {"format": FORMAT, "learner": json.dumps(spec), "sha256": params_sha256(params)}
-    write_whole(Path(path), safetensors.numpy.save(arrays, metadata=header))
+    write_arrays(Path(path), arrays, header)
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray], header: dict[str, str]) -> None:
+    """Writes a safetensors file, whole or not at all. The same content gives the same bytes.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    file = safetensors.numpy.save(arrays, metadata=header)
+    end = 8 + int.from_bytes(file[:8], "little")
+    # The format's own writer puts the lines of the header in another order each time.
+    told = json.dumps(json.loads(file[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    told += b" " * (-len(told) % 8)
+    write_whole(path, len(told).to_bytes(8, "little") + told + file[end:])
 
 
 def load(name_or_path: str | os.PathLike[str], learner: MetaLearner | None = None) -> tuple[MetaLearner, Any]:

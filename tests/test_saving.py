@@ -55,6 +55,13 @@ def test_anyone_can_read_the_header(saved):
     assert json.loads(header["learner"])["learner"] == "cxgrad"
 
 
+def test_the_same_content_is_the_same_bytes(saved, tmp_path):
+    learner, params, path = saved
+    for number in range(5):  # the format's own writer orders the header by chance
+        cx.save(tmp_path / f"{number}", learner, params)
+        assert (tmp_path / f"{number}").read_bytes() == path.read_bytes()
+
+
 class Mine(nn.Module):
     num_classes: int = 3
 

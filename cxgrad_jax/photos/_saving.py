@@ -12,10 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.files import write_whole
 from cxgrad_jax.learners import by_path, merge
 from cxgrad_jax.photos._backbones import Backbone, describe_model, model_from
 from cxgrad_jax.photos._classifier import Classifier
@@ -23,7 +21,7 @@ from cxgrad_jax.photos._estimate import Estimate
 from cxgrad_jax.photos._folders import PathLike
 from cxgrad_jax.photos._heads import Head
 from cxgrad_jax.photos._preprocessing import Preprocessing
-from cxgrad_jax.saving import params_sha256
+from cxgrad_jax.saving import params_sha256, write_arrays
 
 FORMAT = "1"  # a change that older files cannot follow raises it
 
@@ -51,7 +49,7 @@ def save_classifier(path: PathLike, classifier: Classifier) -> None:
         "estimate": classifier.estimate._asdict(),
     }
     header = {"photos": FORMAT, "description": json.dumps(description), "sha256": params_sha256(arrays)}
-    write_whole(Path(path).expanduser(), safetensors.numpy.save(arrays, metadata=header))
+    write_arrays(Path(path).expanduser(), arrays, header)
 
 
 def load_classifier(path: PathLike, model: Any = None) -> Classifier:
