@@ -59,6 +59,11 @@ def save(path: str | os.PathLike[str], learner: MetaLearner | None, params: Any)
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], header: dict[str, str]) -> None:
     """Writes a safetensors file, whole or not at all. The same content gives the same bytes.
 
+    Args:
+      path: the file.
+      arrays: contiguous arrays of any shape, by name.
+      header: lines of text, by name.
+
     Raises:
       UserError: the file cannot be written.
     """

@@ -76,7 +76,7 @@ def compiler_options(mesh: Mesh) -> dict[str, Any]:
     """For ``Lowered.compile``: the lowest effort for a TPU, where the default takes more than ten minutes."""
     if mesh.devices.flat[0].platform != "tpu":
         return {}
-    if hasattr(jax.config, "jax_exec_time_optimization_effort"):  # before jax 0.12
+    if hasattr(jax.config, "jax_exec_time_optimization_effort"):  # jax 0.10 has it, 0.12 does not
         return {"exec_time_optimization_effort": -1.0}
     return {"optimization_level": "O0"}
 
