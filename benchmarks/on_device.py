@@ -1,17 +1,22 @@
 """Times training iterations on the device of this machine, in at most ten minutes: ``benchmarks/on_device.sh``.
 
     benchmarks/on_device.sh --out on_device.json            all, the most important first, until the time is over
+    benchmarks/on_device.sh --out on_device.json --only 32×32        those whose name it finds
     benchmarks/on_device.sh --out on_device.json --small    16 pixels, 8 filters: whether it runs, no measurement
 
 It has the library's layer alone, with random images: neither a configuration nor a data set nor a network. What it
 times is ``fitting.train_program`` with the episodes drawn on the device, which ``cxgrad_jax.main`` runs. PyTorch, where
-it is, runs MAML first, in a process of its own. The file is written after each measurement. Milliseconds are of one
-outer iteration: the median of the dispatches after the first.
+it is, runs first, in processes of its own: the official code of CxGrad if ``--official`` names a clone, and MAML. The
+file is written after each measurement. Milliseconds are of one outer iteration: the median of the dispatches after the
+first. "Same bits" says whether a dispatch from the same state gives the same bits again; its ``digest`` in the file
+says whether another process gave them too.
 """
 
 import argparse
 import functools
+import hashlib
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -21,16 +26,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 import cxgrad_jax as cx
-from benchmarks import least_time, task_forms
+from benchmarks import least_time, official, task_forms
 from cxgrad_jax import fitting, parallel
 from cxgrad_jax.training.sources import device_source
 
 CLASSES, IMAGES = 64, 40
-SECONDS = 3.0  # of dispatches that a measurement takes at most, after the first three
+SECONDS = 2.0  # of dispatches that a measurement takes at most, after the first three
 
 
 class Case(NamedTuple):
@@ -45,6 +51,7 @@ class Case(NamedTuple):
       precision: of the model's products.
       iterations: of a dispatch.
       remat: whether inner steps are computed anew.
+      deterministic: whether the compiler must choose operations that give the same bits every time.
     """
 
     learner: str = "cxgrad"
@@ -55,6 +62,7 @@ class Case(NamedTuple):
     precision: str = "highest"
     iterations: int = 50
     remat: bool = False
+    deterministic: bool = False
 
     @property
     def tasks(self) -> int:
@@ -63,14 +71,15 @@ class Case(NamedTuple):
 
 def cases() -> Iterator[Case]:
     """What to time, the most important first."""
-    yield from (Case(), Case(learner="maml"), Case(precision="default"), Case(learner="maml", precision="default"))
-    yield Case(form="JAX's rules, vectorised")
-    yield from (Case(form=form) for form in task_forms.FORMS if form not in ("library", "JAX's rules, vectorised"))
-    yield from (Case(shot=5), Case(learner="maml", shot=5))
-    yield from (Case(model="ResNet12"), Case(model="ResNet12", precision="default"))
+    yield from (Case(), Case(deterministic=True), Case(precision="default"))
+    yield from (Case(form=form) for form in task_forms.FORMS if form != "library")
+    yield from (Case(shot=5), Case(learner="maml"), Case(model="ResNet12"))
     yield from (Case(learner, shot=shot, size=32) for learner in ("cxgrad", "maml") for shot in (1, 5))
+    yield Case(size=32, form="one task after the other")
+    yield from (Case(learner="maml", shot=5), Case(model="ResNet12", precision="default"))
     yield from (Case(iterations=n) for n in (1, 10, 200))
-    yield from (Case(precision="high"), Case(remat=True), Case(shot=5, precision="default"))
+    yield from (Case(learner="maml", precision="default"), Case(shot=5, precision="default"))
+    yield from (Case(precision="high"), Case(remat=True))
     yield from (Case(form=form, precision="default") for form in task_forms.FORMS if form != "library")
 
 
@@ -97,11 +106,14 @@ def measured(case: Case, small: bool) -> dict[str, Any]:
     start = time.perf_counter()
     with task_forms.applied(form):
         lowered = program.lower(state, arrays)
-    compiled = lowered.compile()
+    compiled = lowered.compile({"xla_gpu_deterministic_ops": True} if case.deterministic else None)
     record = {"compile_seconds": time.perf_counter() - start}
     if memory := compiled.memory_analysis():
         record["temporary_bytes"] = memory.temp_size_in_bytes
     record |= on_paper(compiled.as_text(), case.iterations)
+    twice = [jax.device_get(compiled(jax.tree.map(jnp.copy, state), arrays)) for _ in range(2)]
+    record["same_bits"] = all(map(np.array_equal, *map(jax.tree.leaves, twice)))
+    record["digest"] = hashlib.sha256(b"".join(leaf.tobytes() for leaf in jax.tree.leaves(twice[0]))).hexdigest()[:16]
     milliseconds, begin = [], time.perf_counter()
     while len(milliseconds) < 4 or (time.perf_counter() - begin < SECONDS and len(milliseconds) < 100):
         start = time.perf_counter()
@@ -133,7 +145,19 @@ def with_torch(small: bool, size: int, precision: str, style: str) -> dict[str, 
     command = [sys.executable, "-m", "benchmarks.torch_maml", "--device", device, "--precision", precision]
     command += ["--style", style, "--image_size", str(16 if small else size)]
     command += ["--features", "8", "--steps", "1", "--rounds", "1"] if small else []
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    return from_process(command)
+
+
+def with_official(folder: Path, setting: str) -> dict[str, Any]:
+    """CxGrad by the official code on the same device (``benchmarks.official``)."""
+    device = "cuda" if jax_platform() == "gpu" else "cpu"
+    command = [sys.executable, "-m", "benchmarks.official", "--official", str(folder)]
+    return from_process([*command, "--setting", setting, "--device", device])
+
+
+def from_process(command: list[str]) -> dict[str, Any]:
+    """What another process measures, and prints as JSON in its last line."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["it said nothing"])[-1])
     found = json.loads(done.stdout.splitlines()[-1])
@@ -155,14 +179,15 @@ def jax_platform() -> str:
 def row(record: dict[str, Any]) -> str:
     """A line of the table."""
     if "error" in record:
-        return f"| {record['what']} | {record['error']} | | | | |"
+        return f"| {record['what']} | {record['error']} | | | | | |"
 
     def cell(name, form, factor=1.0):
         return form.format(record[name] * factor) if name in record else ""
 
     share = f"{record['least_ms'] / record['milliseconds']:.0%}" if record.get("least_ms") else ""
     memory = cell("temporary_bytes", "{:,.0f} MB", 1e-6) or cell("peak_bytes", "{:,.0f} MB", 1e-6)
-    first, others = cell("milliseconds", "{:.2f}"), (cell("gbytes", "{:.1f}"), share)
+    same = {True: "yes", False: "no"}.get(record.get("same_bits"), "")
+    first, others = cell("milliseconds", "{:.2f}"), (cell("gbytes", "{:.1f}"), share, same)
     return f"| {' | '.join((record['what'], first, cell('compile_seconds', '{:.0f} s'), memory, *others))} |"
 
 
@@ -172,7 +197,7 @@ def words_of(case: Case) -> str:
     words += [case.precision] if case.precision != "highest" else []
     words += [f"tasks: {case.form}"] if case.form != "library" else []
     words += [f"{case.iterations} a dispatch"] if case.iterations not in (2, 50) else []
-    return ", ".join(words + ["remat"] * case.remat)
+    return ", ".join(words + ["remat"] * case.remat + ["deterministic"] * case.deterministic)
 
 
 def main(flags: list[str]) -> int:
@@ -180,14 +205,20 @@ def main(flags: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="on_device", description="Training iterations on the device of this machine.")
     parser.add_argument("--out", type=Path, default=Path("on_device.json"), help="JSON, written as it goes")
     parser.add_argument("--minutes", type=float, default=9.0, help="no measurement begins later")
+    parser.add_argument("--official", type=Path, help="a clone of github.com/shlee625/CxGrad")
+    parser.add_argument("--only", default="", metavar="REGEX", help="measurements whose name it finds")
     parser.add_argument("--small", action="store_true", help="16 pixels, 8 filters, 1 inner step: whether it runs")
     given = parser.parse_args(flags)
     if not given.out.parent.is_dir():
         parser.error(f"--out: folder {given.out.parent} does not exist")
+    if given.official and not official.is_clone(given.official):
+        parser.error(f"--official: {given.official} is no clone of shlee625/CxGrad")
     begin, records, described = time.monotonic(), [], {}
 
     def measure(what: str, function: Callable[[], dict[str, Any]], **fields: Any) -> None:
         seconds = time.monotonic() - begin
+        if not re.search(given.only, what):
+            return
         try:
             if seconds > given.minutes * 60:
                 raise TimeoutError(f"not begun: {given.minutes:g} minutes were over")
@@ -199,8 +230,13 @@ def main(flags: list[str]) -> int:
         given.out.write_text(json.dumps({**described, "records": records}, indent=2) + "\n")
 
     print(
-        "| what | ms an iteration | compiling | memory | GB moved | least time on paper |", "|---" * 6 + "|", sep="\n"
+        "| what | ms an iteration | compiling | memory | GB moved | least time on paper | same bits |",
+        "|---" * 7 + "|",
+        sep="\n",
     )
+    for shot in (1, 5) if given.official else ():
+        name = f"official code, CxGrad, Conv4, {shot}-shot, 84×84"
+        measure(name, lambda shot=shot: with_official(given.official, f"mini_{shot}shot"))
     for style, precision in (("loop", "default"), ("loop", "highest"), ("vmap", "default")):
         name = f"PyTorch, MAML, 1-shot, 84×84, 4 tasks, {style}, {precision}"
         measure(name, lambda style=style, precision=precision: with_torch(given.small, 84, precision, style))

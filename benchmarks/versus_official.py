@@ -9,19 +9,12 @@ it is the adaptation to ``--episodes`` test episodes and the prediction of their
 
 import argparse
 import importlib.util
-import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
+from benchmarks import interleaved, official, ours
 
-from benchmarks import interleaved, ours
-
-WAY, QUERY, TEST_EPISODES = 5, 15, 600
-OFFICIAL_CONFIGS = {
-    f"mini_{shot}shot": f"experiment_config/mini_imagenet_5way_{shot}shot/CxGrad_4conv.json" for shot in (1, 5)
-}
+TEST_EPISODES = 600
 
 
 def our_side(arguments: argparse.Namespace):
@@ -35,39 +28,25 @@ def our_side(arguments: argparse.Namespace):
 
 def official_side(arguments: argparse.Namespace):
     """The official code's iteration or evaluation, with the configuration that it ships."""
-    sys.path.insert(0, str(arguments.official))
     import torch  # pyright: ignore[reportMissingImports]
-    from few_shot_learning_system import MAMLFewShotClassifier  # pyright: ignore[reportMissingImports]
 
-    fields = json.loads((arguments.official / OFFICIAL_CONFIGS[arguments.setting]).read_text())
-    size = arguments.image_size
-    fields |= {"use_cuda": False, "seed": 0, "image_height": size, "image_width": size}
-    model = MAMLFewShotClassifier((2, 3, size, size), torch.device("cpu"), SimpleNamespace(**fields))
-    random, tasks, shot = np.random.default_rng(0), fields["batch_size"], fields["num_samples_per_class"]
-
-    def images(per_class):
-        return random.random((tasks, WAY, per_class, 3, size, size), dtype=np.float32)
-
-    def labels(per_class):
-        return np.broadcast_to(np.arange(WAY)[:, None], (tasks, WAY, per_class)).copy()
-
-    batch = (images(shot), images(QUERY), labels(shot), labels(QUERY))
+    training, evaluation, tasks = official.rounds(arguments.official, arguments.setting, "cpu", arguments.image_size)
     versions = {"torch": torch.__version__}
     if arguments.what == "training":
-        return lambda: model.run_train_iter(batch, 0, 0), versions
-    return lambda: [model.run_validation_iter(batch, 0) for _ in range(arguments.episodes // tasks)], versions
+        return training, versions
+    return lambda: [evaluation() for _ in range(arguments.episodes // tasks)], versions
 
 
 def main(flags: list[str]) -> None:
     """Compares and reports; exits with status 2 where the official code or torch is missing."""
     parser = argparse.ArgumentParser(prog="versus_official", description="Ours against the official PyTorch code.")
     parser.add_argument("--official", required=True, type=Path, help="a clone of github.com/shlee625/CxGrad")
-    parser.add_argument("--setting", choices=list(OFFICIAL_CONFIGS), default="mini_1shot")
+    parser.add_argument("--setting", choices=list(official.CONFIGS), default="mini_1shot")
     parser.add_argument("--what", choices=["training", "adaptation"], default="training")
     parser.add_argument("--episodes", type=int, default=60, help="test episodes a round, a multiple of 20")
     parser.add_argument("--image_size", type=int, default=84)
     given = parser.parse_known_args(flags)[0]
-    if not (given.official / OFFICIAL_CONFIGS[given.setting]).is_file():
+    if not official.is_clone(given.official):
         parser.error(f"--official: {given.official} is no clone of shlee625/CxGrad")
     if importlib.util.find_spec("torch") is None:
         parser.error("the official code needs torch: pip install torch")
