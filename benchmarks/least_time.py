@@ -102,6 +102,24 @@ def summary(text: str, device: str, iterations: int) -> dict[str, float]:
     }
 
 
+def host_starts(thunks: str, steps: int) -> int:
+    """How often the host starts something in an outer iteration of a program for a GPU: operations and CUDA graphs.
+
+    Args:
+      thunks: XLA's ``thunk_sequence_after_thunk_passes.txt`` of a program whose outermost loop are the iterations.
+      steps: how often a loop within an iteration runs.
+    """
+    starts, around = 0, []  # around: depth in the text and kind of what holds the line
+    for line in re.finditer(r"^( *)\d+: (k\w+)", thunks, re.M):
+        depth, kind = len(line[1]), line[2]
+        around = [(d, k) for d, k in around if d < depth]
+        loops = sum(k == "kWhile" for _, k in around)
+        if loops and all(k != "kCommandBuffer" for _, k in around):
+            starts += steps if loops > 1 else 1
+        around.append((depth, kind))
+    return starts
+
+
 def operations(text: str, padding: bool) -> Iterator[Operation]:
     """Every operation of an optimised program that a device starts; ``padding`` as in ``Limits``."""
     entry, computations = parsed(text)

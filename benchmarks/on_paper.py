@@ -5,20 +5,23 @@
     python -m benchmarks.on_paper --target h100:1 --forms library --set model.precision=default
 
 The program is the training iteration of ``benchmarks.ahead_of_time``: CxGrad, Conv-4 with 48 filters, 84×84, 4 tasks. A
-row tells what the program needs, and the least time of an iteration that follows (``benchmarks.least_time``).
+row tells what the program needs, and the least time of an iteration that follows (``benchmarks.least_time``). For a
+GPU it also tells how often the host must start something, which costs more than an operation of a CUDA graph.
 """
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from jax.sharding import Mesh
 
 from benchmarks import ahead_of_time
-from benchmarks.least_time import summary
+from benchmarks.least_time import host_starts, summary
 from benchmarks.task_forms import FORMS, applied
 from cxgrad_jax.command_line import exit_status
 from cxgrad_jax.errors import UserError
@@ -29,6 +32,7 @@ COLUMNS = {
     "temporaries": lambda r: f"{r['temporary_bytes'] / 1e6:,.0f} MB",
     "convolutions, grouped": lambda r: f"{r['convolutions']}, {r['grouped_convolutions']}",
     "operations started": lambda r: f"{r['operations']:,}",
+    "started by the host": lambda r: f"{r['host_starts']:,}" if "host_starts" in r else "",
     "GFLOP": lambda r: f"{r['gflop']:,.0f}",
     "GB moved": lambda r: f"{r['gbytes']:.1f}",
     "least time": lambda r: f"{r['least_ms']:.1f} ms",
@@ -36,7 +40,9 @@ COLUMNS = {
 }
 
 
-def record_of(name: str, target: str, mesh: Mesh, changes: Sequence[str], small: bool) -> tuple[dict[str, Any], str]:
+def record_of(
+    name: str, target: str, mesh: Mesh, changes: Sequence[str], small: bool, dump: Path
+) -> tuple[dict[str, Any], str]:
     """Compiles the iteration in a form: what ``ahead_of_time`` and ``least_time`` count, and the program's text."""
     form = FORMS[name]
     changes = [f"parallel.tasks_per_chunk={form.at_once}", *changes]
@@ -44,6 +50,8 @@ def record_of(name: str, target: str, mesh: Mesh, changes: Sequence[str], small:
     with applied(form):
         record, text = ahead_of_time.compiled(configuration, target, mesh, 20 if small else ahead_of_time.IMAGES)
     paper = summary(text, target.partition(":")[0], configuration.train.iterations_per_dispatch)
+    if dumped := sorted(dump.glob("*.thunk_sequence_after_thunk_passes.txt"), key=lambda path: path.stat().st_mtime):
+        paper["host_starts"] = host_starts(dumped[-1].read_text(), configuration.learner.num_steps)
     return {"form": name, **record, **paper}, text
 
 
@@ -62,7 +70,7 @@ def main(flags: list[str]) -> int:
             parser.error(f"folder {folder} does not exist")
     records = []
 
-    def action():
+    def action(dump):
         mesh = mesh_of(given.target)
         if mesh.size > 1:
             raise UserError(
@@ -71,7 +79,7 @@ def main(flags: list[str]) -> int:
         print(f"{mesh.devices.flat[0].device_kind}, one outer iteration. {ahead_of_time.NO_SPEED}")
         print("| tasks | " + " | ".join(COLUMNS) + " |", "|" + "---|" * (len(COLUMNS) + 1), sep="\n", flush=True)
         for name in given.forms:
-            record, text = record_of(name, given.target, mesh, given.set, given.small)
+            record, text = record_of(name, given.target, mesh, given.set, given.small, dump)
             print(f"| {name} | " + " | ".join(show(record) for show in COLUMNS.values()) + " |", flush=True)
             records.append(record)
             if given.texts:
@@ -79,7 +87,10 @@ def main(flags: list[str]) -> int:
             if given.out:
                 given.out.write_text(json.dumps(records, indent=2) + "\n")
 
-    return exit_status(action)
+    with TemporaryDirectory() as folder:
+        flags_of_xla = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags_of_xla} --xla_dump_to={folder} --xla_dump_hlo_pass_re=NONE"
+        return exit_status(lambda: action(Path(folder)))
 
 
 if __name__ == "__main__":

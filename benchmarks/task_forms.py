@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cxgrad_jax.learners import _inner_loop
 from cxgrad_jax.models import _layers
 from cxgrad_jax.models._convolution import _transposed
 from cxgrad_jax.models._residuals import keep, kept
 
 Array = jax.Array
-SMALL_PATCHES = 20_000_000  # bytes of a task's patches, up to which the form "by size" makes them
 
 
 class Form(NamedTuple):
@@ -29,10 +29,12 @@ class Form(NamedTuple):
     Attributes:
       convolution: in the place of ``models._convolution.convolution``; None for the library's own.
       at_once: tasks that are vectorised together; 0 for all.
+      loop: whether inner steps are a loop, also where the library writes them one after the other.
     """
 
     convolution: Callable[..., Array] | None = None
     at_once: int = 0
+    loop: bool = False
 
 
 class Products(NamedTuple):
@@ -109,18 +111,6 @@ def patches() -> Products:
     return Products(convolve, gradient)
 
 
-def by_size(small: Products, large: Products) -> Products:
-    """``small`` where the patches of a task are, else ``large``."""
-
-    def choose(x, size):
-        return small if x[0].size * size * size * x.dtype.itemsize <= SMALL_PATCHES else large
-
-    return Products(
-        lambda x, kernels, precision: choose(x, kernels.shape[1]).convolve(x, kernels, precision),
-        lambda x, g, size, precision: choose(x, size).gradient(x, g, size, precision),
-    )
-
-
 def convolution_of(x: Array, kernel: Array, precision: str | None, **groups: Any) -> Array:
     """XLA's convolution of ``x [N, H, W, C]``."""
     dimensions = ("NHWC", "HWIO", "NHWC")
@@ -189,22 +179,22 @@ def bilinear(products: Products) -> Callable[..., Array]:
 
 FORMS = {
     "library": Form(),
-    "JAX's rules, vectorised": Form(plain),
-    "JAX's rules, one task after the other": Form(plain, 1),
+    "library, steps in a loop": Form(loop=True),
     "grouped": Form(bilinear(grouped())),
-    "a convolution each": Form(bilinear(one_each())),
+    "grouped, steps in a loop": Form(bilinear(grouped()), loop=True),
     "patches": Form(bilinear(patches())),
-    "patches where small, else a convolution each": Form(bilinear(by_size(patches(), one_each()))),
-    "patches where small, else grouped": Form(bilinear(by_size(patches(), grouped()))),
-    "one task after the other": Form(bilinear(one_each()), 1),
+    "a convolution each": Form(bilinear(one_each())),
+    "one task after the other": Form(at_once=1),
+    "JAX's rules, vectorised": Form(plain),
 }
 
 
 @contextlib.contextmanager
 def applied(form: Form) -> Iterator[None]:
-    """Within it, models that are traced have the convolution of ``form``."""
-    if form.convolution is None:
+    """Within it, models and inner loops that are traced have the form."""
+    with contextlib.ExitStack() as stack:
+        if form.convolution:
+            stack.enter_context(mock.patch.object(_layers, "convolution", form.convolution))
+        if form.loop:
+            stack.enter_context(mock.patch.object(_inner_loop, "UNROLLED", 1))
         yield
-    else:
-        with mock.patch.object(_layers, "convolution", form.convolution):
-            yield

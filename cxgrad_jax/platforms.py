@@ -1,6 +1,6 @@
 """The platform that a program is for. No other module asks JAX for it.
 
-Some layers and loops have one form for a CPU and another for accelerators. A program takes the form of the platform
+Some layers and loops have a form of their own for a CPU, a GPU or a TPU. A program takes the form of the platform
 that it is traced for: the platform of JAX's default device. ``traced_for`` sets that device while a program for another
 platform is traced, so that a process with only a CPU can make a program for a TPU. JAX keeps programs of different
 default devices apart and never takes one for another.

@@ -197,12 +197,37 @@ def test_a_kernel_gradient_in_groups_counts_as_much_as_the_convolution(monkeypat
     assert gradient.moved == 4 * (5 * 8 * 8 * (12 + 16) + 16 * 27)
 
 
+THUNKS = """\
+000: kCopy         [source]
+001: kWhile         [prev=000 (1)]
+condition:
+    002: kCustomKernel [source | sink] loop_compare_fusion
+  body:
+    000: kCommandBuffer [source]
+        003: kCustomKernel [source | sink] fusion_1
+        004: kCustomKernel [source | sink] fusion_2
+    005: kConvolution [prev=003 (1)]
+    006: kWhile         [prev=005 (1)]
+      body:
+        007: kCustomKernel [source | sink] fusion_3
+        000: kCommandBuffer [source]
+            008: kCustomKernel [source | sink] fusion_4
+"""
+
+
+def test_the_host_starts_graphs_and_what_is_in_none(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.least_time import host_starts
+
+    # The condition, a graph, a convolution and a loop; in the loop a kernel and a graph.
+    assert host_starts(THUNKS, 1) == 4 + 2 and host_starts(THUNKS, 5) == 4 + 5 * 2
+
+
 @pytest.mark.slow
 def test_all_forms_of_many_tasks_are_equal(monkeypatch, double_precision):
     monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks import task_forms
 
-    monkeypatch.setattr(task_forms, "SMALL_PATCHES", 2 * 6 * 6 * 27 * 8)  # those of the first layer below
     random = np.random.default_rng(0)
     x = jnp.asarray(random.normal(size=(3, 2, 6, 6, 3)))
     kernels = [jnp.asarray(0.2 * random.normal(size=(3, 3, 3, *channels))) for channels in ((3, 4), (4, 2))]
@@ -256,7 +281,7 @@ def test_a_measurement_of_the_script_for_a_device(monkeypatch):
     found = on_device.measured(case, small=True)
     assert found["milliseconds"] >= found["fastest"] > 0 and found["temporary_bytes"] > 0
     row = on_device.row({"what": on_device.words_of(case), **found})
-    assert row.startswith("| maml, Conv4, 1-shot, 16×16, 4 tasks, tasks: grouped | ") and row.count("|") == 7
+    assert row.startswith("| maml, Conv4, 1-shot, 16×16, 4 tasks, tasks: grouped | ") and row.count("|") == 8
 
 
 def test_both_styles_of_torch_are_the_same_maml(monkeypatch):

@@ -13,7 +13,7 @@ from cxgrad_jax.learners._labels import Fast, merge
 from cxgrad_jax.learners._model import apply_model
 from cxgrad_jax.platforms import current_platform
 
-UNROLLED = 10  # on a CPU, at most so many inner steps are compiled one after the other, without a loop
+UNROLLED = 10  # on a CPU or GPU, at most so many inner steps are compiled one after the other, without a loop
 
 
 def support_loss(model: nn.Module, frozen: Fast, images: jax.Array, labels: jax.Array) -> Callable[[Fast], jax.Array]:
@@ -99,8 +99,8 @@ def scan_steps(
 ) -> tuple[Any, Any]:
     """Runs ``step(state, input) -> (state, trace)`` ``num_steps`` times and stacks the traces.
 
-    On a CPU up to ``UNROLLED`` steps follow one another without a loop, because a loop copies its stacked activations
-    in and out.
+    On a CPU or GPU up to ``UNROLLED`` steps follow one another without a loop, because a loop copies its stacked
+    activations in and out, and cuts a GPU's program into many CUDA graphs.
 
     Args:
       step: the function of one step. Its input is the step's slice of ``per_step``, or None.
@@ -119,5 +119,5 @@ def scan_steps(
     if not isinstance(num_steps, int) or num_steps < 1:
         raise UserError(f"num_steps is {num_steps!r}; expected a whole number, at least 1")
     body = jax.checkpoint(step) if remat else step
-    unroll = num_steps if num_steps <= UNROLLED and current_platform() == "cpu" else 1
+    unroll = num_steps if num_steps <= UNROLLED and current_platform() != "tpu" else 1
     return jax.lax.scan(body, state, per_step, length=num_steps, unroll=unroll)

@@ -1,9 +1,12 @@
 """The convolution, whose derivatives of first and second order are as fast as its value.
 
 Meta-learning differentiates through gradients, so a layer is only as fast as its second derivative. On a CPU the
-compiler's own kernel gradient takes several times as long as the convolution. On a GPU the derivative of a kernel
-gradient, left to JAX, becomes a convolution whose window is the whole feature map and nearly all padding: at 84x84 that
-alone is seven times the products of the whole iteration. The forms here do neither.
+compiler's own kernel gradient takes several times as long as the convolution. On an accelerator the derivative of a
+kernel gradient, left to JAX, becomes a convolution whose window is the whole feature map and nearly all padding: at
+84x84 that alone is seven times the products of the whole iteration. The forms here do neither.
+
+On a GPU a convolution and its kernel gradient are products of matrices. cuDNN's kernel gradients give other bits each
+time, and the host starts each of cuDNN's convolutions by itself, whereas products run as parts of one CUDA graph.
 """
 
 from collections.abc import Callable
@@ -55,6 +58,12 @@ def _neighbours(x: jax.Array, size: int) -> list[jax.Array]:
     return [x[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
 
 
+def _patches(x: jax.Array, size: int) -> jax.Array:
+    """The neighbourhoods of all pixels of ``x [N, H, W, C]`` as rows: ``[N*H*W, size*size*C]``."""
+    patches = jnp.concatenate(_neighbours(x, size), axis=-1) if size > 1 else x
+    return patches.reshape(-1, patches.shape[-1])
+
+
 # The convolution is bilinear in (input, kernel), and so is its kernel gradient in (input, output gradient). The
 # derivatives of each are again one of the two, so two custom rules cover every order of differentiation.
 
@@ -62,6 +71,9 @@ def _neighbours(x: jax.Array, size: int) -> list[jax.Array]:
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolution(x: jax.Array, kernel: jax.Array, precision: Precision) -> jax.Array:
     size, _, channels, features = kernel.shape
+    if current_platform() == "gpu":
+        products = jnp.matmul(_patches(x, size), kernel.reshape(-1, features), precision=precision)
+        return products.reshape(*x.shape[:3], features)
     if current_platform() == "cpu" and size > 1 and channels <= FEW_CHANNELS:
         # The compiler's convolution would gather an image's three channels number by number in every inner step.
         patches = jnp.concatenate(_neighbours(x, size), axis=-1)
@@ -77,6 +89,10 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision
     are written out, because inside a loop the compiler does not make them and so misses its fast convolution. It takes
     a few images at a time, so that the transposed arrays stay in the caches.
     """
+    if current_platform() == "gpu":
+        channels, features = x.shape[-1], g.shape[-1]
+        products = jnp.matmul(_patches(x, size).T, g.reshape(-1, features), precision=precision)
+        return products.reshape(size, size, channels, features)
     if current_platform() != "cpu":
         return _kernel_gradient_of_tasks(size, precision)(x, g)
 
@@ -104,10 +120,9 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision
 
 @cache
 def _kernel_gradient_of_tasks(size: int, precision: Precision) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """``_kernel_gradient`` on an accelerator, whose tasks are groups of one convolution where it is vectorised.
+    """``_kernel_gradient`` on a TPU, whose tasks are groups of one convolution where it is vectorised.
 
-    They are groups of the batch. JAX's own rule makes them groups of the features, which the compiler for GPUs does not
-    recognise as a kernel gradient, so that it would take the whole feature map for a kernel.
+    They are groups of the batch. JAX's own rule makes them groups of the features.
     """
     margins, dimensions = ((size // 2, size // 2),) * 2, ("CHWN", "IHWO", "HWNC")
 
