@@ -104,7 +104,7 @@ def measured(case: Case, small: bool) -> dict[str, Any]:
     with task_forms.applied(form):
         lowered = program.lower(state, arrays)
     compiled = lowered.compile()
-    record = {"compile_seconds": time.perf_counter() - start}
+    record: dict[str, Any] = {"compile_seconds": time.perf_counter() - start}
     if memory := compiled.memory_analysis():
         record["temporary_bytes"] = memory.temp_size_in_bytes
     record |= on_paper(compiled.as_text(), case.iterations)
@@ -183,7 +183,7 @@ def row(record: dict[str, Any]) -> str:
 
     share = f"{record['least_ms'] / record['milliseconds']:.0%}" if record.get("least_ms") else ""
     memory = cell("temporary_bytes", "{:,.0f} MB", 1e-6) or cell("peak_bytes", "{:,.0f} MB", 1e-6)
-    same = {True: "yes", False: "no"}.get(record.get("same_bits"), "")
+    same = ("yes" if record["same_bits"] else "no") if "same_bits" in record else ""
     first, others = cell("milliseconds", "{:.2f}"), (cell("gbytes", "{:.1f}"), share, same)
     return f"| {' | '.join((record['what'], first, cell('compile_seconds', '{:.0f} s'), memory, *others))} |"
 

@@ -59,6 +59,26 @@ class Support(NamedTuple):
     labels: jax.Array
 
 
+# ``(name of a network, inputs) -> outputs``: a network in one pass, normalised in one way.
+Apply = Callable[[str, jax.Array], jax.Array]
+
+
+class _Parts(NamedTuple):
+    """What a metric learner is made of.
+
+    Attributes:
+      networks: each network and its method, by its name in the meta-parameters; ``"model"`` is the encoder.
+      describe: ``(params, support features, labels [N]) -> description``.
+      compare: ``(params, description, query features) -> logits [N, way]``, or inputs ``[N, way, ...]`` of ``judge``.
+      judge: the name of the network that turns the inputs into logits; None if ``compare`` gives logits.
+    """
+
+    networks: dict[str, tuple[nn.Module, str]]
+    describe: Callable[[Params, jax.Array, jax.Array], Any]
+    compare: Callable[[Params, Any, jax.Array], jax.Array]
+    judge: str | None
+
+
 def metric_based(
     model: nn.Module,
     encode: str,
@@ -94,46 +114,11 @@ def metric_based(
         ``"support"``.
     """
     _check_encoder(model, encode, query_statistics, joint_normalisation)
-    running = query_statistics == "running"
     networks = {"model": (model, encode)}
     if network:
         networks[network[0]] = (network[1], "__call__")
-
-    def normalised_by(params, statistics):
-        """``(name, inputs) -> outputs`` of a network, by given statistics, or else by those of its inputs."""
-
-        def apply(name, inputs):
-            module, method = networks[name]
-            return apply_model(module, params[name], inputs, method, statistics=statistics.get(name))
-
-        return apply
-
-    def in_training(params, averages):
-        """``(name, inputs) -> outputs`` of a network in a training pass, which moves ``averages`` in place."""
-
-        def apply(name, inputs):
-            module, method = networks[name]
-            outputs, averages[name] = apply_in_training(module, params[name], averages.get(name, {}), inputs, method)
-            return outputs
-
-        return apply
-
-    def logits_of(params, apply, episode, features):
-        compared = compare(params, episode, features)
-        if network is None:
-            return compared
-        return apply(network[0], _flat(compared)).reshape(compared.shape[:2])
-
-    def one_after_the_other(params, apply, support, query_images):
-        """Query logits, with support and query images encoded each in a batch of its own."""
-        episode = describe(params, apply("model", support.inputs), support.labels)
-        return logits_of(params, apply, episode, apply("model", query_images))
-
-    def together(params, apply, support, query_images):
-        """Query logits, with support and query images encoded in one batch."""
-        features = apply("model", joined(params, support.inputs, query_images))
-        of_support, of_query = jnp.split(features, [len(support.labels)])
-        return logits_of(params, apply, describe(params, of_support, support.labels), of_query)
+    parts = _Parts(networks, describe, compare, network[0] if network else None)
+    running = query_statistics == "running"
 
     def init(key, images):
         model_key, extra_key = jax.random.split(key)
@@ -153,7 +138,7 @@ def metric_based(
         if joint_normalisation and not running:
             return Described(Support(support_images, support_labels))
         averages = running_statistics(params, model, support_images, encode) if running else {}
-        features = normalised_by(params, averages)("model", support_images)
+        features = _normalised_by(parts, params, averages)("model", support_images)
         episode = describe(params, features, support_labels)
         if query_statistics != "support":
             return Described(episode, averages)
@@ -164,23 +149,65 @@ def metric_based(
         return Described(episode, statistics)
 
     def predict(params, adapted, query_images):
-        apply = normalised_by(params, adapted.statistics)
+        apply = _normalised_by(parts, params, adapted.statistics)
         if joint_normalisation and not running:
-            return together(params, apply, adapted.episode, query_images)
-        return logits_of(params, apply, adapted.episode, apply("model", query_images))
+            return _encoded_together(parts, params, apply, adapted.episode, query_images)
+        return _logits(parts, params, apply, adapted.episode, apply("model", query_images))
 
     def training_loss(params, episode, iteration=None):
         del iteration
         averages = running_statistics(params, model, episode.support_images, encode)
         moved, support = dict(averages), Support(episode.support_images, episode.support_labels)
-        logits_in = together if joint_normalisation else one_after_the_other
-        logits = logits_in(params, in_training(params, moved), support, episode.query_images)
+        encoded = _encoded_together if joint_normalisation else _encoded_apart
+        logits = encoded(parts, params, _moving(parts, params, moved), support, episode.query_images)
         value = (objective or cross_entropy)(logits, episode.query_labels)
         moved = {name: moved[name] for name in averages}
         return value + averaging_term(averages, moved), query_metrics(logits, episode.query_labels, {})
 
     loss = training_loss if running else query_loss(adapt, predict, objective)
     return checked(model, init, adapt, predict, loss)
+
+
+def _normalised_by(parts: _Parts, params: Params, statistics: dict[str, Statistics]) -> Apply:
+    """Networks that are normalised by given statistics, or else by those of their inputs."""
+
+    def apply(name, inputs):
+        module, method = parts.networks[name]
+        return apply_model(module, params[name], inputs, method, statistics=statistics.get(name))
+
+    return apply
+
+
+def _moving(parts: _Parts, params: Params, averages: dict[str, Statistics]) -> Apply:
+    """Networks in a training pass, which are normalised by their inputs and move ``averages`` in place."""
+
+    def apply(name, inputs):
+        module, method = parts.networks[name]
+        outputs, averages[name] = apply_in_training(module, params[name], averages.get(name, {}), inputs, method)
+        return outputs
+
+    return apply
+
+
+def _logits(parts: _Parts, params: Params, apply: Apply, description: Any, features: jax.Array) -> jax.Array:
+    """Compares query features ``[N, ...]`` with a description: ``[N, way]``."""
+    compared = parts.compare(params, description, features)
+    return compared if parts.judge is None else apply(parts.judge, _flat(compared)).reshape(compared.shape[:2])
+
+
+def _encoded_apart(parts: _Parts, params: Params, apply: Apply, support: Support, query_images: jax.Array) -> jax.Array:
+    """Query logits, with support and query images encoded each in a batch of its own."""
+    description = parts.describe(params, apply("model", support.inputs), support.labels)
+    return _logits(parts, params, apply, description, apply("model", query_images))
+
+
+def _encoded_together(
+    parts: _Parts, params: Params, apply: Apply, support: Support, query_images: jax.Array
+) -> jax.Array:
+    """Query logits, with support and query images encoded in one batch."""
+    features = apply("model", joined(params, support.inputs, query_images))
+    of_support, of_query = jnp.split(features, [len(support.labels)])
+    return _logits(parts, params, apply, parts.describe(params, of_support, support.labels), of_query)
 
 
 def _check_encoder(model: nn.Module, encode: str, query_statistics: str, joint_normalisation: bool) -> None:
