@@ -20,7 +20,6 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 def prepare(setting: str, **changes: Any) -> ConfigDict:
     """Sets the process up; gives ``configs/SETTING.py`` with ``changes`` (fields with ``__`` for the dot)."""
-    runtime.use_cores_as_devices()
     runtime.keep_compiled_programs()
     config = load_config(str(CONFIGS / f"{setting}.py"))
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})

@@ -1,9 +1,13 @@
 """How the process and its compiled programs are set up: memory, devices, other processes, compiler options, cache.
 
 This is the only place for settings that change the speed but not the numbers. ``benchmarks/README.md`` has what each of
-them gains. ``python -m cxgrad_jax.main`` applies all of them. A notebook or a program of your own may call
-``use_cores_as_devices`` before its first use of JAX, and give ``compiler_options`` to its ``jax.jit``. The allocator
-must be chosen before Python starts, by the environment variables that ``allocator`` returns.
+them gains. ``python -m cxgrad_jax.main`` applies all of them. A notebook or a program of your own may give
+``compiler_options`` to its ``jax.jit``. The allocator must be chosen before Python starts, by the environment variables
+that ``allocator`` returns.
+
+A CPU is one device. Cores that were devices of their own gave wrong numbers: with the convolutions that
+``compiler_options`` chooses, XLA (jax 0.10.2 and 0.12.0) computes wrongly in a program that two devices of one process
+run together for more than a second (``tests/test_parallel.py``).
 """
 
 import functools
@@ -25,8 +29,6 @@ from cxgrad_jax.platforms import current_platform, traced_for
 # By default glibc gives freed buffers back to the system, and clearing new pages costs more than the arithmetic in
 # them. These settings keep freed buffers, in huge pages where the system has them.
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:glibc.malloc.trim_threshold=17179869184"
-
-PATIENCE = "xla_cpu_collective_call_terminate_timeout_seconds"
 
 
 def cores() -> int:
@@ -53,26 +55,6 @@ def restart_with_allocator() -> None:
     missing = allocator(os.environ)
     if missing:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})
-
-
-def use_cores_as_devices() -> None:
-    """Makes each core a device of the CPU. After the first use of a device, as in a notebook, it does nothing.
-
-    The tasks of an iteration are independent. Two cores that take a task each finish sooner than two cores that share
-    every operation. If the user has set a number of devices (``jax_num_cpu_devices``, or in ``XLA_FLAGS``), it stays.
-
-    XLA ends a process whose devices wait for one another for more than 40 seconds. On an overloaded machine such a wait
-    is no defect. If this version of XLA can be told so, the devices may wait for a day.
-    """
-    if jax.__version_info__ >= (0, 10) and PATIENCE not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{PATIENCE}=86400".strip()
-    simulated = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    configured = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
-    if not simulated and configured < 1:
-        try:
-            jax.config.update("jax_num_cpu_devices", cores())
-        except RuntimeError:  # a device was used before
-            logging.info("JAX was used before, so the cores stay one device")
 
 
 def join_processes(

@@ -27,10 +27,6 @@ if importlib.util.find_spec("cxgrad_jax") is None:
 # %%
 import os
 
-from cxgrad_jax import runtime
-
-runtime.use_cores_as_devices()  # every core of a CPU works on episodes of its own
-
 import flax.linen as nn  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402

@@ -1,6 +1,9 @@
 """However tasks are batched, the numbers are the same, and devices talk once an iteration."""
 
+import os
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -107,3 +110,40 @@ def test_the_shapes_that_are_compiled_ahead_are_those_of_the_store():
     arrays = next(device_source(cx.sampler(STORE, *SHAPE), 4, mesh).arrays([(0, 1)]))
     for real, shape in zip(arrays, resident_shapes(STORE, mesh), strict=True):
         assert (real.shape, real.dtype, real.sharding) == (shape.shape, shape.dtype, shape.sharding)
+
+
+LONG_DISPATCH = """
+import jax, numpy as np, optax
+import cxgrad_jax as cx
+from cxgrad_jax import fitting, parallel
+from cxgrad_jax.training.sources import device_source
+
+images = np.random.default_rng(0).integers(0, 256, (400, 32, 32, 3), dtype=np.uint8)
+sampler = cx.sampler(cx.data.from_arrays(images, np.repeat(np.arange(20), 20)), 5, 1)
+learner, optimiser, mesh = cx.learners.cxgrad(cx.models.Conv4(5)), optax.adam(1e-3), parallel.task_mesh()
+source, losses = device_source(sampler, 4, mesh), []
+for length in (10, 1):
+    program = fitting.train_program(learner.loss, optimiser, source.draw, mesh, source.spec, length)
+    state = parallel.put(mesh, fitting.init_state(learner, optimiser, 0, images[:2]))
+    found = []
+    for arrays in source.arrays((first, length) for first in range(0, 10, length)):
+        state, metrics = program(state, arrays)
+        found += jax.device_get(metrics["loss"]).tolist()
+    losses.append(found)
+print(mesh.size, losses[0] == losses[1])
+"""
+
+
+@pytest.mark.slow
+def test_a_dispatch_of_seconds_is_right_on_the_devices_that_a_cpu_has_by_itself():
+    """With a device for each core, XLA went wrong in a dispatch after about a second."""
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", LONG_DISPATCH],
+        env={**environment, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["1", "True"], done.stderr[-2000:]

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 
 import jax
 import pytest
@@ -33,24 +32,6 @@ def test_the_command_line_starts_again_with_the_allocator_and_its_own_arguments(
     assert process.returncode == 2 and "--nonsense is unknown" in stderr
 
 
-@pytest.mark.parametrize(
-    ("environment", "devices"),
-    [
-        ({}, runtime.cores()),
-        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3),
-        ({"JAX_NUM_CPU_DEVICES": "3"}, 3),
-    ],
-)
-def test_each_core_is_a_device_unless_the_user_said_otherwise(environment, devices):
-    inherited = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
-    code = "from cxgrad_jax import runtime; runtime.use_cores_as_devices(); import jax; print(jax.device_count())"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**inherited, **environment, "JAX_PLATFORMS": "cpu"},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stdout.strip() == str(devices)
-
-
 def test_compiler_options_are_taken_by_this_compiler():
     options = runtime.compiler_options(1)
     expected = ["xla_cpu_experimental_ynn_fusion_type", "xla_cpu_multi_thread_eigen"]
@@ -62,31 +43,6 @@ def test_compiler_options_are_taken_by_this_compiler():
 
 def test_an_option_that_the_compiler_does_not_know_is_left_out():
     assert not runtime._is_known("xla_cpu_no_such_option", True)
-
-
-@pytest.mark.skipif("CXGRAD_KILLS" not in os.environ, reason="waits for a minute; $CXGRAD_KILLS asks for it")
-def test_a_device_may_be_late_on_an_overloaded_machine():
-    late = """
-import time
-from cxgrad_jax import runtime
-runtime.use_cores_as_devices()
-import jax, jax.numpy as jnp, numpy as np
-from jax.sharding import Mesh, PartitionSpec as P
-
-def wait(i):
-    time.sleep(50 * int(i))
-    return np.int32(i)
-
-def total(x):
-    i = jax.pure_callback(wait, jax.ShapeDtypeStruct((), jnp.int32), jax.lax.axis_index("tasks"))
-    return jax.lax.psum(x + i, "tasks")
-
-mesh = Mesh(np.array(jax.devices()[:2]), ("tasks",))
-print(jax.jit(jax.shard_map(total, mesh=mesh, in_specs=P("tasks"), out_specs=P()))(jnp.zeros(2, jnp.int32)))
-"""
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    done = subprocess.run([sys.executable, "-c", late], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and done.stdout.strip() == "[1]", done.stderr[-2000:]
 
 
 LAUNCHER = {"JAX_COORDINATOR_ADDRESS": "node1:1234", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}

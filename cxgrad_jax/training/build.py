@@ -210,8 +210,8 @@ def load_stores(config: ConfigDict, splits: tuple[str, ...], dataset: str | None
 def num_devices(config: ConfigDict) -> int:
     """The number of devices that share the tasks of an iteration: as configured, else all.
 
-    The devices of a CPU are its cores (``runtime.use_cores_as_devices``). The largest number of cores that divides
-    ``train.meta_batch`` is used. A pre-training has one device, because its batch is normalised as a whole.
+    A CPU is one device, unless JAX was told to simulate more. Then the largest number that divides ``train.meta_batch``
+    is used. A pre-training has one device, because its batch is normalised as a whole.
     """
     if is_pretraining(config):
         return 1

@@ -59,7 +59,7 @@ def base_config() -> ConfigDict:
     config.evaluation.ensemble = 5  # number of best checkpoints whose logits are averaged
 
     config.parallel = ConfigDict()
-    config.parallel.num_devices = 0  # 0: all; on a CPU as many cores as divide the tasks
+    config.parallel.num_devices = 0  # 0: all; a CPU is one
     config.parallel.tasks_per_chunk = 0  # tasks of a device vectorised at once; 0: 1 on a CPU, all on an accelerator
     return config
 
