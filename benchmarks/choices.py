@@ -29,9 +29,7 @@ def variants(tasks: int) -> dict[str, tuple[dict[str, Any], list[Any]]]:
     plain: Any = {"compiler_options": lambda num_devices, platform=None: {}}
     return {
         "default": ({}, []),
-        "one device, its operations on all cores": ({"parallel__num_devices": 1}, []),
-        "tasks of a device vectorised": ({"parallel__tasks_per_chunk": tasks // min(runtime.cores(), tasks)}, []),
-        "one device, all tasks vectorised": ({"parallel__num_devices": 1, "parallel__tasks_per_chunk": tasks}, []),
+        "tasks vectorised": ({"parallel__tasks_per_chunk": tasks}, []),
         "inner steps as a loop": ({}, [mock.patch.object(_inner_loop, "UNROLLED", 1)]),
         "inner steps recomputed": ({"learner__remat": True}, []),
         "kernel gradient of all images at once": ({}, [mock.patch.object(_convolution, "IMAGES_AT_ONCE", ALL_IMAGES)]),

@@ -13,6 +13,7 @@ defect.
 
 from pathlib import Path
 
+from cxgrad_jax import runtime
 from cxgrad_jax.command_line import Parser, add_verbosity, at_least_one, exit_status, overrides, start
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.report.comparison import compare
@@ -65,6 +66,7 @@ def run(arguments: list[str]) -> int:
         if given.seeds and any(flag.startswith("--config.seed=") for flag in others):
             raise UserError("--seeds chooses the seeds 0 to N - 1; leave --config.seed out")
         configs = load_all(given.configs, others)
+        runtime.let_devices_be_late()
         print(compare(configs, given.workdir, seeds=given.seeds, wide=given.wide), end="")
 
     return exit_status(action)

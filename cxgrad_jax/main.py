@@ -127,6 +127,8 @@ def run(arguments: list[str]) -> int:
         of_processes = given.coordinator, given.num_processes, given.process_id
         if given.distributed or any(value is not None for value in of_processes):
             runtime.join_processes(*of_processes)
+        else:
+            runtime.let_devices_be_late()
         absent = mesh_of(given.dry_run) if given.dry_run else None  # before the first use of a device
         options = config.get("analysis")
         if options:

@@ -5,9 +5,9 @@ them gains. ``python -m cxgrad_jax.main`` applies all of them. A notebook or a p
 ``compiler_options`` to its ``jax.jit``. The allocator must be chosen before Python starts, by the environment variables
 that ``allocator`` returns.
 
-A CPU is one device. Cores that were devices of their own gave wrong numbers: with the convolutions that
-``compiler_options`` chooses, XLA (jax 0.10.2 and 0.12.0) computes wrongly in a program that two devices of one process
-run together for more than a second (``tests/test_parallel.py``).
+A CPU is one device, also if it has many cores. Several devices of a CPU get the compiler's default convolutions, which
+are slower. With the faster ones XLA (jax 0.10.2 and 0.12.0) computes wrongly in a program that two devices of a process
+run together for more than about a second (``tests/test_parallel.py``).
 """
 
 import functools
@@ -29,6 +29,8 @@ from cxgrad_jax.platforms import current_platform, traced_for
 # By default glibc gives freed buffers back to the system, and clearing new pages costs more than the arithmetic in
 # them. These settings keep freed buffers, in huge pages where the system has them.
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:glibc.malloc.trim_threshold=17179869184"
+
+PATIENCE = "xla_cpu_collective_call_terminate_timeout_seconds"
 
 
 def cores() -> int:
@@ -55,6 +57,16 @@ def restart_with_allocator() -> None:
     missing = allocator(os.environ)
     if missing:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})
+
+
+def let_devices_be_late() -> None:
+    """Lets the devices of a CPU, which ``XLA_FLAGS`` may simulate, wait a day for one another. Call it before JAX.
+
+    XLA ends a process whose devices wait for more than 40 seconds. On an overloaded machine such a wait is no defect.
+    Before version 0.10 JAX cannot be told so.
+    """
+    if jax.__version_info__ >= (0, 10) and PATIENCE not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{PATIENCE}=86400".strip()
 
 
 def join_processes(
@@ -141,9 +153,9 @@ def keep_compiled_programs() -> None:
 def compiler_options(num_devices: int, platform: str | None = None) -> dict[str, Any]:
     """Options for ``jax.jit(..., compiler_options=)`` of a program for a platform. An accelerator has none.
 
-    On a CPU, convolutions go to the older library (Eigen), which is two to four times faster here than the default
-    (YNN). A compiler that does not know that option has Eigen alone. An operation uses several threads only if there
-    are more cores than devices.
+    On one device of a CPU, convolutions go to the older library (Eigen), which is two to four times faster here than
+    the default (YNN). A compiler that does not know that option has Eigen alone. Several devices get the default,
+    since Eigen's are wrong there. An operation uses several threads only if there are more cores than devices.
 
     Args:
       num_devices: the number of devices that the program runs on.
@@ -151,10 +163,10 @@ def compiler_options(num_devices: int, platform: str | None = None) -> dict[str,
     """
     if (platform or current_platform()) != "cpu":
         return {}
-    options = {
-        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
-        "xla_cpu_multi_thread_eigen": num_devices < cores(),
-    }
+    options: dict[str, Any] = {"xla_cpu_multi_thread_eigen": num_devices < cores()}
+    if num_devices == 1:
+        without_convolutions = "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+        options["xla_cpu_experimental_ynn_fusion_type"] = without_convolutions
     return {name: value for name, value in options.items() if _is_known(name, value)}
 
 

@@ -12,6 +12,7 @@ The exit status is that of ``cxgrad_jax.main``.
 
 from pathlib import Path
 
+from cxgrad_jax import runtime
 from cxgrad_jax.command_line import Parser, add_verbosity, at_least_one, exit_status, overrides, start
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.report.paper_tables import TABLES, configurations, make
@@ -45,6 +46,7 @@ def run(arguments: list[str]) -> int:
             raise UserError("--seeds chooses the seeds 0 to N - 1; leave --config.seed out")
         ours = "--workdir, --seeds, --preset, --published_only, --wide, --verbosity"
         change = overrides(others, configurations(given.number), ours)
+        runtime.let_devices_be_late()
         options = {name: getattr(given, name) for name in ("preset", "seeds", "published_only", "wide")}
         print(make(given.number, given.workdir, change, **options), end="")
 

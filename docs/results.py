@@ -62,10 +62,10 @@ query images a class. The logits of up to five checkpoints, those best in valida
 The CxGrad paper trains for 50,000 iterations. A run with fewer is not finished: a number below a published one says
 first of all that.
 
-**A fault in the trainings.** Those on this page, up to 26 November 2026, had a device for each of two cores. XLA
-computes wrongly in a program that two cores share for more than about a second ({doc}`trust`). A training on CIFAR-FS
-runs five iterations in a program of 1 to 1.5 seconds, so that at least the last of each five may have gone wrong. The
-runs will be trained again. A test takes less than a second for 20 episodes. The best checkpoint of
+**A fault in the trainings.** Those in episodes, up to 26 November 2026, had a device for each of two cores. XLA
+computes wrongly in a program that two such devices run for more than about a second ({doc}`trust`). These trainings ran
+five iterations in a program of 0.5 to 1.5 seconds, so that the last of each five may have gone wrong. They will be
+trained again. The pre-training had one device. A test takes less than a second for 20 episodes. The best checkpoint of
 `cifar_fs_1shot_15k` has the same accuracy on one device, 56.97 %. The first 6,950 iterations of that run were trained
 on an H100, without the fault.
 

@@ -139,7 +139,7 @@ for changes in ({}, {"remat": True}, {"first_order": True}):
 # ## A full training
 #
 # `main.run` is the command line in a notebook. With `FULL = True` the cell prepares CIFAR-FS and trains for 50,000
-# iterations. That takes four hours on two CPU cores. An H100 made 51 iterations a second, so it takes about 20 minutes.
+# iterations. That takes five hours on two CPU cores. An H100 made 51 iterations a second, which is 16 minutes in all.
 # Otherwise a short run on glyphs takes its place. Run the cell again to resume where it stopped.
 
 # %%

@@ -69,14 +69,14 @@ class _Parts(NamedTuple):
     Attributes:
       networks: each network and its method, by its name in the meta-parameters; ``"model"`` is the encoder.
       describe: ``(params, support features, labels [N]) -> description``.
-      compare: ``(params, description, query features) -> logits [N, way]``, or inputs ``[N, way, ...]`` of ``judge``.
-      judge: the name of the network that turns the inputs into logits; None if ``compare`` gives logits.
+      compare: ``(params, description, query features) -> logits [N, way]``, or inputs ``[N, way, ...]`` of ``network``.
+      network: the name of the network that turns the inputs into logits; None if ``compare`` gives logits.
     """
 
     networks: dict[str, tuple[nn.Module, str]]
     describe: Callable[[Params, jax.Array, jax.Array], Any]
     compare: Callable[[Params, Any, jax.Array], jax.Array]
-    judge: str | None
+    network: str | None
 
 
 def metric_based(
@@ -192,7 +192,7 @@ def _moving(parts: _Parts, params: Params, averages: dict[str, Statistics]) -> A
 def _logits(parts: _Parts, params: Params, apply: Apply, description: Any, features: jax.Array) -> jax.Array:
     """Compares query features ``[N, ...]`` with a description: ``[N, way]``."""
     compared = parts.compare(params, description, features)
-    return compared if parts.judge is None else apply(parts.judge, _flat(compared)).reshape(compared.shape[:2])
+    return compared if parts.network is None else apply(parts.network, _flat(compared)).reshape(compared.shape[:2])
 
 
 def _encoded_apart(parts: _Parts, params: Params, apply: Apply, support: Support, query_images: jax.Array) -> jax.Array:

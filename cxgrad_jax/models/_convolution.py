@@ -5,8 +5,8 @@ compiler's own kernel gradient takes several times as long as the convolution. O
 kernel gradient, left to JAX, becomes a convolution whose window is the whole feature map and nearly all padding: at
 84x84 that alone is seven times the products of the whole iteration. The forms here do neither.
 
-On a GPU a convolution and its kernel gradient are products of matrices. cuDNN's kernel gradients give other bits each
-time, and the host starts each of cuDNN's convolutions by itself, whereas products run as parts of one CUDA graph.
+On a GPU a convolution and its kernel gradient are products of matrices. With cuDNN's convolutions a program gave other
+bits each time on an H100, and the host starts each of them by itself, whereas products run as parts of one CUDA graph.
 """
 
 from collections.abc import Callable
@@ -93,7 +93,7 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision
         channels, features = x.shape[-1], g.shape[-1]
         products = jnp.matmul(_patches(x, size).T, g.reshape(-1, features), precision=precision)
         return products.reshape(size, size, channels, features)
-    if current_platform() != "cpu":
+    if current_platform() == "tpu":
         return _kernel_gradient_of_tasks(size, precision)(x, g)
 
     def of_images(x, g):
