@@ -36,6 +36,12 @@ from cxgrad_jax import fitting, parallel
 from cxgrad_jax.training.sources import device_source
 
 CLASSES, IMAGES = 64, 40
+# How a GPU's compiler chooses the forms of products: by default it compiles many of its own and times them on the card.
+SEARCH: dict[str, dict[str, Any]] = {
+    "search among all": {},
+    "search in cuBLAS": {"xla_gpu_enable_triton_gemm": False},
+    "no search, cuBLAS": {"xla_gpu_enable_triton_gemm": False, "xla_gpu_autotune_level": 0},
+}
 SECONDS = 2.0  # of dispatches that a measurement takes at most, after the first three
 
 
@@ -51,6 +57,7 @@ class Case(NamedTuple):
       precision: of the model's products.
       iterations: of a dispatch.
       remat: whether inner steps are computed anew.
+      search: a key of ``SEARCH``.
     """
 
     learner: str = "cxgrad"
@@ -61,6 +68,7 @@ class Case(NamedTuple):
     precision: str = "highest"
     iterations: int = 50
     remat: bool = False
+    search: str = "search among all"
 
     @property
     def tasks(self) -> int:
@@ -70,6 +78,7 @@ class Case(NamedTuple):
 def cases() -> Iterator[Case]:
     """What to time, the most important first."""
     yield from (Case(shot=shot, size=size) for size in (84, 32) for shot in (1, 5))
+    yield from (Case(size=size, search=search) for search in SEARCH if SEARCH[search] for size in (84, 32))
     yield from (Case(precision="default"), Case(model="ResNet12"))
     yield from (Case(form=form) for form in task_forms.FORMS if form != "library")
     yield from (Case(size=32, form="grouped, steps in a loop"), Case(model="ResNet12", form="grouped"))
@@ -103,7 +112,7 @@ def measured(case: Case, small: bool) -> dict[str, Any]:
     start = time.perf_counter()
     with task_forms.applied(form):
         lowered = program.lower(state, arrays)
-    compiled = lowered.compile()
+    compiled = lowered.compile(compiler_options=SEARCH[case.search])
     record: dict[str, Any] = {"compile_seconds": time.perf_counter() - start}
     if memory := compiled.memory_analysis():
         record["temporary_bytes"] = memory.temp_size_in_bytes
@@ -193,6 +202,7 @@ def words_of(case: Case) -> str:
     words = [case.learner, case.model, f"{case.shot}-shot", f"{case.size}×{case.size}", f"{case.tasks} tasks"]
     words += [case.precision] if case.precision != "highest" else []
     words += [f"tasks: {case.form}"] if case.form != "library" else []
+    words += [case.search] if SEARCH[case.search] else []
     words += [f"{case.iterations} a dispatch"] if case.iterations not in (2, 50) else []
     return ", ".join(words + ["remat"] * case.remat)
 

@@ -15,7 +15,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the processes that share the test
     # Most of the time goes into compiling programs that run for a moment, so machine code is not optimised, unless
     # XLA_FLAGS asks for it. The older of two generators of fused loops compiles them in less than half the time.
     given = os.environ.get("XLA_FLAGS", "")
-    quickly = " --xla_backend_optimization_level=0"
+    quickly = " --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
     if [int(number) for number in version("jaxlib").split(".")[:2]] < [0, 11]:  # later ones have no such flag
         quickly += " --xla_cpu_use_fusion_emitters=false"
     quickly = "" if "backend_optimization_level" in given else quickly

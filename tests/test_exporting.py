@@ -69,6 +69,7 @@ def test_an_outer_iteration_is_that_of_a_training(written, form):
     close(ours.opt_state[1][0].mu, state.opt_state[1][0].mu, GRADIENTS)
 
 
+@pytest.mark.slow_except("proto_net")
 def test_each_program_is_for_every_platform(written):
     arrays = safetensors.numpy.load_file(written[2])
     for name in ("adapt", "predict", "loss_and_gradients", "train_step"):
@@ -79,6 +80,7 @@ def test_each_program_is_for_every_platform(written):
         assert platforms == {"cpu": ("cpu",), "accelerator": ("cpu", "cuda", "tpu")}
 
 
+@pytest.mark.slow_except("proto_net")
 def test_other_shapes_and_files_get_one_line(written, tmp_path):
     learner, params, path = written
     exported = cx.load_exported(path)

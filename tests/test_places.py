@@ -237,6 +237,7 @@ def test_words_of_the_console_command(words, status, line, monkeypatch, capsys):
         assert all(re.search(rf"^  {word} ", told.out, re.M) for word in cli.PROGRAMS)
 
 
+@pytest.mark.slow
 def test_the_console_command_is_the_programs(tmp_path):
     script = tmp_path / "bin" / "cxgrad"  # as an installer writes it
     script.parent.mkdir()

@@ -85,6 +85,7 @@ def test_the_first_block_has_parts_on_a_cpu_only(monkeypatch):
         assert "scan[" not in str(jax.make_jaxpr(program)(images))
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_learner_can_be_made_for_absent_devices():
     images, labels = np.zeros((2, 16, 16, 3), np.float32), np.arange(2)
     learner = cx.learners.cxgrad(cx.models.Conv4(2, features=2), num_steps=2, context_dim=3)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_golden import FLOAT64, GOLDEN, compiled, double_precision, episodes_of, first_tasks, recorder  # noqa: F401
+from test_golden import FLOAT64, GOLDEN, compiled, double_precision, episodes_of, first_tasks, outer_step, recorder  # noqa: F401
 
 import cxgrad_jax as cx
 from cxgrad_jax.fitting import outer_adam
@@ -142,19 +142,10 @@ def test_float64_agrees_with_the_public_code(kind):
     opt_state, zeros, steps = optimiser.init(params), set(), 0
     last_epoch = settings.get("multi_step_loss_num_epochs", 15)
 
-    def loss(params, episodes, iteration):
-        def one(episode):
-            task = learner.adapt(params, episode.support_images, episode.support_labels)
-            logits = learner.predict(params, task, episode.query_images)
-            return learner.loss(params, episode, iteration=iteration)[0], (task, logits)
-
-        losses, rest = jax.vmap(one)(episodes)
-        return reduce(losses), (losses, *rest)
-
-    evaluate = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    step = outer_step(learner, reduce)
     for i in (*(f"iter{i}" for i in range(settings["iterations"])), "eval"):
         epoch = int(golden[f"{i}/epoch"]) if f"{i}/epoch" in golden else last_epoch
-        (_, outcome), gradient = evaluate(params, episodes_of(golden, i, np.float64, "iter0"), epoch * EPOCH)
+        outcome, gradient = step(params, episodes_of(golden, i, np.float64, "iter0"), epoch * EPOCH)
         losses, task, logits = first_tasks(outcome, golden, i)
         record("loss", reduce(losses), golden[f"{i}/loss"])
         if kind == "metasgd":

@@ -3,12 +3,11 @@
 import re
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 import pytest
 from golden_files import Comparison, load, outer_optimiser
-from test_golden import double_precision, episodes_of, first_tasks  # noqa: F401
+from test_golden import double_precision, episodes_of, first_tasks, outer_step  # noqa: F401
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners._labels import by_path, merge
@@ -58,19 +57,10 @@ def test_metal_agrees_with_the_official_code_in_float64(name):
     params, optimiser = merge(tensors(golden, "param", kind)), outer_optimiser(settings)
     opt_state = optimiser.init(params)
 
-    def loss(params, episodes):
-        def one(episode):
-            adapted = learner.adapt(params, episode.support_images, episode.support_labels)
-            logits = learner.predict(params, adapted, episode.query_images)
-            return learner.loss(params, episode)[0], logits
-
-        losses, logits = jax.vmap(one)(episodes)
-        return losses.mean(), (losses, logits)
-
-    evaluate = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    step = outer_step(learner)
     for prefix in (*(f"iter{i}" for i in range(settings["iterations"])), "eval"):
-        (_, outcome), gradient = evaluate(params, episodes_of(golden, prefix, np.float64, "iter0"))
-        losses, logits = first_tasks(outcome, golden, prefix)
+        outcome, gradient = step(params, episodes_of(golden, prefix, np.float64, "iter0"))
+        losses, _, logits = first_tasks(outcome, golden, prefix)
         comparison.record("loss", losses.mean(), golden[f"{prefix}/loss"])
         comparison.record("losses", losses[:, None], golden[f"{prefix}/outer_losses"])
         comparison.record("logits", logits, golden[f"{prefix}/query_logits"])

@@ -88,9 +88,10 @@ def test_golden_logits_of_every_order():
     episode = cx.Episode(images_of("support"), jnp.asarray(labels[0]), images_of("query"), jnp.asarray(labels[1]))
     orders = permutations(way)
     np.testing.assert_array_equal(orders, golden["permutations"])
-    of_query = np.asarray(jax.jit(lambda p, e: permuted_logits(learner, p, e, way))(params, episode))
-    itself = episode._replace(query_images=episode.support_images)
-    of_support = np.asarray(jax.jit(lambda p, e: permuted_logits(learner, p, e, way))(params, itself))
+    # The support set is predicted, too. Each image is predicted alone, so one batch may have both.
+    both = episode._replace(query_images=np.concatenate([episode.query_images, episode.support_images]))
+    logits = np.asarray(jax.jit(lambda p, e: permuted_logits(learner, p, e, way))(params, both))
+    of_query, of_support = np.split(logits, [len(episode.query_labels)], axis=1)
     for p, order in enumerate(orders):  # their rows and columns go by the new labels
         for name, ours in (("query", of_query), ("support", of_support)):
             by_class = ours[p].reshape(way, -1, way)

@@ -34,12 +34,8 @@ def test_unicorn_agrees_with_the_official_code_in_float64():
     opt_state, statistics = optimiser.init(params), averages(golden, "buffer", "unicorn")
     steps, faster = range(settings["inner_steps"]), settings["outer"]["lr_fcone"] / settings["outer"]["lr"]
 
-    def loss(params, episode):
-        adapted = learner.adapt(params, episode.support_images, episode.support_labels)
-        logits = learner.predict(params, adapted, episode.query_images)
-        return learner.loss(params, episode)[0], (adapted, logits)
-
-    evaluate = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    value_and_gradient = jax.jit(jax.value_and_grad(lambda params, episode: learner.loss(params, episode)[0]))
+    adapt, predict = jax.jit(learner.adapt), jax.jit(learner.predict)
     logits_of = jax.jit(lambda params, images: apply_model(model, params, images))
     moved_by = jax.jit(lambda statistics, params, images: apply_in_training(model, params, statistics, images)[1])
 
@@ -59,7 +55,9 @@ def test_unicorn_agrees_with_the_official_code_in_float64():
 
     for prefix in (f"iter{i}" for i in range(settings["iterations"])):
         episode = one_episode(golden, prefix)
-        (value, (adapted, logits)), gradient = evaluate(params, episode)
+        value, gradient = value_and_gradient(params, episode)
+        adapted = adapt(params, episode.support_images, episode.support_labels)
+        logits = predict(params, adapted, episode.query_images)
         comparison.record("loss", value, golden[f"{prefix}/loss"])
         comparison.record("logits", logits, golden[f"{prefix}/query_logits"])
         at_step = record_inner_loop(prefix, adapted, episode)
@@ -81,7 +79,7 @@ def test_unicorn_agrees_with_the_official_code_in_float64():
     # At evaluation the inner steps move running averages, by which the query images are then normalised.
     for prefix in sorted({key.split("/")[0] for key in golden if re.match(r"eval\d", key)}):
         episode, statistics = one_episode(golden, prefix), averages(golden, f"{prefix}/buffer_before", "unicorn")
-        adapted = evaluate(params, episode)[0][1][0]
+        adapted = adapt(params, episode.support_images, episode.support_labels)
         for fast in record_inner_loop(prefix, adapted, episode):
             statistics = moved_by(statistics, merge(fast), episode.support_images)
         logits = learner.predict(params, adapted._replace(statistics=statistics), episode.query_images)

@@ -144,6 +144,7 @@ def test_transductive_methods_stand_in_a_table_of_their_own(wide, tmp_path, monk
     assert f"% {TRANSDUCTIVE}" in first and f"% {INDUCTIVE}" in second and latex.count(r"\toprule") == 2
 
 
+@pytest.mark.slow
 def test_again_it_reads_what_is_there(compared, tiny_data):
     workdir, told = compared
     before = (workdir / "proto_net" / "metrics.jsonl").stat().st_mtime_ns

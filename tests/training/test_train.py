@@ -162,7 +162,7 @@ def test_random_kills_leave_the_same_run(finished, tiny_data, tmp_path):
     print(f"{kills} kills over {len(runs)} run(s), {writing} in the writing of a checkpoint: {outcome(finished)[0]}")
 
 
-@pytest.mark.slow_except("after")
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after", "removing"])
 def test_killed_in_the_writing_of_a_checkpoint(finished, tiny_data, tmp_path, moment):
     workdir = tmp_path / "run"
