@@ -20,7 +20,7 @@ import numpy as np
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluation import ci95_pooled, ci95_tasks
 from cxgrad_jax.files import write_whole
-from cxgrad_jax.report.results import results_at_hand
+from cxgrad_jax.report.results import answers_at_hand, results_at_hand
 from cxgrad_jax.report.seeds import paired_over_seeds, summary
 from cxgrad_jax.report.tables import INDUCTIVE, MISSING, TRANSDUCTIVE, markdown_table, p_value, percent, percent_with
 from cxgrad_jax.training.build import is_pretraining
@@ -46,6 +46,26 @@ SETTING = (
     "transductive",
 )
 # Of L. Bertinetto et al., ICLR 2019, CIFAR-FS, 64 filters; in brackets, as others reproduced it. 1-shot and 5-shot, %.
+# Columns of the further questions: a heading, and the name of the answer.
+ANSWERS = {
+    "0 steps": "after 0 inner steps",
+    "1": "after 1 inner steps",
+    "5": "after 5 inner steps",
+    "10": "after 10 inner steps",
+    "20": "after 20 inner steps",
+    "head only": "head adapted",
+    "body only": "body adapted",
+    "orders: mean": "mean over the orders",
+    "best": "best order",
+    "worst": "worst order",
+}
+QUESTIONS = ("inner_steps", "parts", "permutations")
+ASKED = """The answers of `cxgrad evaluate --question=…` ({doc}`how_to/questions`), accuracy % ± tasks. They are of one
+checkpoint, the best in validation, whose accuracy in the run's own test is *alone*; *ensemble* is the test of up to
+five. *Steps* are inner steps in the test. *Head only* and *body only* adapt nothing else. *Orders* are the 120 orders
+of five classes in 100 episodes: the mean, and the best and the worst order of each episode.
+
+"""
 PUBLISHED = {"maml": ("58.9 (56.8)", "71.5 (70.8)"), "proto_net": ("55.5", "72.0"), "r2d2": ("62.3", "77.4")}
 
 HEAD = """# Results on CIFAR-FS
@@ -112,6 +132,13 @@ def record(folder: Path, name: str, commit: str) -> Record:
         "checkpoints": results["ensemble_size"],
         "validations": [[each["iteration"], round(each["val_accuracy"], 4)] for each in validations],
         "queries": queries,
+        "alone": results["single_model_test_accuracy"],
+        "answers": {
+            name: [answer["test_accuracy"], answer["test_ci95_tasks"]]
+            for question in QUESTIONS
+            for name, answer in answers_at_hand(folder, question).items()
+            if name in ANSWERS.values()
+        },
         "right": np.rint(np.asarray(results["episode_accuracies"]) * queries).astype(int).tolist(),
     }
 
@@ -149,6 +176,8 @@ def page(records: Sequence[Record]) -> str:
                 text += f"\n### {name}\n\n{meaning[0].upper()}{meaning[1:]}\n\n{accuracies(of_kind)}"
         if pairs := differences(here):
             text += f"\n### Differences on the same episodes\n\n{pairs}"
+        if asked := [each for seeds in here.values() for each in seeds if each.get("answers")]:
+            text += f"\n### What adaptation does\n\n{ASKED}{answers(asked)}"
     return f"{text}\n## Commands\n\n{commands(records)}{TAIL}"
 
 
@@ -179,6 +208,17 @@ def accuracies(rows: Sequence[Sequence[Record]]) -> str:
             first["query_statistics"], str(len(seeds)), percent(found.accuracy), percent(found.ci95_tasks),
             percent(found.ci95_seeds), validation, published(first),
         ])  # fmt: skip
+    return markdown_table(lines)
+
+
+def answers(records: Sequence[Record]) -> str:
+    """A line a run that was asked further questions."""
+    lines = [["run", "ensemble", "alone", *ANSWERS]]
+    for each in records:
+        found = [percent_with(*each["answers"].get(name, (None, None))) for name in ANSWERS.values()]
+        tested = accuracy(each)
+        ensemble = percent_with(tested["test_accuracy"], tested["test_ci95_tasks"])
+        lines.append([each["run"], ensemble, percent(each["alone"]), *found])
     return markdown_table(lines)
 
 

@@ -66,6 +66,20 @@ def test_a_start_is_compared_with_scratch_and_maml_from_the_same_start():
     }
 
 
+def test_answers_to_further_questions_stand_beside_the_test(finished, tmp_path):
+    assert "What adaptation does" not in PAGE["page"]([made("a"), made("b", answers={}, alone=0.5)])
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    for question, name, accuracy in (("inner_steps", "after 5 inner steps", 0.25), ("parts", "head adapted", 0.75)):
+        answer = {"test_accuracy": accuracy, "test_ci95_tasks": 0.01, "episode_accuracies": [accuracy]}
+        (run / f"results_question={question}.json").write_text(json.dumps({"answers": {name: answer}}))
+    PAGE["main"]([str(run), "--commit=0123456"], tmp_path)
+    (row,) = rows((tmp_path / "results.md").read_text(), "What adaptation does")
+    tested = results(finished)
+    assert row[0] == "run" and row[2] == f"{100 * tested['single_model_test_accuracy']:.2f}"
+    assert row[3:] == ["–", "–", "25.00 ± 1.00", "–", "–", "75.00 ± 1.00", "–", "–", "–", "–"]
+
+
 def test_runs_are_added_once_and_without_a_path_of_this_machine(finished, tmp_path):
     docs, seeds = tmp_path / "docs", tmp_path / "seeds"
     docs.mkdir()
