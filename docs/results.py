@@ -45,7 +45,6 @@ SETTING = (
     "query_statistics",
     "transductive",
 )
-# Of L. Bertinetto et al., ICLR 2019, CIFAR-FS, 64 filters; in brackets, as others reproduced it. 1-shot and 5-shot, %.
 # Columns of the further questions: a heading, and the name of the answer.
 ANSWERS = {
     "0 steps": "after 0 inner steps",
@@ -66,6 +65,7 @@ five. *Steps* are inner steps in the test. *Head only* and *body only* adapt not
 of five classes in 100 episodes: the mean, and the best and the worst order of each episode.
 
 """
+# Of L. Bertinetto et al., ICLR 2019, CIFAR-FS, 64 filters; in brackets, as others reproduced it. 1-shot and 5-shot, %.
 PUBLISHED = {"maml": ("58.9 (56.8)", "71.5 (70.8)"), "proto_net": ("55.5", "72.0"), "r2d2": ("62.3", "77.4")}
 
 HEAD = """# Results on CIFAR-FS

@@ -14,6 +14,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" not in os.environ:  # the processes that share the tests have it from the first
     # Most of the time goes into compiling programs that run for a moment, so machine code is not optimised, unless
     # XLA_FLAGS asks for it. The older of two generators of fused loops compiles them in less than half the time.
+    # A program is one module of the compiler, since each worker has a core of its own.
     given = os.environ.get("XLA_FLAGS", "")
     quickly = " --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
     if [int(number) for number in version("jaxlib").split(".")[:2]] < [0, 11]:  # later ones have no such flag

@@ -277,11 +277,14 @@ def test_a_measurement_of_the_script_for_a_device(monkeypatch):
     from benchmarks import on_device
 
     monkeypatch.setattr(on_device, "SECONDS", 0.0)
-    case = on_device.made_small(on_device.Case(learner="maml", form="grouped"))
+    case = on_device.made_small(on_device.Case(learner="maml", form="grouped", search="no search, cuBLAS"))
     found = on_device.measured(case, small=True)
     assert found["milliseconds"] >= found["fastest"] > 0 and found["temporary_bytes"] > 0
     row = on_device.row({"what": on_device.words_of(case), **found})
-    assert row.startswith("| maml, Conv4, 1-shot, 16×16, 4 tasks, tasks: grouped | ") and row.count("|") == 8
+    assert (
+        row.startswith("| maml, Conv4, 1-shot, 16×16, 4 tasks, tasks: grouped, no search, cuBLAS | ")
+        and row.count("|") == 8
+    )
 
 
 def test_both_styles_of_torch_are_the_same_maml(monkeypatch):

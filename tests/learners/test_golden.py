@@ -6,7 +6,6 @@ iteration, losses, logits, factors, contexts, outer gradients, and the parameter
 
 import functools
 import json
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -108,7 +107,7 @@ def outer_step(learner: cx.MetaLearner, reduce=jnp.mean):
         return jax.lax.map(of_task, episodes)
 
     @jax.jit
-    @partial(jax.grad, has_aux=True)
+    @functools.partial(jax.grad, has_aux=True)
     def gradient(params, episodes, iteration):
         losses = jax.lax.map(lambda episode: learner.loss(params, episode, iteration=iteration)[0], episodes)
         return reduce(losses), losses
