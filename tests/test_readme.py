@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
+SHORTER = {"iterations=20": "iterations=1", "episodes=100": "episodes=20", "num_steps=5": "num_steps=1",
+           "cxgrad(model)": "cxgrad(model, num_steps=1)"}  # fmt: skip
 
 
 def test_library_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.setenv("CXGRAD_DATA_DIR", str(tmp_path))  # the glyphs are drawn there
     names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(?!# \w+\.py)(.*?)```", README, re.S):  # but those that are files
-        exec(block.replace("iterations=20", "iterations=1").replace("episodes=100", "episodes=20"), names)
+        for given, shorter in SHORTER.items():
+            block = block.replace(given, shorter)
+        exec(block, names)
     assert names["logits"].shape == (75, 5)
     assert 0 <= float(names["metrics"]["accuracy"]) <= 1
 

@@ -74,6 +74,7 @@ def licensed(monkeypatch):
     monkeypatch.setitem(catalogue.CATALOGUE, "tiny", catalogue.CATALOGUE["image_folder"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("licensed")
 def test_file_and_card_of_a_run(finished, tmp_path):
     make.make(finished, "tiny_cxgrad", "0123456789", tmp_path)

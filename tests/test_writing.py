@@ -328,6 +328,7 @@ def test_output_that_is_closed_from_the_start(tmp_path):
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_character_that_the_terminal_lacks_is_an_escape(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     done = subprocess.run(

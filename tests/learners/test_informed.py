@@ -41,6 +41,7 @@ def test_with_factors_that_see_nothing_it_is_explicit_scaling_without_a_context(
     np.testing.assert_allclose(ours.trace["gamma"], theirs.trace["gamma"], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_factors_follow_from_norms_and_means_of_kernels_and_their_gradients():
     episode = make_episode()
     _, model, params = make("cxgrad_informed", episode)

@@ -18,6 +18,7 @@ class Small(nn.Module):
         return nn.Dense(3)(x.reshape(len(x), -1))
 
 
+@pytest.mark.slow_except("maml")
 @pytest.mark.parametrize("factory", [cx.learners.cxgrad, cx.learners.maml])
 def test_a_user_defined_model_adapts_and_learns(factory):
     rng = np.random.default_rng(0)

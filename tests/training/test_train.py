@@ -197,7 +197,7 @@ def test_interrupted_between_validations(finished, tiny_data, tmp_path, number):
     assert len(compiled) <= 8, compiled
 
 
-@pytest.mark.slow_except("2")
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_in_a_validation(finished, tiny_data, tmp_path, number):
     """The validation of iteration 4 is cut short, and made when the run goes on."""
