@@ -103,7 +103,7 @@ def test_the_mission_s_line_as_it_is_starts_the_published_run(miniature, tmp_pat
     assert (written["train"]["iterations"], written["data"]["name"]) == (125_000, "tiered_imagenet")
 
 
-@pytest.mark.parametrize("words", ["-m cxgrad_jax.main --help", "-m cxgrad_jax --help", "-m data_prep --list"])
+@pytest.mark.parametrize("words", ["-m cxgrad_jax.main --help", "-m cxgrad_jax.cli --help", "-m data_prep --list"])
 def test_from_the_path_alone_without_a_home_or_an_installation(words, tmp_path):
     """-S leaves .pth files unread, and with them an editable installation; the libraries come by the path."""
     libraries = os.pathsep.join([str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))])

@@ -18,7 +18,7 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import check_writable
 from cxgrad_jax.report.figures import FIGURES
 from cxgrad_jax.report.html import write_report
-from cxgrad_jax.report.runs import check_alike, open_run
+from cxgrad_jax.report.runs import check_alike, names_of, open_run
 from cxgrad_jax.report.study import Study
 from cxgrad_jax.training import build
 from cxgrad_jax.training.config import ConfigDict
@@ -38,16 +38,17 @@ def analyse(config: ConfigDict, options: ConfigDict, workdirs: Sequence[Path]) -
       The path of the report. Pictures and numbers are beside it.
 
     Raises:
-      UserError: a folder holds no run with a validated checkpoint, runs have other episodes, a value cannot be used, or
-        data are not prepared.
+      UserError: a folder holds no run with a validated checkpoint or is given twice, runs have other episodes, a value
+        cannot be used, or data are not prepared.
     """
     start = time.perf_counter()
     check(config, options)
     alike = "an analysis may change fields of analysis, evaluation, parallel, and where the data lie"
     check_same_run(config, workdirs[0], "evaluation.", "parallel.", advice=alike)
+    names = names_of(workdirs)
     stores = load_stores(config, options)
     test_store = next(iter(stores.values()))
-    runs = [open_run(workdir, config, test_store) for workdir in workdirs]
+    runs = [open_run(workdir, name, config, test_store) for workdir, name in zip(workdirs, names, strict=True)]
     check_alike(runs)
     folder = Path(options.dir) if options.dir else workdirs[0] / "analysis"
     check_writable(folder)

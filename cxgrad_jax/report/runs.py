@@ -27,7 +27,7 @@ class Run(NamedTuple):
     """A run, finished or not.
 
     Attributes:
-      name: the name of its folder.
+      name: the one of ``names_of``.
       workdir: its folder.
       config: its configuration, with the test of the analysis.
       learner: its learner.
@@ -47,11 +47,29 @@ class Run(NamedTuple):
     remark: str
 
 
-def open_run(workdir: Path, like: ConfigDict, store: ImageStore) -> Run:
+def names_of(workdirs: Sequence[Path]) -> list[str]:
+    """The runs' names in a report: the names of their folders, with as many folders above as it takes to differ.
+
+    Raises:
+      UserError: a folder is given twice.
+    """
+    parts = [workdir.absolute().parts for workdir in workdirs]
+    for i, workdir in enumerate(workdirs):
+        if parts[i] in parts[:i]:
+            raise UserError(f"{workdir} is given twice; give each run once")
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = [str(Path(*each[-depth:])) for each in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def open_run(workdir: Path, name: str, like: ConfigDict, store: ImageStore) -> Run:
     """Opens the run in ``workdir``.
 
     Args:
       workdir: the folder of the run.
+      name: its name in the report.
       like: the configuration with the ``data.dir`` and the ``evaluation`` to use.
       store: the test images.
 
@@ -79,22 +97,19 @@ def open_run(workdir: Path, like: ConfigDict, store: ImageStore) -> Run:
     try:
         inner_states(jax.eval_shape(adapt, shapes.params, one_a_class))
     except UserError as error:
-        remark = f"{workdir.name} is not shown: {error}."
+        remark = f"{name} is not shown: {error}."
     iterations = checkpoints.all()
-    return Run(workdir.name, workdir, config, learner, iterations, checkpoints.best()[0], restore, remark)
+    return Run(name, workdir, config, learner, iterations, checkpoints.best()[0], restore, remark)
 
 
 def check_alike(runs: Sequence[Run]) -> None:
     """Refuses runs that cannot stand in one report.
 
     Raises:
-      UserError: two have the same name, some have other episodes, or none adapts anything. The line names the runs and
-        the field.
+      UserError: some have other episodes, or none adapts anything. The line names the runs and the field.
     """
     first = runs[0]
-    for i, run in enumerate(runs):
-        if run.name in [other.name for other in runs[:i]]:
-            raise UserError(f"two runs are called {run.name}, but the report goes by names; rename one of the folders")
+    for run in runs:
         for field in ALIKE:
             ours, theirs = (value_at(each.config, field) for each in (run, first))
             if ours != theirs:
