@@ -96,11 +96,12 @@ processor rounds otherwise, which can move a result as far ({doc}`explanation/de
 `python docs/results.py` writes this page from `docs/results.json`, which has every episode of every run.
 """
 TAIL = """
-## Older runs
+## Figures, and older runs
 
 ```{toctree}
 :maxdepth: 1
 
+figures_5shot
 cifar_fs
 ```
 """
