@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cxgrad_jax.cli import PROGRAMS
-from cxgrad_jax.training.config import fields
+from cxgrad_jax.training.config import analysis_config, fields
 from cxgrad_jax.training.config_files import load_config
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -38,6 +38,8 @@ def test_commands_name_existing_configurations_and_fields(page):
         assert word in PROGRAMS, command
         names = [flag.partition("=")[2] for flag in flags if flag.startswith("--config=")]
         known = fields(load_config("glyphs_1shot")) if not names or ".py" in names[0] else fields(load_config(names[0]))
+        if word == "analyse":
+            known = known | {f"analysis.{field}": value for field, value in fields(analysis_config()).items()}
         for flag in flags:
             field = flag.partition("=")[0].removeprefix("--config.")
             if flag.startswith("--config."):
