@@ -3,17 +3,18 @@
     python -m benchmarks.on_paper --target h100:1 --out FILE.json
     python -m benchmarks.on_paper --target v5e:1x1 --forms library "one task after the other" --out FILE.json
     python -m benchmarks.on_paper --target h100:1 --forms library --set model.precision=default
+    python -m benchmarks.on_paper --target h100:1 --model resnet12 --forms library "one task after the other"
 
-The program is the training iteration of ``benchmarks.ahead_of_time``: CxGrad, Conv-4 with 48 filters, 84×84, 4 tasks. A
-row tells what the program needs, and the least time of an iteration that follows (``benchmarks.least_time``). For a
-GPU it also tells how often the host must start something, which costs more than an operation of a CUDA graph.
+The program is the training iteration of ``benchmarks.ahead_of_time``: CxGrad, Conv-4 with 48 filters, 84×84, 4 tasks,
+unless ``--learner``, ``--model`` and ``--set FIELD=VALUE`` say otherwise. A row tells what the program needs, and the
+least time of an iteration that follows (``benchmarks.least_time``). For a GPU it also tells how often the host must
+start something, which costs more than an operation of a CUDA graph.
 """
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,8 +24,10 @@ from jax.sharding import Mesh
 from benchmarks import ahead_of_time
 from benchmarks.least_time import host_starts, summary
 from benchmarks.task_forms import FORMS, applied
+from cxgrad_jax import learners
 from cxgrad_jax.command_line import exit_status
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.training import factories
 from cxgrad_jax.training.ahead_of_time import mesh_of
 
 COLUMNS = {
@@ -40,16 +43,15 @@ COLUMNS = {
 }
 
 
-def record_of(
-    name: str, target: str, mesh: Mesh, changes: Sequence[str], small: bool, dump: Path
-) -> tuple[dict[str, Any], str]:
+def record_of(name: str, given: argparse.Namespace, mesh: Mesh, dump: Path) -> tuple[dict[str, Any], str]:
     """Compiles the iteration in a form: what ``ahead_of_time`` and ``least_time`` count, and the program's text."""
     form = FORMS[name]
-    changes = [f"parallel.tasks_per_chunk={form.at_once}", *changes]
-    configuration = ahead_of_time.configured("cxgrad", "conv4", small, changes)
+    changes = [f"parallel.tasks_per_chunk={form.at_once}", *given.set]
+    configuration = ahead_of_time.configured(given.learner, given.model, given.small, changes)
     with applied(form):
-        record, text = ahead_of_time.compiled(configuration, target, mesh, 20 if small else ahead_of_time.IMAGES)
-    paper = summary(text, target.partition(":")[0], configuration.train.iterations_per_dispatch)
+        images = 20 if given.small else ahead_of_time.IMAGES
+        record, text = ahead_of_time.compiled(configuration, given.target, mesh, images)
+    paper = summary(text, given.target.partition(":")[0], configuration.train.iterations_per_dispatch)
     if dumped := sorted(dump.glob("*.thunk_sequence_after_thunk_passes.txt"), key=lambda path: path.stat().st_mtime):
         paper["host_starts"] = host_starts(dumped[-1].read_text(), configuration.learner.num_steps)
     return {"form": name, **record, **paper}, text
@@ -59,6 +61,8 @@ def main(flags: list[str]) -> int:
     """Compiles, prints a row for each form and writes; the exit status."""
     parser = argparse.ArgumentParser(prog="on_paper", description="The forms of many tasks on one accelerator.")
     parser.add_argument("--target", required=True, help="h100:1, v5e:1x1 or v6e:1x1")
+    parser.add_argument("--learner", default="cxgrad", choices=learners.NAMES)
+    parser.add_argument("--model", default="conv4", choices=list(factories.MODELS))
     parser.add_argument("--forms", nargs="+", choices=list(FORMS), default=list(FORMS), metavar="FORM")
     parser.add_argument("--small", action="store_true", help="16 pixels, 8 filters, 1 inner step, 2 iterations")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the configuration")
@@ -79,7 +83,7 @@ def main(flags: list[str]) -> int:
         print(f"{mesh.devices.flat[0].device_kind}, one outer iteration. {ahead_of_time.NO_SPEED}")
         print("| tasks | " + " | ".join(COLUMNS) + " |", "|" + "---|" * (len(COLUMNS) + 1), sep="\n", flush=True)
         for name in given.forms:
-            record, text = record_of(name, given.target, mesh, given.set, given.small, dump)
+            record, text = record_of(name, given, mesh, dump)
             print(f"| {name} | " + " | ".join(show(record) for show in COLUMNS.values()) + " |", flush=True)
             records.append(record)
             if given.texts:

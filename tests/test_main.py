@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from refusals import CONFIGS, REFUSALS, prepare, spoil
-from runs import flags, results, run, told
+from runs import results, run, told
 
 import data_prep.__main__ as data_prep
 from cxgrad_jax import command_line, interop, main
@@ -127,17 +127,6 @@ def test_evaluate_elsewhere(finished, tmp_path):
     assert other["params_sha256"] == results(finished)["params_sha256"]
     after = content(tmp_path)
     assert {path: after[path] for path in before} == before and len(after) == len(before) + 1
-
-
-@pytest.mark.slow
-def test_dry_run_tells_the_memory_and_writes_nothing(tiny_data, tmp_path):
-    done = run(*flags(tiny_data, tmp_path / "run"), "--dry_run")
-    assert done.returncode == 0, done.stderr
-    lines = dict(re.split(r" {2,}", line, maxsplit=1) for line in done.stdout.splitlines()[:-1])
-    assert re.fullmatch(r"\d+\.\d MB, with the optimiser's state \d+\.\d MB", lines["parameters"])
-    assert lines["store"] == "0.0 MB, on the host" and lines["temporaries"].endswith("4 task(s) a device")
-    assert done.stdout.splitlines()[-1] == "This is the compiler's analysis; nothing ran."
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

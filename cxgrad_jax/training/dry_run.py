@@ -14,6 +14,8 @@ GPU_FRACTION = 0.75
 def dry_run(config: ConfigDict, target: str = "", absent: Mesh | None = None) -> None:
     """Compiles the training's program and prints its memory on one device, and the largest meta-batch that would fit.
 
+    Where the training itself does not fit, it prints what its tasks take one after the other, too.
+
     Args:
       config: a checked configuration.
       target: the name of a device that is not here; empty for those that are here.
@@ -33,9 +35,9 @@ def dry_run(config: ConfigDict, target: str = "", absent: Mesh | None = None) ->
     fits = store.images.nbytes <= memory / 2
     storage = config.data.storage if config.data.storage != "auto" else "device" if fits else "host"
 
-    def compiled(tasks_of_a_device):
+    def compiled(tasks_of_a_device, at_once=config.parallel.tasks_per_chunk):
         changed = ConfigDict(config.to_dict())
-        changed.train.meta_batch = tasks_of_a_device * mesh.size
+        changed.train.meta_batch, changed.parallel.tasks_per_chunk = tasks_of_a_device * mesh.size, at_once
         program = ahead_of_time.lower_training(changed, store, mesh, config.train.iterations_per_dispatch or 5, storage)
         return program.compile(compiler_options=ahead_of_time.compiler_options(mesh) or None).memory_analysis()
 
@@ -51,8 +53,11 @@ def dry_run(config: ConfigDict, target: str = "", absent: Mesh | None = None) ->
     print(f"arguments     {_mb(once.argument_size_in_bytes)}")
     for number, analysis in ((tasks, once), (2 * tasks, twice)):
         print(f"temporaries   {_mb(analysis.temp_size_in_bytes)} with {number} task(s) a device")
+    if memory and memory < _need(once) and config.parallel.tasks_per_chunk != 1:
+        temporaries = _mb(compiled(tasks, at_once=1).temp_size_in_bytes)
+        print(f"temporaries   {temporaries} with {tasks} task(s) a device, with parallel.tasks_per_chunk=1")
     if memory:
-        most = int(tasks + (memory - _need(once)) // max(growth, 1)) if memory > _need(once) else 0
+        most = int(tasks + (memory - _need(once)) // max(growth, 1))
         fitting = f"meta-batch {most * mesh.size} ({most} task(s) a device)" if most > 0 else "none fits"
         print(f"largest       {fitting} in {_mb(memory)}, by the growth between these two")
     else:
