@@ -64,7 +64,10 @@ REFUSALS: list[tuple[Any, ...]] = [
       "config.py")),
     # Values of the configuration.
     ("learner of another name", "{new} --config.learner.name=maml",
-     "learner.context_dim is no field of maml; expected first_order, inner_lr"),
+     "query_statistics, remat; to use another learner, name a configuration file that has it: --config=FILE"),
+    ("model of another name", "{new} --config.model.name=resnet12",
+     "model.channels of resnet12 is missing in the configuration; expected whole numbers with commas between; to use "
+     "another model, name a configuration file that has it: --config=FILE"),
     ("unknown learner", "{new} --config.learner.name=reptile",
      "learner.name is 'reptile'; expected one of alfa, anil, baseline_plus_plus,"),
     ("unknown norm", "{new} --config.model.norm=instance", "model.norm is 'instance'; expected one of batch, layer"),

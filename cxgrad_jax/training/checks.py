@@ -143,16 +143,25 @@ def check_fields(config: ConfigDict) -> None:
     """
     expected = expected_fields(config)
     given, known = fields(config), fields(expected)
+
+    def of(field):
+        section = field.split(".")[0]
+        if section not in ("learner", "model"):
+            return "", ""
+        name = config[section].name
+        return f" of {name}", f"; to use another {section}, name a configuration file that has it: --config=FILE"
+
     for field in known:
         if field not in given:
-            raise UserError(f"{field} is missing in the configuration; expected {expected_type(known[field])}")
+            kind = expected_type(known[field])
+            raise UserError(f"{field}{of(field)[0]} is missing in the configuration; expected {kind}{of(field)[1]}")
     for field, value in given.items():
         if field not in known:
-            section = field.split(".")[0]
-            of = f" of {config[section].name}" if section in ("learner", "model") else ""
-            close = difflib.get_close_matches(field, known, n=1, cutoff=0.8)
-            hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(expected.get(section, expected))}"
-            raise UserError(f"{field} is no field{of}; {hint}")
+            whose, mend = of(field)
+            if close := difflib.get_close_matches(field, known, n=1, cutoff=0.8):
+                raise UserError(f"{field} is no field{whose}; did you mean {close[0]}?")
+            names = ", ".join(expected.get(field.split(".")[0], expected))
+            raise UserError(f"{field} is no field{whose}; expected {names}{mend}")
         if not _is_like(value, known[field]):
             raise UserError(f"{field} is {value!r}; expected {expected_type(known[field])}")
 
