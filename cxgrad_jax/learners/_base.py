@@ -207,8 +207,14 @@ def checked(
         classes = getattr(model, "num_classes", None)
         return classes if isinstance(classes, int) else num_outputs(model, images)
 
+    compiled_init = jax.jit(init)  # one program instead of hundreds, one for each operation and shape
+
     def checked_init(key, images):
-        return init(key, check_images("images", images))
+        images = check_images("images", images)
+        try:
+            return compiled_init(key, images)
+        except UserError as error:
+            raise UserError(*error.args) from None  # the line alone, without JAX's note on the frames that it left out
 
     @functools.wraps(adapt)
     def checked_adapt(params, support_images, support_labels):

@@ -59,6 +59,13 @@ def test_images_of_another_kind_are_refused_while_tracing(name, kind):
     refused(words, jax.eval_shape, learner.loss, params, cx.Episode(images, labels, images, labels))
 
 
+def test_a_start_that_cannot_be_drawn_is_refused_by_the_line_alone():
+    """It is drawn by a compiled program, and JAX adds words of its own to an exception that passes through one."""
+    with pytest.raises(cx.UserError, match="expected .* at least 16") as refusal:
+        build("maml").init(jax.random.key(0), IMAGES[:, :8, :8])
+    assert not getattr(refusal.value, "__notes__", []) and refusal.value.__suppress_context__
+
+
 @pytest.mark.parametrize("kind", BAD_VALUES)
 def test_values_out_of_range_are_refused_where_they_are_known(kind):
     learner, (images, words) = build("maml"), BAD_VALUES[kind]
