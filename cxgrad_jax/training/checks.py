@@ -144,7 +144,7 @@ def check_fields(config: ConfigDict) -> None:
     expected = expected_fields(config)
     given, known = fields(config), fields(expected)
 
-    def of(field):
+    def whose_and_mend(field):
         section = field.split(".")[0]
         if section not in ("learner", "model"):
             return "", ""
@@ -153,11 +153,11 @@ def check_fields(config: ConfigDict) -> None:
 
     for field in known:
         if field not in given:
-            kind = expected_type(known[field])
-            raise UserError(f"{field}{of(field)[0]} is missing in the configuration; expected {kind}{of(field)[1]}")
+            (whose, mend), kind = whose_and_mend(field), expected_type(known[field])
+            raise UserError(f"{field}{whose} is missing in the configuration; expected {kind}{mend}")
     for field, value in given.items():
         if field not in known:
-            whose, mend = of(field)
+            whose, mend = whose_and_mend(field)
             if close := difflib.get_close_matches(field, known, n=1, cutoff=0.8):
                 raise UserError(f"{field} is no field{whose}; did you mean {close[0]}?")
             names = ", ".join(expected.get(field.split(".")[0], expected))

@@ -31,7 +31,7 @@ def test_it_tells_the_memory_and_writes_nothing(tiny_data, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("at_once", [0, 1])
 def test_where_it_does_not_fit_one_task_after_the_other_is_told(at_once, tiny_data, tmp_path, capsys, monkeypatch):
-    """The device that is not here is a CPU, whose memory is just below the need."""
+    """The device that is not here is a CPU, whose memory is ample or far too small."""
     given = [*flags(tiny_data, tmp_path / "run", parallel__tasks_per_chunk=at_once), "--dry_run=small"]
     monkeypatch.setattr(main, "mesh_of", lambda _: Mesh(np.array(jax.devices()[:1]), (parallel.TASK_AXIS,)))
     for memory in (1 << 40, 1 << 16):
