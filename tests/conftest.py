@@ -25,6 +25,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the processes that share the test
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
+import gc  # noqa: E402
+
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -34,6 +36,9 @@ from runs import flags, run  # noqa: E402
 from cxgrad_jax import data  # noqa: E402
 from cxgrad_jax.data import _layout  # noqa: E402
 
+gc.freeze()  # what is imported stays, and a program being traced is no garbage: look for it less often
+gc.set_threshold(100_000, 50, 50)
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
@@ -42,6 +47,17 @@ def pytest_collection_modifyitems(items):
         mark = item.get_closest_marker("slow_except")
         if mark and item.callspec.id not in mark.args:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture
+def double_precision():
+    """Float64 for a test. Its programs are not kept for others, since hardly one is shared."""
+    kept = jax.config.jax_persistent_cache_min_compile_time_secs  # pyright: ignore[reportAttributeAccessIssue]
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 3600)
+    yield
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", kept)
+    jax.config.update("jax_enable_x64", False)
 
 
 @pytest.fixture(scope="module", autouse=True)

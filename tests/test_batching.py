@@ -11,17 +11,13 @@ import cxgrad_jax as cx
 EPISODES = jax.tree.map(lambda *x: np.stack(x), *(make_episode(seed) for seed in range(3)))
 
 
-@pytest.fixture(autouse=True)
-def double_precision():
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 @pytest.mark.slow_except("cpu")
 @pytest.mark.parametrize("platform", [None, "cpu", "gpu"])
 def test_value_and_gradient(platform):
-    learner, _, params = make("maml", make_episode(), num_steps=2)
+    learner, _, params = make("maml", make_episode(), num_steps=1)
 
     def plain(params, episodes):
         losses, metrics = jax.vmap(learner.loss, (None, 0))(params, episodes)

@@ -17,7 +17,7 @@ SAMPLER = cx.sampler(
 
 
 def fit(**changes):
-    learner, _, _ = make("maml", make_episode(), num_steps=1, inner_lr=0.1)
+    learner, _, _ = make("proto_net", make_episode())
     arguments = {"iterations": 4, "tasks": 2, "progress": False, **changes}
     return learner, cx.fit(learner, SAMPLER, optax.adam(0.01), **arguments)
 

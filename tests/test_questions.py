@@ -75,6 +75,7 @@ def test_cxgrad_without_gradients_of_its_body_keeps_the_function_of_it():
     assert relative(head, logits(maml, params)) < 0.02
 
 
+@pytest.mark.slow
 def test_classes_in_every_order(sampler):
     learner, _, params = make("maml", EPISODE, num_steps=2, inner_lr=0.5)
     found = cx.evaluate_permutations(learner, params, sampler, episodes=3)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-from small import make, make_episode
+from small import jitted, make, make_episode
 
 import cxgrad_jax as cx
 from cxgrad_jax import saving
@@ -36,7 +36,7 @@ def saved(tmp_path):
 
 
 def logits_of(learner, params):
-    episode = make_episode()
+    episode, learner = make_episode(), jitted(learner)
     adapted = learner.adapt(params, episode.support_images, episode.support_labels)
     return np.asarray(learner.predict(params, adapted, episode.query_images))
 

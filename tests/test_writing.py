@@ -107,6 +107,7 @@ def test_records_that_cannot_be_written_are_told(tiny_data, tmp_path, monkeypatc
         data.prepare("image_folder", source=tiny_data / "images", as_name="own", image_size=16, data_dir=tmp_path)
 
 
+@pytest.mark.slow
 @needs_root
 def test_a_disk_too_small_for_the_checkpoints_is_refused_before_the_work(tiny_data, tmp_path):
     with disk(tmp_path / "disk", "300k") as folder:
@@ -308,6 +309,7 @@ def test_a_training_whose_reader_goes_away_is_done_all_the_same(finished, tiny_d
     assert outcome(tmp_path / "run") == outcome(finished)
 
 
+@pytest.mark.slow
 def test_output_that_cannot_be_written_is_told_at_the_end(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run" / "results.json").unlink()

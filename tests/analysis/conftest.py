@@ -1,15 +1,12 @@
 """Double precision, and a small episode."""
 
-import jax
 import pytest
 from small import make_episode
 
 
 @pytest.fixture(autouse=True)
-def double_precision():
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
+def in_double_precision(double_precision):
+    """All tests of this folder."""
 
 
 @pytest.fixture

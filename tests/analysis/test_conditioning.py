@@ -46,6 +46,6 @@ def test_tells_the_factors_and_the_context(episode):
 
 
 def test_a_learner_without_context_is_refused(episode):
-    learner, _, params = make("maml", episode)
+    learner, _, params = make("maml", episode, num_steps=2)
     with pytest.raises(cx.UserError, match="this learner has no conditioning"):
         analysis.conditioning(learner, params, episode)

@@ -1,7 +1,8 @@
+import jax
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
-from small import make
+from small import jitted, make
 
 import cxgrad_jax as cx
 from cxgrad_jax import analysis
@@ -28,8 +29,9 @@ def test_plane_keeps_neighbourhoods():
 
 
 def test_are_what_the_head_receives(episode):
-    learner, _, params = make("maml", episode, inner_lr=0.1)
-    before, after = analysis.embeddings(learner, params, episode)
+    learner, _, params = make("maml", episode, inner_lr=0.1, num_steps=2)
+    before, after = jax.jit(lambda p, e: analysis.embeddings(learner, p, e))(params, episode)
+    learner = jitted(learner)
     task = learner.adapt(params, episode.support_images, episode.support_labels)
     head = task.model["head"]
     logits = learner.predict(params, task, episode.query_images)

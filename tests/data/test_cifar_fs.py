@@ -141,6 +141,7 @@ def test_malformed_archive_is_one_line(name, content, message, few, tmp_path, ma
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_complete_cifar_fs(read_real, tmp_path, make):
     parts = [read_real(f"cifarfs_full_{part}.npz") for part in ("train_a", "train_b", "val", "test")]
     class_names = sorted(str(name) for _, _, facts in parts for name in facts["class_names"])

@@ -71,6 +71,7 @@ def test_missing_image_is_refused(few, tmp_path, make):
         data.prepare("omniglot", archives=zips, data_dir=tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_complete_omniglot(read_real, tmp_path, make):
     images, labels, facts = read_real("omniglot28.npz")
     names, subsets = facts["class_names"][labels], facts["subset"][labels]

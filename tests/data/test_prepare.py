@@ -146,6 +146,7 @@ def test_missing_tfds_tells_the_command(tmp_path, make, monkeypatch):
         data.prepare("image_folder", source=tmp_path / "source", data_dir=tmp_path / "data")
 
 
+@pytest.mark.slow  # the README's first block does it, too
 def test_glyphs_are_prepared_on_first_use(tmp_path, caplog):
     from cxgrad_jax.data.datasets import glyphs
 

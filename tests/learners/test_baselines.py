@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from test_identities import WAY, double_precision, make_episode, model, relative  # noqa: F401
+from test_identities import WAY, make_episode, model, relative
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import default_labels
@@ -16,6 +16,8 @@ from cxgrad_jax.learners._boil import body_labels
 from cxgrad_jax.learners._labels import ADAPTED, META
 from cxgrad_jax.learners._maml_plus_plus import step_weights
 from cxgrad_jax.learners._modgrad import last_two_convolutions
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 MAML = partial(cx.learners.maml, num_steps=2)
 LEARNERS = {
@@ -155,6 +157,7 @@ def test_modgrad_whose_masks_are_one_is_one_step_of_maml_on_two_convolutions():
     assert agrees_with(modgrad, params, maml, start)
 
 
+@pytest.mark.slow
 def test_anil_and_boil_share_out_what_maml_adapts():
     anil, start = make(cx.learners.anil, inner_lr=0.1, num_steps=2)
     assert agrees_with(anil, start, make(MAML, inner_lr=0.1, param_labels=head_only)[0], start)

@@ -35,11 +35,7 @@ if jax.__version_info__ < (0, 10):  # the same with 0.7.2, which rounds more
                "gradient": 3e-3, "parameter": 2e-2}  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def double_precision():
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def episodes_of(golden, iteration: str, dtype, as_many_as: str | None = None) -> cx.Episode:

@@ -5,12 +5,15 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+import pytest
 from golden_files import Comparison, averages, averages_moved_by, load, outer_optimiser, tensors
-from test_golden import double_precision, episodes_of  # noqa: F401
+from test_golden import episodes_of
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import apply_model, batch_statistics, cross_entropy
 from cxgrad_jax.learners._labels import by_path, merge
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def backbone(settings, num_classes):

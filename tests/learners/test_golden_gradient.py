@@ -12,13 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_golden import FLOAT64, GOLDEN, compiled, double_precision, episodes_of, first_tasks, outer_step, recorder  # noqa: F401
+from test_golden import FLOAT64, GOLDEN, compiled, episodes_of, first_tasks, outer_step, recorder
 
 import cxgrad_jax as cx
 from cxgrad_jax.fitting import outer_adam
 from cxgrad_jax.learners._labels import by_path, merge
 from cxgrad_jax.learners._maml_plus_plus import step_weights
 from cxgrad_jax.learners._modgrad import mask
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 EPOCH = 500  # iterations
 

@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 from golden_files import Comparison, load
-from test_golden import double_precision  # noqa: F401
 
 from cxgrad_jax.learners import _baseline_plus_plus as baseline
 from cxgrad_jax.learners._meta_baseline import unit
 from cxgrad_jax.learners._mlp import linear
 from cxgrad_jax.learners._rfs import logistic_regression, objective
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 SCIKIT_LEARN = 1e-5  # what its solver leaves of the optimum
 

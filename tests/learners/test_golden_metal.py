@@ -7,10 +7,12 @@ import numpy as np
 import optax
 import pytest
 from golden_files import Comparison, load, outer_optimiser
-from test_golden import double_precision, episodes_of, first_tasks, outer_step  # noqa: F401
+from test_golden import episodes_of, first_tasks, outer_step
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners._labels import by_path, merge
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 METAL = 1e-8  # of each tensor's maximum
 

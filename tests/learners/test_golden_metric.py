@@ -16,11 +16,13 @@ import numpy as np
 import optax
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from test_golden import FLOAT64, GOLDEN, compiled, double_precision, episodes_of, recorder  # noqa: F401
+from test_golden import FLOAT64, GOLDEN, compiled, episodes_of, recorder
 
 import cxgrad_jax as cx
 from cxgrad_jax.fitting import outer_adam
 from cxgrad_jax.learners._metric import mean_by_class, sum_by_class
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 matching_net = import_module("cxgrad_jax.learners._matching_net")  # the package's name is the factory
 

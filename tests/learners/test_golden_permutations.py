@@ -12,13 +12,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax.traverse_util import unflatten_dict
-from test_golden import FLOAT64, GOLDEN, double_precision, recorder  # noqa: F401
+from test_golden import FLOAT64, GOLDEN, recorder
 
 import cxgrad_jax as cx
 from cxgrad_jax.analysis import permutations, permuted_logits
 from cxgrad_jax.learners import Adapted, accuracy, apply_in_training, apply_model, cross_entropy
 from cxgrad_jax.models._pooling import max_pool
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 NAMES = [
     (r"^encoder\.layer(\d)\.0\.", lambda match: f"block_{int(match[1]) - 1}/"),

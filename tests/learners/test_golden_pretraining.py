@@ -4,13 +4,16 @@ from typing import Any
 
 import jax
 import optax
+import pytest
 from golden_files import Comparison, averages, load, tensors
-from test_golden import compiled, double_precision  # noqa: F401
+from test_golden import compiled
 from test_golden_cosine import backbone, images_of
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import by_path, merge, with_running_averages
 from cxgrad_jax.pretraining import Batch, pretraining, pretraining_sgd
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def test_a_pretraining_agrees_with_the_official_code_in_float64():

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from golden_files import Comparison, averages, averages_moved_by, load, outer_optimiser, tensors
-from test_golden import double_precision, episodes_of  # noqa: F401
+from test_golden import episodes_of
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import _metaoptnet as metaoptnet
@@ -17,6 +17,8 @@ from cxgrad_jax.learners._labels import by_path, merge
 from cxgrad_jax.learners._metric import members
 from cxgrad_jax.learners._r2d2 import ridge_weights
 from cxgrad_jax.learners._ridge import ridge
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 # Of each tensor's maximum, what the official SVM leaves of the optimum, and what its derivatives are good for.
 SOLVED, SOLVER_GRADIENT = 1e-8, 1e-4

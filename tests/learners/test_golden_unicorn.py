@@ -6,13 +6,15 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+import pytest
 from golden_files import Comparison, averages, load, outer_optimiser, tensors
-from test_golden import double_precision  # noqa: F401
 from test_golden_ridge import one_episode
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import apply_in_training, apply_model
 from cxgrad_jax.learners._labels import by_path, merge
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def parameters(golden, prefix):

@@ -23,11 +23,7 @@ EITHER_WAY = (cx.learners.cxgrad, cx.learners.cxgrad_explicit)
 CONTEXT_ROUNDING = 1e-10
 
 
-@pytest.fixture(autouse=True)
-def double_precision():
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def model(**changes):

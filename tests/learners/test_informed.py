@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small import make, make_episode
-from test_identities import double_precision, relative  # noqa: F401
+from test_identities import relative
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import apply_model, cross_entropy
 from cxgrad_jax.learners._cxgrad import scaling_factors
 from cxgrad_jax.learners._cxgrad_informed import shown_by
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 STEPS = 2
 

@@ -3,9 +3,11 @@
 import jax
 import numpy as np
 import pytest
-from test_identities import double_precision, make_episode, model  # noqa: F401
+from test_identities import make_episode, model
 
 import cxgrad_jax as cx
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 LAYERS = [*(f"block_{i}/conv" for i in range(4)), "head"]
 RATE = 0.01

@@ -10,10 +10,12 @@ from flax import linen as nn
 from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec as P
 from small import jitted
-from test_identities import FEATURES, WAY, double_precision, make_episode, meta_gradient, model, relative  # noqa: F401
+from test_identities import FEATURES, WAY, make_episode, meta_gradient, model, relative
 
 import cxgrad_jax as cx
 from cxgrad_jax import batching, parallel
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 PROTO, MATCHING, RELATION = cx.learners.proto_net, cx.learners.matching_net, cx.learners.relation_net
 R2D2 = cx.learners.r2d2
@@ -48,7 +50,8 @@ def logits_of(learner, params, episode):
 
 
 def features_of(params, images, method="embed", network=None):
-    return np.asarray((network or model()).apply({"params": params["model"]}, images, method=method))
+    apply = jax.jit(partial((network or model()).apply, method=method))
+    return np.asarray(apply({"params": params["model"]}, images))
 
 
 def test_proto_net_is_the_direct_formula():

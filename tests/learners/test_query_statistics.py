@@ -1,5 +1,6 @@
 """What a prediction may see: with the support set's statistics, nothing of the other query images."""
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -8,11 +9,13 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 from small import WAY, make_episode
-from test_identities import double_precision, relative  # noqa: F401
+from test_identities import relative
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import apply_model, batch_statistics
 from cxgrad_jax.models import _fused
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 EPISODE = make_episode()
 OTHERS = make_episode(1).query_images
@@ -175,8 +178,9 @@ def test_the_fused_operation_takes_and_tells_statistics_too(monkeypatch):
 
 def test_init_and_plain_application_know_nothing_of_statistics():
     for model in (NETWORKS["conv4"], NETWORKS["resnet12"]):
-        variables = model.init(jax.random.key(0), EPISODE.support_images)
+        variables = jax.jit(model.init)(jax.random.key(0), EPISODE.support_images)
         assert variables.keys() == {"params"}
-        other = model.apply(variables, OTHERS)
-        _, found = model.apply(variables, EPISODE.support_images, mutable=["batch_stats"])
-        assert relative(model.apply({**variables, **found}, OTHERS), other) > 1e-6
+        apply = jax.jit(model.apply)
+        other = apply(variables, OTHERS)
+        _, found = jax.jit(partial(model.apply, mutable=["batch_stats"]))(variables, EPISODE.support_images)
+        assert relative(apply({**variables, **found}, OTHERS), other) > 1e-6

@@ -9,12 +9,14 @@ import numpy as np
 import optax
 import pytest
 from small import WAY, make_episode
-from test_identities import double_precision, relative  # noqa: F401
+from test_identities import relative
 from test_query_statistics import EPISODE, NETWORKS, OTHERS, WITH_RUNNING_AVERAGES, build
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import apply_in_training, apply_model, batch_statistics, initial_statistics
 from cxgrad_jax.models import _fused
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 running_learner = pytest.mark.parametrize("name", WITH_RUNNING_AVERAGES)
 JOINT = ("matching_net", "meta_baseline", "proto_net", "r2d2")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small import WAY, make_episode
-from test_identities import double_precision, model, relative  # noqa: F401
+from test_identities import model, relative
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import apply_model, cross_entropy, default_labels, merge
@@ -19,6 +19,8 @@ from cxgrad_jax.learners._r2d2 import ridge_weights
 from cxgrad_jax.learners._rfs import logistic_regression
 from cxgrad_jax.learners._ridge import dual_ridge, primal_ridge, ridge
 from cxgrad_jax.learners._svm import svm_duals
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 EPISODE: Any = make_episode()
 ORDER = np.array([2, 0, 1])  # a permutation of the classes
@@ -51,12 +53,14 @@ def test_unicorn_s_first_step_moves_the_head_alone():
         assert change > 1e-4 if path == "head/kernel" else change < 1e-15, path
 
     # W_c = w + alpha / N (mean of class c - mean of all)
-    f = np.asarray(apply_model(model(), params["model"], EPISODE.support_images, "embed"))
+    embed = jax.jit(lambda params, images: apply_model(model(), params, images, "embed"))
+    f = np.asarray(embed(params["model"], EPISODE.support_images))
     means = np.stack([f[EPISODE.support_labels == c].mean(axis=0) for c in range(WAY)])
     expected = params["model"]["head"]["kernel"] + 0.1 / WAY * (means - f.mean(axis=0)).T
     assert relative(trace["fast"]["head/kernel"][1], expected) < 1e-12
 
 
+@pytest.mark.slow
 def test_a_permutation_of_the_classes_permutes_unicorn_s_logits():
     renamed = EPISODE._replace(support_labels=ORDER[EPISODE.support_labels])
     for factory, same in ((cx.learners.unicorn_maml, True), (cx.learners.maml, False)):

@@ -1,14 +1,7 @@
-"""Double precision, in which forms of a layer are compared."""
+"""No implicit promotion, in the layers' tests."""
 
 import jax
 import pytest
-
-
-@pytest.fixture
-def double_precision():
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
 
 
 @pytest.fixture(autouse=True)

@@ -71,11 +71,14 @@ def test_table_2_tests_the_runs_elsewhere(tiny_data, tmp_path, monkeypatch):
 
 
 def test_every_cell_is_a_configuration_with_the_paper_s_number():
-    shown = {}
+    shown, seen = {}, set()
     for number in tables.TABLES:
         grid = tables.cells(number, Path("runs"), lambda config: None)
-        for cell in (cell for row in grid for cell in row):
-            checks.check(cell.config)
+        for config in (cell.config for row in grid for cell in row):
+            asked = str((config.model, config.learner, config.episode.way, config.data.image_size))
+            if asked not in seen:  # whether a learner and a model go together: what takes the time
+                checks.check(config)
+            seen.add(asked)
         shown[number] = [[cell.published for cell in row] for row in grid]
     assert shown["1"][-1] == [(51.80, 0.46), (69.82, 0.42), (55.55, 0.46), (73.55, 0.41)]
     assert shown["2"][-1] == [(63.92, 0.44), (64.85, 0.44)]

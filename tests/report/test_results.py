@@ -23,6 +23,7 @@ def run(tiny_data, tmp_path):
     return Planned("proto_net", config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_half_trained_run_that_was_tested_is_resumed(run, monkeypatch, capsys):
     @contextlib.contextmanager
     def stop_after_two():
