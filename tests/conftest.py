@@ -24,6 +24,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the processes that share the test
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp()
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    # The programs start again where nobody chose how memory is handled (a test shows it). That takes a second each.
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")  # glibc's own choice
 
 import gc  # noqa: E402
 

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from functools import cache
-from itertools import chain
 
 import jax
 import numpy as np
@@ -31,13 +30,19 @@ pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def make(factory, devices, chunk, storage="device"):
-    """A compiled block of two iterations of four tasks, its source and its first state."""
-    learner = factory(cx.models.Conv4(num_classes=SHAPE.way, features=4), num_steps=2)
+    """A program of two iterations of four tasks, its source and its first state."""
+    learner = factory(cx.models.Conv4(num_classes=SHAPE.way, features=4), num_steps=1)
     mesh, optimiser = parallel.task_mesh(devices), outer_adam(1e-3)
     state = parallel.put(mesh, init_state(learner, optimiser, 0, STORE.images[:1] / 255.0))
     source = (device_source if storage == "device" else host_source)(cx.sampler(STORE, *SHAPE), 4, mesh)
     program = train_program(learner.loss, optimiser, source.draw, mesh, source.spec, 2, chunk, "mean")
     return program, source.arrays([(i, 2) for i in range(0, 8, 2)]), state
+
+
+@cache
+def compiled(factory, devices, chunk, storage):
+    block, sources, state = make(factory, devices, chunk, storage)
+    return block.lower(state, next(sources)).compile()
 
 
 @cache
@@ -64,13 +69,11 @@ def run(block, sources, state):
     ],
 )
 def test_same_numbers_with_one_all_reduce(factory, devices, chunk, storage):
-    block, sources, state = make(factory, devices, chunk, storage)
-    first = next(sources)
-    program = block.lower(state, first).compile()
+    program = compiled(factory, devices, chunk, storage)
     text = program.as_text()
     assert len(re.findall(r"= \S+ all-reduce(?:-start)?\(", text)) == 1  # in the body of the loop over iterations
     assert "all-gather" not in text and "all-to-all" not in text
-    outcome = run(program, chain([first], sources), state)
+    outcome = run(program, *make(factory, devices, chunk, storage)[1:])
     for ours, theirs in zip(jax.tree.leaves(outcome), jax.tree.leaves(one_after_the_other(factory)), strict=True):
         # Adam divides by the gradient's own size, which magnifies the rounding of the smallest gradients.
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9 * max(np.max(np.abs(theirs)), 1e-12))
@@ -93,11 +96,9 @@ def test_more_devices_than_there_are():
 
 def test_no_copy_of_the_image_store_is_in_the_program():
     """It enters as one row an image, and every operation that gives as much is a name for the same memory."""
-    block, sources, state = make(cx.learners.maml, 2, 2)
-    arrays = next(sources)
-    rows = arrays[0]
+    rows = next(make(cx.learners.maml, 2, 1)[1])[0]
     assert rows.shape == (CLASSES * IMAGES, 16 * 16 * 3) and rows.format.layout.major_to_minor == (0, 1)
-    text = block.lower(state, arrays).compile().as_text()
+    text = compiled(cx.learners.maml, 2, 1, "device").as_text()
     giving = re.findall(rf"= u8\[{rows.shape[0]},{rows.shape[1]}\]\S* ([\w-]+)\(", text)
     assert giving and set(giving) <= {"parameter", "get-tuple-element", "bitcast"}
 
