@@ -46,7 +46,6 @@ def dry_run(config: ConfigDict, target: str = "", absent: Mesh | None = None) ->
     of_state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     of_params = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
     once, twice = compiled(tasks), compiled(2 * tasks)
-    growth = (_need(twice) - _need(once)) / tasks
     print(f"device        {mesh.size} × {device.device_kind}; all numbers are of one")
     print(f"parameters    {_mb(of_params)}, with the optimiser's state {_mb(of_state)}")
     print(f"store         {_mb(store.images.nbytes)}, on the {storage}")
@@ -57,12 +56,21 @@ def dry_run(config: ConfigDict, target: str = "", absent: Mesh | None = None) ->
         temporaries = _mb(compiled(tasks, at_once=1).temp_size_in_bytes)
         print(f"temporaries   {temporaries} with {tasks} task(s) a device, with parallel.tasks_per_chunk=1")
     if memory:
-        most = int(tasks + (memory - _need(once)) // max(growth, 1))
+        most = largest(memory, tasks, _need(once), _need(twice))
         fitting = f"meta-batch {most * mesh.size} ({most} task(s) a device)" if most > 0 else "none fits"
         print(f"largest       {fitting} in {_mb(memory)}, by the growth between these two")
     else:
         print("largest       not known: the device does not tell its memory")
     print("This is the compiler's analysis; nothing ran.", flush=True)
+
+
+def largest(memory: float, tasks: int, once: int, twice: int) -> int:
+    """The most tasks that fit ``memory`` bytes, if ``tasks`` need ``once`` bytes and twice as many ``twice``.
+
+    It follows the straight line through these two. Where not one task fits, it is 0 or less.
+    """
+    growth = max((twice - once) / tasks, 1)
+    return int(tasks + (memory - once) // growth)
 
 
 def _need(analysis) -> int:

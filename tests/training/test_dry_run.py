@@ -10,10 +10,16 @@ from runs import flags
 
 from cxgrad_jax import main, parallel
 from cxgrad_jax.training import ahead_of_time
+from cxgrad_jax.training.dry_run import largest
 
 
 def lines_of(output: str) -> list[list[str]]:
     return [re.split(r" {2,}", line, maxsplit=1) for line in output.splitlines()]
+
+
+@pytest.mark.parametrize(("memory", "most"), [(100, 12), (99, 11), (60, 4), (59, 3), (45, 1), (44, 0), (10, -6)])
+def test_the_largest_meta_batch_follows_the_line_also_below_the_asked_one(memory, most):
+    assert largest(memory, 4, 60, 80) == most  # five bytes a task
 
 
 @pytest.mark.slow
