@@ -116,6 +116,7 @@ def test_overrides_have_the_type_of_their_field():
     assert config.model.channels == (8, 8, 8, 8) and config.learner.first_order is False
 
 
+@pytest.mark.slow
 def test_evaluate_elsewhere(finished, tmp_path):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     before = content(tmp_path)

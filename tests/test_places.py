@@ -61,6 +61,7 @@ def miniature(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_the_mission_s_line_trains_and_ends_in_an_accuracy(miniature, tmp_path):
     """The line stands word for word, in an empty folder; after it come only fields that make the run short and small.
 
@@ -100,6 +101,7 @@ def test_the_mission_s_line_as_it_is_starts_the_published_run(miniature, tmp_pat
     assert (written["train"]["iterations"], written["data"]["name"]) == (125_000, "tiered_imagenet")
 
 
+@pytest.mark.slow_except("-m cxgrad_jax.main --help")
 @pytest.mark.parametrize("words", ["-m cxgrad_jax.main --help", "-m cxgrad_jax.cli --help", "-m data_prep --list"])
 def test_from_the_path_alone_without_a_home_or_an_installation(words, tmp_path):
     """-S leaves .pth files unread, and with them an editable installation; the libraries come by the path."""

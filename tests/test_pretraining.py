@@ -67,6 +67,7 @@ def test_the_body_is_judged_in_episodes_by_running_averages():
     np.testing.assert_allclose(alone[0], logits[0], rtol=1e-5)
 
 
+@pytest.mark.slow_except("cxgrad")
 @pytest.mark.parametrize("name", ["maml", "cxgrad", "proto_net", "rfs"])
 def test_a_learner_starts_from_the_body_and_keeps_its_own(name):
     _, trained = pretrained()

@@ -39,7 +39,7 @@ def test_after_so_many_steps_as_a_learner_with_so_many(query_statistics):
     assert relative(found[0], found[1]) > 1e-3
 
 
-@pytest.mark.slow_except("query")
+@pytest.mark.slow
 @pytest.mark.parametrize("query_statistics", ["query", "support"])
 def test_parts_of_maml_are_anil_and_boil(query_statistics):
     learner, model, params = make("maml", EPISODE, num_steps=2, inner_lr=0.5, query_statistics=query_statistics)

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from cxgrad_jax.data.datasets import glyphs
+
 README = (Path(__file__).parents[1] / "README.md").read_text()
 SHORTER = {"iterations=20": "iterations=1", "episodes=100": "episodes=20", "num_steps=5": "num_steps=1",
            "cxgrad(model)": "cxgrad(model, num_steps=1)"}  # fmt: skip
@@ -15,6 +17,7 @@ SHORTER = {"iterations=20": "iterations=1", "episodes=100": "episodes=20", "num_
 
 def test_library_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.setenv("CXGRAD_DATA_DIR", str(tmp_path))  # the glyphs are drawn there
+    monkeypatch.setattr(glyphs, "IMAGES_PER_CLASS", 16)
     names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(?!# \w+\.py)(.*?)```", README, re.S):  # but those that are files
         for given, shorter in SHORTER.items():

@@ -134,6 +134,7 @@ def test_a_run_on_a_disk_that_cannot_be_written_is_tested(finished, tiny_data, t
         assert again.returncode == 2 and "Read-only file system" in lines(again)[0] and len(lines(again)) == 1
 
 
+@pytest.mark.slow
 def test_what_a_test_cannot_write_is_told_before_the_work(finished, tmp_path, monkeypatch, capsys):
     shutil.copytree(finished, tmp_path / "run")
     before = (tmp_path / "run" / "results.json").read_bytes()

@@ -195,7 +195,7 @@ def test_first_order_at_the_start_and_second_order_later(name):
 
 
 # Not of ALFA and L2F, whose outer gradient holds the means of inner gradients constant.
-@pytest.mark.slow_except("meta_sgd")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(LEARNERS.keys() - {"alfa", "l2f"}))
 def test_gradient_against_finite_differences(name):
     learner, params = make(LEARNERS[name])

@@ -95,6 +95,7 @@ def test_logits_move_by_order_epsilon_under_any_scaling():
     assert change(1e-6) > 1e-7
 
 
+@pytest.mark.slow_except("batch")
 @pytest.mark.parametrize("norm", ["batch", "layer", "group"])
 def test_scaling_a_kernel_divides_its_gradient(norm):
     # Eq. 4 and 5 of the paper, for all three normalisations.
@@ -130,7 +131,7 @@ def test_meta_gradient_has_no_radial_part():
         assert abs(np.vdot(kernel, g)) < 1e-13 * np.linalg.norm(kernel) * np.linalg.norm(g) * kernel.size
 
 
-@pytest.mark.slow_except("learner_of0")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "learner_of",
     [

@@ -149,7 +149,7 @@ def test_the_order_of_the_support_images_does_not_matter(factory):
     assert relative(logits_of(learner, params, shuffled), logits_of(learner, params, episode)) < 1e-11
 
 
-@pytest.mark.slow_except("relation_net")
+@pytest.mark.slow
 @every_variant
 def test_gradient_against_finite_differences(factory):
     learner, params = make(factory)

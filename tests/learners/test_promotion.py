@@ -16,13 +16,14 @@ def strict():
         yield
 
 
-@pytest.mark.slow_except("cxgrad-uint8", "maml-float64", "proto_net-uint8")
+@pytest.mark.slow_except("cxgrad-uint8", "proto_net-float64")
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.float64])
 @pytest.mark.parametrize("name", cx.learners.NAMES)
 def test_no_learner_promotes_implicitly(name, dtype):
     check(getattr(cx.learners, name)(cx.models.Conv4(num_classes=WAY, features=4)), dtype)
 
 
+@pytest.mark.slow_except("proto_net-uint8", "relation_net-float64")
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.float64])
 @pytest.mark.parametrize("name", ["proto_net", "matching_net", "relation_net"])
 def test_nor_with_running_averages(name, dtype):

@@ -137,7 +137,7 @@ def test_training_with_them_has_the_gradient_of_its_loss(name):
     assert float(gradient @ direction) == pytest.approx(float(numeric), rel=5e-5)
 
 
-@pytest.mark.slow_except("maml", "proto_net")
+@pytest.mark.slow_except("proto_net")
 @every_learner
 def test_without_batch_normalisation_both_are_one(name):
     if name == "metal":

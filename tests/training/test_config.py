@@ -53,7 +53,7 @@ def test_pretraining_file(path):
     assert f"--mode=pretrain --config=configs/{path.name}" in path.read_text()
 
 
-@pytest.mark.slow_except("cifar_fs_1shot", "mini_1shot", "tiered_1shot_resnet12")
+@pytest.mark.slow_except("tiered_1shot")
 @pytest.mark.parametrize("path", [path for path in CONFIGS if path not in PRETRAINING], ids=lambda path: path.stem)
 def test_file(path):
     for preset in ("", ":paper"):
