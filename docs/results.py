@@ -285,13 +285,16 @@ def main(arguments: Sequence[str] | None = None, docs: Path = DOCS) -> None:
     given = parser.parse_args(arguments)
     if given.runs and not re.fullmatch("[0-9a-f]{7,40}", given.commit or ""):
         parser.error("--commit must name the commit of the runs, such as --commit=6af4c94e3f")
-    records = read(docs / "results.json")
+    records, added = read(docs / "results.json"), set()
     for run in given.runs:
         found = sorted(path.parent for path in run.rglob("results.json"))
         if not found:
             parser.error(f"{run} has no results.json; expected the folder of a finished run, or of several")
         for folder in found:
             name = folder.relative_to(run.parent).as_posix()
+            if name in added:
+                parser.error(f"two of the runs are called {name}; give the folder above them instead")
+            added.add(name)
             try:
                 records[name] = record(folder, name, given.commit)
             except UserError as error:
