@@ -1,6 +1,7 @@
 """Simulated devices, a cache of compiled programs, a tiny data set and a run on it, for all tests."""
 
 import atexit
+import gc
 import os
 import re
 import shutil
@@ -26,8 +27,6 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the processes that share the test
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
     # The programs start again where nobody chose how memory is handled (a test shows it). That takes a second each.
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")  # glibc's own choice
-
-import gc  # noqa: E402
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

@@ -111,6 +111,16 @@ def test_mistakes_are_told(words, line, tmp_path, capsys):
     assert line in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+def test_two_runs_of_one_name_are_refused(finished, tmp_path, capsys):
+    for learner in ("cxgrad", "maml"):
+        shutil.copytree(finished, tmp_path / learner / "seed_0")
+    (tmp_path / "docs").mkdir()
+    given = [str(tmp_path / learner / "seed_0") for learner in ("cxgrad", "maml")]
+    with pytest.raises(SystemExit):
+        PAGE["main"]([*given, "--commit=0123456"], tmp_path / "docs")
+    assert "two of the runs are called seed_0" in capsys.readouterr().err and not list((tmp_path / "docs").iterdir())
+
+
 def test_a_run_that_is_not_finished_is_refused(tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "results.json").write_text("{}")
