@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small import make, make_episode
+from small import jitted, make, make_episode
 
 import cxgrad_jax as cx
 from cxgrad_jax import evaluation
@@ -41,7 +41,7 @@ def trained():
 def test_evaluate_is_the_mean_over_the_first_episodes(trained):
     learner, params, sampler = trained
     result = cx.evaluate(learner, params, sampler, episodes=7)
-    accuracies = []
+    accuracies, learner = [], jitted(learner)
     for i in range(7):
         episode = sampler(i)
         adapted = learner.adapt(params, episode.support_images, episode.support_labels)

@@ -70,7 +70,7 @@ import jax, numpy as np, optax, cxgrad_jax as cx
 images = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
 store = cx.data.ImageStore(images, np.arange(0, 25, 8, dtype=np.int32), tuple("abc"))
 sampler = cx.sampler(store, way=3, shot=1, query=2)
-learner = cx.learners.maml(cx.models.Conv4(num_classes=3, features=2), num_steps=1)
+learner = cx.learners.proto_net(cx.models.Conv4(num_classes=3, features=2))
 params = cx.fit(learner, sampler, optax.adam(1e-3), iterations=1, tasks=1, progress=False)
 print(cx.evaluate(learner, params, sampler, episodes=4))
 try: cx.load_run("nowhere")

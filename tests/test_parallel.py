@@ -80,7 +80,7 @@ def test_same_numbers_with_one_all_reduce(factory, devices, chunk, storage):
 
 
 def test_no_retracing_and_no_transfer_after_the_first_dispatch():
-    block, sources, state = make(cx.learners.maml, 2, 2)
+    block, sources, state = make(lambda model, num_steps: cx.learners.proto_net(model), 2, 2)
     state, _ = block(state, next(sources))
     with jax.transfer_guard("disallow"):
         for _ in range(2):

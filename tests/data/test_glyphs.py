@@ -33,6 +33,7 @@ def test_splits_are_disjoint_complete_and_mix_the_scripts():
     assert scripts[0] == scripts[1] == scripts[2] == {"LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "GEORGIAN", "DIGIT"}
 
 
+@pytest.mark.slow_except("28")
 @pytest.mark.parametrize("image_size", [28, 84])
 def test_examples_have_their_names_shape_and_count(image_size):
     examples = list(glyphs.examples("val", image_size))
@@ -46,9 +47,6 @@ def test_examples_have_their_names_shape_and_count(image_size):
 
 def test_an_image_depends_on_nothing_but_its_arguments():
     ordered = list(glyphs.examples("val", 28))
-    again = list(glyphs.examples("val", 28))
-    assert all(a[:2] == b[:2] and np.array_equal(a[2], b[2]) for a, b in zip(ordered, again, strict=True))
-
     keys = [(c, n) for c in glyphs.load_splits()["val"] for n in range(glyphs.IMAGES_PER_CLASS)]
     for i in np.random.default_rng(0).permutation(len(keys)):
         character, number = keys[i]
@@ -69,6 +67,7 @@ def test_every_face_has_every_character():
         assert not [c for c in CHARACTERS if ord(c) not in known], face
 
 
+@pytest.mark.slow_except("28")
 @pytest.mark.parametrize("image_size", [28, 84])
 def test_nothing_is_cut_off(image_size):
     """The outermost pixels are ground: on the light side of grey, though the ink is dark. Every image has ink."""

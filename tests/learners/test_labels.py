@@ -115,5 +115,10 @@ def test_describe_tells_what_adapts(name):
     fast = adapted.trace["fast"] if isinstance(adapted, cx.learners.Adapted) else {}
     told = [row.split()[0] for row in describe(learner, params).splitlines()[1:] if "outer loop" not in row]
     assert set(told) == {f"model/{path}" for path in fast}
+
+
+def test_describe_sees_through_jit():
+    learner = cx.learners.alfa(cx.models.Conv4(3, features=4))
+    params = jax.eval_shape(learner.init, jax.random.key(0), IMAGES)
     jitted = learner._replace(adapt=jax.jit(learner.adapt))
     assert describe(jitted, params) == describe(learner, params)
