@@ -46,7 +46,7 @@ def test_all_together_are_small_and_every_card_has_a_file():
     assert {path.stem for path in (ROOT / "weights").glob("*.md")} - {"README"} == BUNDLED.keys()
 
 
-@pytest.mark.slow_except("maml_cifar_fs_1shot")
+@pytest.mark.slow_except("classifier_baseline_cifar_fs")
 @every_weight
 def test_a_colleague_adapts_to_ten_images_of_his_own_without_any_data_set(name, tmp_path):
     """As in the README, from an empty folder, with nothing but the package on the path."""

@@ -99,7 +99,7 @@ def test_labels_of_another_kind_are_refused(name):
         refused(f"query labels (run|have) .*{words.split(' ', 1)[1]}", learner.loss, params, wrong)
 
 
-@pytest.mark.slow_except("-1-maml", "3-cxgrad", "64-proto_net")
+@pytest.mark.slow_except("-1-maml", "64-proto_net")
 @every_learner
 @pytest.mark.parametrize("wrong", [-1, WAY, 64])
 def test_a_label_that_only_compiled_code_knows_gives_nan(name, wrong):

@@ -124,6 +124,7 @@ def test_kernels_have_norm_gamma_before_each_step():
         np.testing.assert_allclose(norms, task.trace["gamma"][-1], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_meta_gradient_has_no_radial_part():
     learner, params = make(cx.learners.cxgrad)
     gradient = meta_gradient(learner, params, make_episode())

@@ -93,6 +93,7 @@ def test_a_prediction_sees_its_own_image_alone(name, network):
     assert relative(transductive(replaced)[0], transductive(images)[0]) > 1e-10
 
 
+@pytest.mark.slow_except("proto_net")
 @pytest.mark.parametrize("name", ["cxgrad", "proto_net"])
 def test_in_float32_another_batch_size_changes_rounding_only(name):
     predict = predictor(build(name, "conv4"), np.float32)
@@ -100,7 +101,7 @@ def test_in_float32_another_batch_size_changes_rounding_only(name):
     assert relative(predict(EPISODE.query_images[:1])[0], together[0]) < 1e-6
 
 
-@pytest.mark.slow_except("conv4-cxgrad", "flax-maml")
+@pytest.mark.slow_except("flax-maml")
 @every_learner
 @pytest.mark.parametrize("network", ["conv4", "flax"])
 def test_the_statistics_are_the_support_set_s_at_the_adapted_parameters(name, network):

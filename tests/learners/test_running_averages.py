@@ -58,6 +58,7 @@ def test_in_float32_another_batch_size_changes_rounding_only():
     assert relative(predict(images[:1])[0], predict(images)[0]) < 1e-6
 
 
+@pytest.mark.slow_except("conv4", "flax")
 @every_network
 def test_one_pass_moves_them_by_the_rule_of_each_module(network):
     model, images = NETWORKS[network], EPISODE.support_images

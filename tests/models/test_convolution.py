@@ -61,6 +61,7 @@ def test_a_kernel_gradient_of_many_tasks_has_groups_of_the_batch_on_a_tpu_and_is
     assert_close(one[0], jax.jit(gradients)(x, kernels))
 
 
+@pytest.mark.slow_except("cpu-15", "cpu-16", "gpu-16", "tpu-16")
 @pytest.mark.parametrize("images", [1, 15, 16, 31])
 def test_kernel_gradient_of_any_number_of_images(images):
     x, kernel = random(0, images, 6, 6, 3), random(1, 3, 3, 3, 4)
