@@ -62,8 +62,8 @@ QUESTIONS = ("inner_steps", "parts", "permutations")
 ASKED = """The answers of `cxgrad evaluate --question=…` ({doc}`how_to/questions`), accuracy % ± tasks. They are of one
 checkpoint, the best in validation, whose accuracy in the run's own test is *alone*; *ensemble* is the test of up to
 five. *Steps* are inner steps in the test. *Head only* and *body only* adapt nothing else. These are over 600 episodes
-in 1-shot, and over the first 200 of them in 5-shot. *Orders* are the 120 orders of five classes in 100 episodes: the
-mean, and the best and the worst order of each episode.
+in 1-shot, and over the first 200 of them in 5-shot. *Orders* are the 120 orders of five classes, in 100 episodes in
+1-shot and in the first 20 in 5-shot: the mean, and the best and the worst order of each episode.
 
 """
 # Of L. Bertinetto et al., ICLR 2019, CIFAR-FS, 64 filters; in brackets, as others reproduced it. 1-shot and 5-shot, %.
