@@ -250,13 +250,21 @@ def published(each: Record) -> str:
 
 
 def differences(rows: Mapping[tuple[Any, ...], Sequence[Record]]) -> str:
-    """CxGrad's relatives against MAML from the same start, and each learner from a body against itself from scratch."""
+    """Differences on the same episodes, where there are both sides.
+
+    They are CxGrad's relatives against MAML from the same start, each learner from a body against itself from scratch,
+    and each inductive learner against itself transductive.
+    """
     lines = [["shot", "difference", "query statistics", "iterations", "seeds", "percentage points", "p"]]
     for key, ours in rows.items():
         setting = dict(zip(SETTING, key, strict=True))
-        names = [("learner", "maml", setting["learner"].startswith("cxgrad")), ("start", "", bool(setting["start"]))]
-        for name, other, wanted in names:
-            theirs = rows.get(tuple({**setting, name: other}.values())) if wanted else None
+        others = [
+            ("`maml`", {"learner": "maml"}, setting["learner"].startswith("cxgrad")),
+            ("scratch", {"start": ""}, bool(setting["start"])),
+            ("`query`", {"query_statistics": "query", "transductive": True}, setting["query_statistics"] == "support"),
+        ]
+        for other, changes, wanted in others:
+            theirs = rows.get(tuple({**setting, **changes}.values())) if wanted else None
             seeds = sorted({each["seed"] for each in ours} & {each["seed"] for each in theirs or ()})
             if not theirs or not seeds:
                 continue
@@ -265,10 +273,9 @@ def differences(rows: Mapping[tuple[Any, ...], Sequence[Record]]) -> str:
                 for side in (ours, theirs)
             ]
             found, start = paired_over_seeds(*both), setting["start"] or "scratch"
-            what = f"`{setting['learner']}`, {start}, against "
-            what += f"`{other}`" if name == "learner" else "scratch"
             lines.append([
-                str(setting["shot"]), what, setting["query_statistics"], f"{setting['iterations']:,}", str(len(seeds)),
+                str(setting["shot"]), f"`{setting['learner']}`, {start}, against {other}", setting["query_statistics"],
+                f"{setting['iterations']:,}", str(len(seeds)),
                 percent_with(found["difference"], found["difference_ci95"], "+.2f"), p_value(found["p_value"]),
             ])  # fmt: skip
     return markdown_table(lines) if len(lines) > 1 else ""

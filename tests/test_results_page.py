@@ -54,15 +54,16 @@ def test_seeds_are_one_row_and_kinds_stand_apart():
     ]  # fmt: skip
 
 
-def test_a_start_is_compared_with_scratch_and_maml_from_the_same_start():
+def test_a_start_is_compared_with_scratch_and_maml_from_the_same_start_and_inductive_with_transductive():
     text = PAGE["page"]([
         made("a"), made("b", start="pre", right=(45, 75)), made("c", "maml", (30, 30), start="pre"),
-        made("d", "maml", start="pre", shot=5), made("e", start="pre", query_statistics="support"),
+        made("d", "maml", start="pre", shot=5), made("e", start="pre", query_statistics="support", transductive=False),
     ])  # fmt: skip
     found = {row[1]: row[5] for row in rows(text, "Differences on the same episodes")}
     assert found == {
         "`cxgrad`, pre, against scratch": "+30.00 ± 13.86",
         "`cxgrad`, pre, against `maml`": "+40.00 ± 27.72",
+        "`cxgrad`, pre, against `query`": "-30.00 ± 13.86",
     }
 
 
