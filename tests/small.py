@@ -18,6 +18,18 @@ def make_episode(seed=0, shot=2, query=2):
     return cx.Episode(support, labels.repeat(shot), query_images, labels.repeat(query))
 
 
+PROGRAMS: dict[str, jax.stages.Compiled] = {}
+
+
+def first_params(learner, images):
+    """``learner.init(jax.random.key(0), images)``, compiled once for all learners whose program has the same text."""
+    lowered = jax.jit(learner.init).lower(jax.random.key(0), images)
+    text = lowered.as_text()
+    if text not in PROGRAMS:
+        PROGRAMS[text] = lowered.compile()
+    return PROGRAMS[text](jax.random.key(0), images)
+
+
 def jitted(learner):
     """``learner`` with its four functions compiled."""
     functions = ("init", "adapt", "predict", "loss")
@@ -30,4 +42,4 @@ def make(name, episode, **hyper_parameters):
     if name in ("cxgrad", "cxgrad_explicit"):
         hyper_parameters.setdefault("context_dim", 6)
     learner = getattr(cx.learners, name)(model, **hyper_parameters)
-    return learner, model, jax.jit(learner.init)(jax.random.key(0), episode.support_images)
+    return learner, model, first_params(learner, episode.support_images)

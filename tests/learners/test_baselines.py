@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from small import first_params
 from test_identities import WAY, make_episode, model, relative
 
 import cxgrad_jax as cx
@@ -35,7 +36,7 @@ every_learner = pytest.mark.parametrize("factory", LEARNERS.values(), ids=LEARNE
 
 def make(factory, **hyper_parameters):
     learner = build(factory, **hyper_parameters)
-    return learner, jax.jit(learner.init)(jax.random.key(0), make_episode().support_images)
+    return learner, first_params(learner, make_episode().support_images)
 
 
 @functools.cache  # so that what was compiled once need not be again

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import WAY, make_episode
+from small import WAY, first_params, make_episode
 
 import cxgrad_jax as cx
 
@@ -69,7 +69,7 @@ def test_a_start_that_cannot_be_drawn_is_refused_by_the_line_alone():
 @pytest.mark.parametrize("kind", BAD_VALUES)
 def test_values_out_of_range_are_refused_where_they_are_known(kind):
     learner, (images, words) = build("maml"), BAD_VALUES[kind]
-    params = jax.jit(learner.init)(jax.random.key(0), IMAGES)
+    params = first_params(learner, IMAGES)
     adapted = jax.eval_shape(learner.adapt, params, IMAGES, LABELS)
     for known in (images, jnp.asarray(images)):
         refused(words, learner.init, jax.random.key(0), known)
@@ -104,7 +104,7 @@ def test_labels_of_another_kind_are_refused(name):
 @pytest.mark.parametrize("wrong", [-1, WAY, 64])
 def test_a_label_that_only_compiled_code_knows_gives_nan(name, wrong):
     learner = build(name)
-    params = jax.jit(learner.init)(jax.random.key(0), IMAGES)
+    params = first_params(learner, IMAGES)
 
     @jax.jit
     def outcome(support_labels, query_labels):

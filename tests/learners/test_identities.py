@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from small import WAY, jitted, make_episode
+from small import WAY, first_params, jitted, make_episode
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import apply_model, cross_entropy
@@ -30,14 +30,13 @@ def model(**changes):
     return cx.models.Conv4(num_classes=WAY, features=FEATURES, **changes)
 
 
-def make(factory, seed=0, model_changes=None, **hyper_parameters):
+def make(factory, model_changes=None, **hyper_parameters):
     if factory in EITHER_WAY:
         hyper_parameters.setdefault("context_dim", 6)
     learner = factory(
         model(**(model_changes or {})), num_steps=hyper_parameters.pop("num_steps", 2), **hyper_parameters
     )
-    learner = jitted(learner)
-    return learner, learner.init(jax.random.key(seed), make_episode().support_images)
+    return jitted(learner), first_params(learner, make_episode().support_images)
 
 
 def meta_gradient(learner, params, episode):
@@ -178,7 +177,7 @@ def test_explicit_and_implicit_scaling_make_the_same_step():
     models = []
     for factory in EITHER_WAY:
         changes = {"norm_epsilon": 1e-13}
-        learner, params = make(factory, 0, changes, context_lr=0.0)
+        learner, params = make(factory, changes, context_lr=0.0)
         episode = make_episode()
         models.append(learner.adapt(params, episode.support_images, episode.support_labels).model)
     assert relative(*models) < 1e-6
@@ -217,7 +216,7 @@ def test_the_explicit_context_is_of_first_order_and_the_implicit_one_lives_on_ep
     for factory in EITHER_WAY:
         for epsilon in (1e-5, 1e-9):
             changes = {"norm_epsilon": epsilon}
-            learner, params = make(factory, 0, changes, num_steps=1)
+            learner, params = make(factory, changes, num_steps=1)
             context = learner.adapt(params, episode.support_images, episode.support_labels).trace["context"]
             norms[factory.__name__, epsilon] = np.linalg.norm(context)
     assert norms["cxgrad", 1e-9] < 1e-3 * norms["cxgrad", 1e-5]

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from small import first_params
 from test_identities import make_episode, model
 
 import cxgrad_jax as cx
@@ -24,7 +25,7 @@ def kernel(params, layer):
 def test_gradient_norms_are_those_of_the_updates(factory):
     # The kernels before the one step: CxGrad's are scaled to the norms that its trace tells.
     learner, episode = factory(model(), inner_lr=RATE, num_steps=1), make_episode()
-    params = jax.jit(learner.init)(jax.random.key(0), episode.support_images)
+    params = first_params(learner, episode.support_images)
     task = jax.jit(learner.adapt)(params, episode.support_images, episode.support_labels)
     for i, layer in enumerate(LAYERS):
         before, after = kernel(params["model"], layer), kernel(task.model, layer)
@@ -36,7 +37,7 @@ def test_gradient_norms_are_those_of_the_updates(factory):
 
 def test_metrics_have_their_means_over_the_steps():
     learner, episode = cx.learners.maml(model(), num_steps=3), make_episode()
-    params = jax.jit(learner.init)(jax.random.key(0), episode.support_images)
+    params = first_params(learner, episode.support_images)
     task = jax.jit(learner.adapt)(params, episode.support_images, episode.support_labels)
     _, metrics = jax.jit(learner.loss)(params, episode)
     assert metrics.keys() == {"accuracy", *(f"inner_gradient_norm/{layer}" for layer in LAYERS)}

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small import first_params
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import default_labels, describe, module_classes, split_by_label
@@ -55,7 +56,7 @@ def test_learners_decide_by_the_class():
     adapted = jax.jit(cx.learners.maml(Named(), inner_lr=0.1, num_steps=1).adapt)(params, IMAGES, LABELS)
     assert adapted.trace["fast"].keys() == {path for path, label in EXPECTED.items() if label != "meta"}
     learner = cx.learners.cxgrad(Named(), context_dim=3, num_steps=1)
-    params = jax.jit(learner.init)(jax.random.key(0), IMAGES)
+    params = first_params(learner, IMAGES)
     adapted = jax.jit(learner.adapt)(params, IMAGES, LABELS)
     assert adapted.trace["gamma"].shape == (1, 2)  # conv1 and conv2
     shortcut = params["model"]["downsample"]["kernel"]

@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec as P
-from small import jitted
+from small import first_params, jitted
 from test_identities import FEATURES, WAY, make_episode, meta_gradient, model, relative
 
 import cxgrad_jax as cx
@@ -40,8 +40,8 @@ every_variant = pytest.mark.parametrize("factory", VARIANTS.values(), ids=VARIAN
 
 
 def make(factory, network=None, **hyper_parameters):
-    learner = jitted(factory(network or model(), **hyper_parameters))
-    return learner, learner.init(jax.random.key(0), make_episode().support_images)
+    learner = factory(network or model(), **hyper_parameters)
+    return jitted(learner), first_params(learner, make_episode().support_images)
 
 
 def logits_of(learner, params, episode):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from small import WAY, make_episode
+from small import WAY, first_params, make_episode
 from test_identities import relative
 
 import cxgrad_jax as cx
@@ -73,7 +73,7 @@ def build(name, network, query_statistics="support", **further: Any):
 def predictor(learner, dtype: Any = np.float64):
     """``query images -> logits`` after adaptation to the episode."""
     support = EPISODE.support_images.astype(dtype)
-    params = jax.jit(learner.init)(jax.random.key(0), support)
+    params = first_params(learner, support)
     adapted = jax.jit(learner.adapt)(params, support, EPISODE.support_labels)
     predict = jax.jit(learner.predict)
     return lambda images: np.asarray(predict(params, adapted, images.astype(dtype)))
@@ -116,7 +116,7 @@ def test_the_statistics_are_the_support_set_s_at_the_adapted_parameters(name, ne
 @every_learner
 def test_training_with_them_has_the_gradient_of_its_loss(name):
     learner = build(name, "conv4")
-    params = jax.jit(learner.init)(jax.random.key(0), EPISODE.support_images)
+    params = first_params(learner, EPISODE.support_images)
     loss, _ = jax.jit(learner.loss)(params, EPISODE)
     logits = predictor(learner)(EPISODE.query_images)
     if name not in ("matching_net", "relation_net"):

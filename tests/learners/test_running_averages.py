@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small import WAY, make_episode
+from small import WAY, first_params, make_episode
 from test_identities import relative
 from test_query_statistics import EPISODE, NETWORKS, OTHERS, WITH_RUNNING_AVERAGES, build
 
@@ -25,7 +25,7 @@ every_network = pytest.mark.parametrize("network", NETWORKS)
 
 def moved_params(learner, episodes=(EPISODE,), dtype: Any = np.float64):
     """Meta-parameters whose averages have seen some episodes; nothing else moves."""
-    params = jax.jit(learner.init)(jax.random.key(0), EPISODE.support_images.astype(dtype))
+    params = first_params(learner, EPISODE.support_images.astype(dtype))
     for episode in episodes:
         gradient = jax.jit(jax.grad(lambda p, e: learner.loss(p, e)[0]))(params, episode)
         step = jax.tree.map(lambda old, g: old - g, params["statistics"], gradient["statistics"])
@@ -116,7 +116,7 @@ def test_the_learner_says_what_normalises_and_not_the_flag_of_a_flax_module():
 @running_learner
 def test_the_loss_is_that_of_a_training_pass_and_the_averages_add_nothing(name):
     learner, plain = build(name, "conv4", "running"), build(name, "conv4", "query")
-    params = jax.jit(learner.init)(jax.random.key(0), EPISODE.support_images)
+    params = first_params(learner, EPISODE.support_images)
     ours, theirs = (jax.jit(jax.value_and_grad(each.loss, has_aux=True)) for each in (learner, plain))
     (loss, metrics), gradient = ours(params, EPISODE)
     without = {key: value for key, value in params.items() if key != "statistics"}

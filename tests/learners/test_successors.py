@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import WAY, make_episode
+from small import WAY, first_params, make_episode
 from test_identities import model, relative
 
 import cxgrad_jax as cx
@@ -33,7 +33,7 @@ def features(number=6, size=10, seed=0) -> Any:
 
 def made(factory, **hyper_parameters):
     learner = factory(model(), **hyper_parameters)
-    return learner, jax.jit(learner.init)(jax.random.key(0), EPISODE.support_images)
+    return learner, first_params(learner, EPISODE.support_images)
 
 
 def logits_of(learner, params, episode=EPISODE):

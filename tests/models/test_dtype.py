@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import make, make_episode
+from small import first_params, make, make_episode
 
 import cxgrad_jax as cx
 
@@ -58,7 +58,7 @@ def test_a_learner_with_a_model_in_half_precision_has_finite_float32_gradients()
     episode = make_episode()
     model = cx.models.Conv4(3, features=4, dtype="bfloat16")
     learner = cx.learners.cxgrad(model, context_dim=6, num_steps=2)
-    params = jax.jit(learner.init)(jax.random.key(0), episode.support_images.astype(np.float32))
+    params = first_params(learner, episode.support_images.astype(np.float32))
     (loss, _), gradient = jax.jit(jax.value_and_grad(learner.loss, has_aux=True))(params, episode)
     assert loss.dtype == jnp.float32
     assert all(leaf.dtype == jnp.float32 and np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
