@@ -94,7 +94,8 @@ seeds) for CxGrad, 43.02 % (± 1.27) for MAML, and CxGrad 0.79 ± 2.95 points be
 is the same. The pre-trained starts are not trained again yet, so their differences from scratch are of a training with
 the fault and one without.
 
-In 5-shot the trainings of seed 0 had two cores, and those of seeds 1 and 2 one core each, which rounds differently.
+In 5-shot the transductive trainings of seed 0 had two cores, and those of seeds 1 and 2 one core each, which rounds
+differently. Inductive trainings in episodes had one core each.
 
 `python docs/results.py` writes this page from `docs/results.json`, which has every episode of every run.
 """
