@@ -75,6 +75,7 @@ Test accuracy on the test classes of CIFAR-FS. The test of a run is 600 episodes
 query images a class. The logits of up to five checkpoints, those best in validation, are averaged.
 
 - *± tasks* is the 95 % interval over the episodes, *± seeds* the 95 % t-interval over training seeds.
+- *against `query`* compares an inductive learner with itself transductive.
 - *start* is the run whose body the learner started from, as *Commands* names it.
 - *validation* is the accuracy on validation classes halfway through the training and at its end, in the first seed.
 - *published* is what L. Bertinetto et al. (ICLR 2019) print, with 64 filters and under conditions of their own. In
