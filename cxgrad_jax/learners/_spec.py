@@ -60,6 +60,11 @@ def described(factory: Callable[P, MetaLearner]) -> Callable[P, MetaLearner]:
     return make
 
 
+def model_spec(model: nn.Module) -> dict[str, Any]:
+    """What a ``spec`` says of its model: its class and its fields, ``{"class": ..., "fields": {...}}``."""
+    return _plain(model, [])
+
+
 def from_spec(spec: dict[str, Any]) -> MetaLearner:
     """Makes the learner that a ``spec`` describes.
 

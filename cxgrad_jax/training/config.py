@@ -48,7 +48,7 @@ def base_config() -> ConfigDict:
     config.train.task_reduction = "mean"  # how gradients are reduced over tasks; "sum" in the paper's text
     config.train.iterations_per_dispatch = 0  # 0: 5 on a CPU, 50 on an accelerator, or the next divisor below
     config.train.keep_every = 0  # iterations between checkpoints kept for analyses over training; 0: about ten in all
-    config.train.start_from = ""  # the folder of a run whose body the parameters start from; empty: none
+    config.train.start_from = ""  # a run's folder, or weights as cx.load finds them, to take the body of; empty: none
     config.train.tensorboard = False  # whether to write TensorBoard events beside metrics.jsonl
 
     config.evaluation = ConfigDict()

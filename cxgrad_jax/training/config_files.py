@@ -13,6 +13,7 @@ from typing import Any
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.training.checks import check_fields
 from cxgrad_jax.training.config import ConfigDict, fields
+from cxgrad_jax.weight_files import HUB, bundled
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -90,7 +91,8 @@ def load_config(spec: str) -> ConfigDict:
 def command_of(config: ConfigDict) -> str:
     """The command line that trains a run of ``config``: the nearest configuration of this project, and overrides.
 
-    Where the data lie and the number of devices are left out. ``train.start_from`` is named as a folder in ``runs/``.
+    Where the data lie and the number of devices are left out. A folder or a file in ``train.start_from`` is
+    named as one in ``runs/``.
 
     Raises:
       UserError: no configuration of this project has the learner and the model.
@@ -111,6 +113,7 @@ def command_of(config: ConfigDict) -> str:
     words = ["cxgrad", "pretrain" if "pretrain" in config else "train", f"--config={name}"]
     for field, value in changes[name].items():
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        text = f"runs/{Path(text).name}" if field == "train.start_from" and text else text
+        if field == "train.start_from" and text and text not in bundled() and not text.startswith(HUB):
+            text = f"runs/{Path(text).name}"
         words.append(f"--config.{field}={text.lower() if isinstance(value, bool) else text}")
     return " ".join(words)

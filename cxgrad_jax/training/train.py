@@ -18,7 +18,7 @@ from cxgrad_jax.training.checks import check_parallel
 from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.loop import run_loop
 from cxgrad_jax.training.metrics_file import MetricsFile
-from cxgrad_jax.training.starting import start_run, started
+from cxgrad_jax.training.starting import started, trained_params
 from cxgrad_jax.training.tensorboard import Board
 from cxgrad_jax.training.testing import announce, test_run
 
@@ -54,7 +54,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         raise UserError(f"evaluation.data is {config.evaluation.data!r}, whose images have other channels: {channels}")
     setup, start = build(config, stores), None
     if config.train.start_from and not any((workdir / "checkpoints").glob("*/")):  # a resumed run has started
-        start = functools.partial(started, run=start_run(config), config=config, images=setup.images)
+        start = functools.partial(started, trained=trained_params(config), config=config, images=setup.images)
         jax.eval_shape(lambda: start(setup.learner.init(jax.random.key(0), setup.images)))  # it refuses other shapes
     with folder.locked(workdir):
         folder.claim(config, workdir)

@@ -2,12 +2,16 @@
 
 import re
 
+import chex
 import numpy as np
 import pytest
 from runs import flags, outcome, results, run, told
 
-from cxgrad_jax import load_run
-from cxgrad_jax.training.config import pretrain_config
+from cxgrad_jax import UserError, load, load_run, save
+from cxgrad_jax.training.build import build_model
+from cxgrad_jax.training.config import ConfigDict, pretrain_config
+from cxgrad_jax.training.factories import learner_factory
+from cxgrad_jax.training.starting import trained_params
 
 STAGE = (
     "--config=pretrain_cifar_fs", "--mode=pretrain", "--config.train.learning_rate=0.01",
@@ -57,6 +61,26 @@ def test_a_run_starts_from_it(pretrained, tiny_data, tmp_path):
     assert run(*given).returncode == 0, "resumed"
 
 
+def test_weights_are_a_start_like_the_run_that_they_are_from(pretrained, tiny_data, tmp_path):
+    of_run = load_run(pretrained)
+    config = ConfigDict(of_run.config.to_dict())
+    learner = learner_factory("classifier_baseline")(build_model(config), query_statistics="running")
+    save(tmp_path / "body.safetensors", learner, of_run.params)
+    assert load(tmp_path / "body.safetensors")[0].spec["model"]["fields"]["num_classes"] == config.episode.way
+    config.train.start_from = str(pretrained)
+    expected = trained_params(config)
+    config.train.start_from = str(tmp_path / "body.safetensors")
+    chex.assert_trees_all_equal(trained_params(config), expected)
+    config.episode.way = 3  # the head stays fresh
+    chex.assert_trees_all_equal(trained_params(config), expected)
+    config.model.negative_slope = 0.2
+    with pytest.raises(UserError, match=r"weights of another model \(negative_slope: 0.0\d*, not 0.2\)"):
+        trained_params(config)
+    config.train.start_from = "classifier_baseline_cifar_f"
+    with pytest.raises(UserError, match="no folder of a run; .*did you mean classifier_baseline_cifar_fs"):
+        trained_params(config)
+
+
 def test_a_learner_that_learns_nothing_in_episodes_is_tested_as_it_starts(pretrained, tiny_data, tmp_path):
     tiny = flags(tiny_data, tmp_path / "run")
     own = [flag for flag in tiny if not re.match(r"--config\.(learner|train\.iter)", flag)]
@@ -95,7 +119,8 @@ def test_what_cannot_be_pretrained_is_refused_in_one_line(tiny_data, tmp_path, m
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--config.train.start_from=FOLDER/none"], "config.json does not exist"),
+        (["--config.train.start_from=FOLDER/none"], "none is neither a file nor the name of bundled weights"),
+        (["--config.train.start_from=FOLDER"], "config.json does not exist"),
         (["--config.train.start_from=RUN", "--config.model.features=5"], "run of another model (features: 4, not 5)"),
         (["--config.train.iterations=0"], "train.iterations is 0; expected at least 1"),
         (["--mode=pretrain", "--config=glyphs_1shot"], "--config=glyphs_1shot is no pre-training; run it with"),
