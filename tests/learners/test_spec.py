@@ -9,6 +9,8 @@ import pytest
 import cxgrad_jax as cx
 from cxgrad_jax.learners import from_spec
 
+RESNET12 = cx.models.ResNet12(3, channels=(2, 2, 4, 4), norm="layer")
+
 
 def own_labels(path, leaf):
     return "adapted" if "head" in path else "meta"
@@ -27,16 +29,19 @@ def own_learner(model, *, inner_lr=0.1):
 
 @pytest.mark.parametrize("name", cx.learners.NAMES)
 def test_every_learner_is_told_and_made_again(name):
-    model = cx.models.ResNet12(3, channels=(2, 2, 4, 4), norm="layer")
+    model = RESNET12 if name == "maml" else cx.models.Conv4(3, features=4, norm="layer")
     learner = getattr(cx.learners, name)(model)
     assert learner.spec["learner"] == name and learner.spec["undescribed"] == []
-    assert learner.spec["model"]["class"] == "ResNet12" and learner.spec["model"]["fields"]["channels"] == [2, 2, 4, 4]
+    fields = {"channels": [2, 2, 4, 4]} if name == "maml" else {"features": 4}
+    assert learner.spec["model"]["class"] == type(model).__name__
+    assert fields.items() <= learner.spec["model"]["fields"].items()
     again = from_spec(json.loads(json.dumps(learner.spec)))
     assert again.spec == learner.spec
     images = np.zeros((3, 16, 16, 3), np.uint8)
     shapes, theirs = (jax.eval_shape(each.init, jax.random.key(0), images) for each in (again, learner))
     assert shapes == theirs
-    assert repr(again) == repr(learner) == f"{name}(ResNet12(num_classes=3, channels=[2, 2, 4, 4], norm='layer'))"
+    changed = ", ".join(f"{field}={value}" for field, value in fields.items())
+    assert repr(again) == repr(learner) == f"{name}({type(model).__name__}(num_classes=3, {changed}, norm='layer'))"
 
 
 def test_hyper_parameters_are_all_told_and_repr_shows_the_unusual():
