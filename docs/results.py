@@ -310,9 +310,10 @@ def main(arguments: Sequence[str] | None = None, docs: Path = DOCS) -> None:
                 records[name] = record(folder, name, given.commit)
             except UserError as error:
                 parser.error(str(error))
-    lines = ",\n".join(json.dumps(records[name], ensure_ascii=False) for name in sorted(records))
+    ordered = [records[name] for name in sorted(records)]
+    lines = ",\n".join(json.dumps(each, ensure_ascii=False) for each in ordered)
     write_whole(docs / "results.json", f"[\n{lines}\n]\n" if lines else "[]\n")
-    write_whole(docs / "results.md", page(list(records.values())))
+    write_whole(docs / "results.md", page(ordered))
 
 
 if __name__ == "__main__":

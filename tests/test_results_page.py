@@ -86,10 +86,12 @@ def test_runs_are_added_once_and_without_a_path_of_this_machine(finished, tmp_pa
     docs.mkdir()
     for seed in range(2):
         shutil.copytree(finished, seeds / "cxgrad" / f"seed_{seed}")
-    for _ in range(2):
-        PAGE["main"]([str(seeds), str(finished), "--commit=0123456"], docs)
-    (tmp_path / "docs" / "results.md").unlink()
-    PAGE["main"]([], docs)
+    pages = []
+    for arguments in 2 * ([str(seeds), str(finished), "--commit=0123456"],) + ([],):
+        PAGE["main"](arguments, docs)
+        pages.append((docs / "results.md").read_text())
+    page, *again = pages
+    assert again == [page, page]
     records = json.loads((docs / "results.json").read_text())
     assert [each["run"] for each in records] == ["run", "seeds/cxgrad/seed_0", "seeds/cxgrad/seed_1"]
     tested = results(finished)
@@ -98,7 +100,6 @@ def test_runs_are_added_once_and_without_a_path_of_this_machine(finished, tmp_pa
         assert PAGE["accuracy"](each)["test_accuracy"] == pytest.approx(tested["test_accuracy"])
         assert each["learner"] == "cxgrad, context_dim=4, first_order=True, num_steps=2" and each["commit"] == "0123456"
         assert str(tmp_path) not in json.dumps(each) and str(finished.parent) not in json.dumps(each)
-    page = (docs / "results.md").read_text()
     assert "tiny 16×16, conv4 4" in page and "--config.data.name=tiny" in page.split("## Commands")[1]
 
 
