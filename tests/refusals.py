@@ -113,7 +113,7 @@ REFUSALS: list[tuple[Any, ...]] = [
     ("checkpoint's accuracy removed", "{evaluate}", DAMAGED, ("remove", f"{NEWEST}/metrics/metrics")),
     # Evaluation.
     ("evaluating nothing", "--workdir={folder}/run --mode=evaluate",
-     "config.json does not exist; --workdir must be the"),
+     "config.json does not exist; expected the folder"),
     ("evaluating before a checkpoint", "{evaluate}", "checkpoints has no checkpoint; train",
      ("remove", "run/checkpoints")),
     ("evaluating another configuration", "{evaluate} --config.train.meta_batch=9 --config.evaluation.episodes=3",

@@ -23,13 +23,16 @@ def trained_params(config: ConfigDict) -> Any:
     """
     origin = config.train.start_from
     if Path(origin).is_dir():
-        run = load_run(origin, named=(config.learner.name, config.model.name))
+        try:
+            run = load_run(origin, named=(config.learner.name, config.model.name))
+        except UserError as error:
+            raise UserError(f"train.start_from is no run to start from; {error}") from None
         params, kind, theirs, ours = run.params, "a run", run.config.model.to_dict(), config.model.to_dict()
     else:
         try:
             learner, params = load(origin)
         except UserError as error:
-            raise UserError(f"train.start_from is no folder of a run; {error}") from None
+            raise UserError(f"train.start_from is no folder; {error}") from None
         kind, theirs, ours = (
             "weights",
             *(

@@ -59,7 +59,7 @@ def read_config(workdir: Path, named: Iterable[str] = ()) -> ConfigDict:
                 config[section] = ConfigDict({**defaults, **config[section]})
         check_fields(config)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} does not exist; --workdir must be the folder of a run") from None
+        raise UserError(f"{path} does not exist; expected the folder of a run") from None
     except UserError as error:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     except OSError as error:

@@ -125,7 +125,7 @@ def test_again_it_is_the_same_byte_for_byte(analysed, trained):
 
 
 MISTAKES: dict[str, tuple[Callable[[dict[str, Path], Path], list[str]], str]] = {
-    "no run": (lambda runs, folder: [f"--workdir={folder / 'none'}"], "none/config.json does not exist; --workdir"),
+    "no run": (lambda runs, folder: [f"--workdir={folder / 'none'}"], "none/config.json does not exist; expected"),
     "no workdir": (lambda runs, folder: [], "runs/glyphs_1shot/config.json does not exist"),
     "a run twice": (
         lambda runs, folder: [f"--workdir={runs['maml']}", f"--workdir={runs['maml']}"],
