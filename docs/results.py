@@ -86,7 +86,7 @@ first of all that.
 
 **A fault in earlier trainings.** Until commit `4f786d5fa4` a training on two cores of a CPU had a device for each. XLA
 computes wrongly in a program that two such devices run for more than about a second ({doc}`trust`), so that the last of
-each five iterations may have gone wrong. Below, only `r2d2` still has the fault. The rest was trained again.
+each five iterations may have gone wrong. No number below has the fault: what had it was trained again, with one device.
 With the fault, and in part on another machine, the same commands gave in 1-shot, transductive:
 
 | learner | start | iterations | seeds | accuracy %, with the fault |
@@ -103,7 +103,7 @@ With the fault, and in part on another machine, the same commands gave in 1-shot
 device. `classifier_baseline_cifar_fs` are the weights of `pretrain_18k`, which this project gives away.
 
 In 5-shot the transductive trainings of seed 0 had two cores, and those of seeds 1 and 2 one core each, which rounds
-differently. Inductive trainings in episodes, and those from a pre-trained body, had one core each.
+differently. Inductive trainings in episodes, those from a pre-trained body, ProtoNet and R2-D2 had one core each.
 
 `python docs/results.py` writes this page from `docs/results.json`, which has every episode of every run.
 """
