@@ -91,8 +91,8 @@ def load_config(spec: str) -> ConfigDict:
 def command_of(config: ConfigDict) -> str:
     """The command line that trains a run of ``config``: the nearest configuration of this project, and overrides.
 
-    Where the data lie and the number of devices are left out. A folder or a file in ``train.start_from`` is
-    named as one in ``runs/``.
+    Where the data lie and the number of devices are left out. A folder or a file in ``train.start_from`` is named
+    as one in ``runs/``.
 
     Raises:
       UserError: no configuration of this project has the learner and the model.

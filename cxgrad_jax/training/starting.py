@@ -1,6 +1,6 @@
 """``train.start_from``: a start from parameters whose body is trained already."""
 
-from pathlib import Path
+import os
 from typing import Any
 
 from cxgrad_jax.errors import UserError
@@ -19,10 +19,10 @@ def trained_params(config: ConfigDict) -> Any:
     them.
 
     Raises:
-      UserError: there are none, or they are of another model.
+      UserError: there are none, they are damaged, they describe no learner, or they are of another model.
     """
     origin = config.train.start_from
-    if Path(origin).is_dir():
+    if os.path.isdir(origin):  # unlike Path.is_dir, it raises nothing if a folder may not be read
         try:
             run = load_run(origin, named=(config.learner.name, config.model.name))
         except UserError as error:
@@ -33,12 +33,10 @@ def trained_params(config: ConfigDict) -> Any:
             learner, params = load(origin)
         except UserError as error:
             raise UserError(f"train.start_from is no folder; {error}") from None
-        kind, theirs, ours = (
-            "weights",
-            *(
-                {"class": spec["class"], **spec["fields"], "num_classes": None}  # the head stays fresh
-                for spec in (learner.spec["model"], model_spec(build_model(config)))
-            ),
+        kind = "weights"
+        theirs, ours = (
+            {"class": spec["class"], **spec["fields"], "num_classes": None}  # the head stays fresh
+            for spec in (learner.spec["model"], model_spec(build_model(config)))
         )
     different = [
         f"{field}: {theirs.get(field)!r}, not {ours.get(field)!r}"
