@@ -79,6 +79,8 @@ def cases() -> Iterator[Case]:
     """What to time, the most important first."""
     yield from (Case(shot=shot, size=size) for size in (84, 32) for shot in (1, 5))
     yield from (Case(size=size, search=search) for search in SEARCH if SEARCH[search] for size in (84, 32))
+    quick = Case(search="no search, cuBLAS")
+    yield from (quick._replace(precision="default"), quick._replace(learner="maml"), quick._replace(model="ResNet12"))
     yield from (Case(precision="default"), Case(model="ResNet12"))
     yield from (Case(form=form) for form in task_forms.FORMS if form != "library")
     yield from (Case(size=32, form="grouped, steps in a loop"), Case(model="ResNet12", form="grouped"))
