@@ -138,6 +138,11 @@ def test_what_cannot_be_given_away_is_one_line(finished, tmp_path, capsys):
             "baselines/rfs",
             {"learner.query_statistics": "running", "train.start_from": "/far/away/pre", "episode.shot": 5},
         ),
+        (  # nearer to the narrow network's pre-training than to any training in episodes
+            "baselines/classifier_baseline:authors",
+            {"data.name": "cifar_fs", "data.image_size": 32, "learner.query_statistics": "running"}
+            | {"model.channels": (32, 64, 128, 256), "model.negative_slope": 0.0, "model.image_statistics": "none"},
+        ),
         ("cifar_fs_1shot", {"train.start_from": "classifier_baseline_cifar_fs"}),
         ("pretrain_cifar_fs", {"pretrain.drop_at": (9, 12), "data.rotated_classes": True}),
     ],

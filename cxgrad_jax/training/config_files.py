@@ -100,17 +100,21 @@ def command_of(config: ConfigDict) -> str:
     ignored = ("data.dir", "parallel.")
     wanted = {field: value for field, value in fields(config).items() if not field.startswith(ignored)}
     changes: dict[str, dict[str, Any]] = {}
-    for name in packaged():
-        theirs = fields(load_config(name))
+    names, pretraining = list(packaged()), "pretrain" in config
+    names += [f"{name}:authors" for name in names if name.startswith("baselines/")]  # they have other models
+    for name in names:
+        known = load_config(name)
+        theirs = fields(known)
         if (
-            all(theirs.get(field) == wanted[field] for field in ("learner.name", "model.name"))
+            ("pretrain" in known) == pretraining
+            and all(theirs.get(field) == wanted[field] for field in ("learner.name", "model.name"))
             and wanted.keys() <= theirs.keys()
         ):
             changes[name] = {field: value for field, value in wanted.items() if value != theirs[field]}
     if not changes:
         raise UserError(f"no configuration of this project has {config.learner.name} on {config.model.name}")
     name = min(changes, key=lambda name: len(changes[name]))
-    words = ["cxgrad", "pretrain" if "pretrain" in config else "train", f"--config={name}"]
+    words = ["cxgrad", "pretrain" if pretraining else "train", f"--config={name}"]
     for field, value in changes[name].items():
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         if field == "train.start_from" and text and text not in bundled() and not text.startswith(HUB):
