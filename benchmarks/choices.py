@@ -21,7 +21,7 @@ from cxgrad_jax import runtime
 from cxgrad_jax.learners import _inner_loop
 from cxgrad_jax.models import _convolution, _fused
 
-ALL_IMAGES, ALL_BYTES = 1_000_000, 1_000_000_000_000
+ALL = 1_000_000_000_000
 
 
 def variants(tasks: int) -> dict[str, tuple[dict[str, Any], list[Any]]]:
@@ -32,8 +32,14 @@ def variants(tasks: int) -> dict[str, tuple[dict[str, Any], list[Any]]]:
         "tasks vectorised": ({"parallel__tasks_per_chunk": tasks}, []),
         "inner steps as a loop": ({}, [mock.patch.object(_inner_loop, "UNROLLED", 1)]),
         "inner steps recomputed": ({"learner__remat": True}, []),
-        "kernel gradient of all images at once": ({}, [mock.patch.object(_convolution, "IMAGES_AT_ONCE", ALL_IMAGES)]),
-        "first block of all images at once": ({}, [mock.patch.object(_fused, "PART_BYTES", ALL_BYTES)]),
+        "kernel gradient of all images at once": (
+            {},
+            [
+                mock.patch.object(_convolution, "POSITIONS_AT_ONCE", ALL),
+                mock.patch.object(_convolution, "IMAGE_POSITIONS_AT_ONCE", ALL),
+            ],
+        ),
+        "first block of all images at once": ({}, [mock.patch.object(_fused, "PART_BYTES", ALL)]),
         "first layer like the others": ({}, [mock.patch.object(_convolution, "FEW_CHANNELS", 0)]),
         "the compiler's default options": ({}, [mock.patch.multiple(runtime, **plain)]),
     }

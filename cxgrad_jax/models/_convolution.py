@@ -21,8 +21,9 @@ from cxgrad_jax.platforms import current_platform
 
 Precision = str | None
 
-IMAGES_AT_ONCE = 15  # a kernel gradient on a CPU takes at most so many together
 FEW_CHANNELS = 3  # images have at most three channels, feature maps have more
+POSITIONS_AT_ONCE = 9_000  # of feature maps: a kernel gradient on a CPU takes at most so many together
+IMAGE_POSITIONS_AT_ONCE = 36_000  # the same of images
 
 
 def convolution(x: jax.Array, kernel: jax.Array, precision: Precision = "highest") -> jax.Array:
@@ -74,7 +75,7 @@ def _convolution(x: jax.Array, kernel: jax.Array, precision: Precision) -> jax.A
     if current_platform() == "gpu":
         products = jnp.matmul(_patches(x, size), kernel.reshape(-1, features), precision=precision)
         return products.reshape(*x.shape[:3], features)
-    if current_platform() == "cpu" and size > 1 and channels <= FEW_CHANNELS:
+    if current_platform() == "cpu" and size > 1 and is_few(channels):
         # The compiler's convolution would gather an image's three channels number by number in every inner step.
         patches = jnp.concatenate(_neighbours(x, size), axis=-1)
         return _lax_convolution(patches, kernel.reshape(1, 1, -1, features), precision, 0)
@@ -85,9 +86,10 @@ def _convolution(x: jax.Array, kernel: jax.Array, precision: Precision) -> jax.A
 def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision) -> jax.Array:
     """Gradient of ``sum(convolution(x, kernel) * g)`` with respect to the kernel: ``[size, size, C_in, C_out]``.
 
-    It is the convolution of ``x`` with ``g`` in which channels and images change places. On a CPU the transpositions
-    are written out, because inside a loop the compiler does not make them and so misses its fast convolution. It takes
-    a few images at a time, so that the transposed arrays stay in the caches.
+    It is the convolution of ``x`` with ``g`` in which channels and images change places. On a CPU padding and
+    transpositions are written out. The compiler's convolution is slower if it has to pad. Inside a loop it does not
+    transpose, and so misses its fast form. It takes a few images at a time, so that the transposed arrays stay in the
+    caches.
     """
     if current_platform() == "gpu":
         channels, features = x.shape[-1], g.shape[-1]
@@ -97,16 +99,14 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision
         return _kernel_gradient_of_tasks(size, precision)(x, g)
 
     def of_images(x, g):
-        channels, features = x.shape[-1], g.shape[-1]
-        if channels <= FEW_CHANNELS:  # a product of matrices, which is fastest written as a convolution
-            moved = jnp.stack([shifted.transpose(3, 0, 1, 2) for shifted in _neighbours(x, size)])
-            left, right = moved.reshape(size * size * channels, 1, 1, -1), g.reshape(1, 1, -1, features)
-            return _lax_convolution(left, right, precision, 0).reshape(size, size, channels, features)
-        rows = _lax_convolution(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), precision, size // 2)
+        margin = (size // 2, size // 2)
+        x = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
+        rows = _lax_convolution(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), precision, 0)
         return rows.transpose(1, 2, 0, 3)
 
-    images = x.shape[0]
-    chunks = -(-images // IMAGES_AT_ONCE)
+    images, height, width, channels = x.shape
+    positions = IMAGE_POSITIONS_AT_ONCE if is_few(channels) else POSITIONS_AT_ONCE
+    chunks = -(-images // max(1, positions // (height * width)))
     if chunks == 1:
         return of_images(x, g)
     missing = -images % chunks  # images of zeros add nothing
