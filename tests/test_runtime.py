@@ -35,8 +35,9 @@ def test_the_command_line_starts_again_with_the_allocator_and_its_own_arguments(
 
 def test_compiler_options_are_taken_by_this_compiler():
     options = runtime.compiler_options(1)
-    threads, convolutions = "xla_cpu_multi_thread_eigen", "xla_cpu_experimental_ynn_fusion_type"
-    expected = [threads, convolutions] if jax.__version_info__ >= (0, 10) else [threads]  # 0.7.2 has Eigen alone
+    always = ["xla_cpu_multi_thread_eigen", "xla_cpu_prefer_vector_width"]
+    convolutions = "xla_cpu_experimental_ynn_fusion_type"
+    expected = [*always, convolutions] if jax.__version_info__ >= (0, 10) else always  # 0.7.2 has Eigen alone
     assert list(options) == (expected if jax.default_backend() == "cpu" else [])
     assert convolutions not in runtime.compiler_options(2)  # it would compute wrongly: see test_parallel
     assert jax.jit(lambda x: x + 1, compiler_options=options)(1) == 2
