@@ -2,6 +2,7 @@
 
     git worktree add ../old COMMIT
     python -m benchmarks.trees --setting glyphs_1shot --rounds 100 ../old .
+    python -m benchmarks.trees --what adaptation --rounds 12 ../old .        adaptation to 20 episodes
 
 Each checkout has a process of its own, which waits while another one works. The order turns round after every round.
 Prints the median, the lower quartile and the fastest, in milliseconds, and the processor's time.
@@ -16,8 +17,12 @@ from pathlib import Path
 
 SIDE = """
 import sys, time
+import jax
 from benchmarks import ours
-iteration = ours.training(ours.prepare(sys.argv[1]))
+setting, what = sys.argv[1:]
+config = ours.prepare(setting)
+begin = ours.training(config) if what == "training" else ours.adaptation(config, 20)
+iteration = lambda: jax.block_until_ready(begin())
 for _ in range(2):
     iteration()
 print("ready", flush=True)
@@ -28,14 +33,14 @@ for _ in sys.stdin:
 """
 
 
-def start(tree: Path, setting: str) -> subprocess.Popen[str]:
-    """A process that makes an iteration for every line that it reads, warm already.
+def start(tree: Path, setting: str, what: str) -> subprocess.Popen[str]:
+    """A process that makes an iteration (``what``) for every line that it reads, warm already.
 
     Raises:
       SystemExit: the checkout has no such setting, or another fault.
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", SIDE, setting], cwd=tree, env={**os.environ, "PYTHONPATH": str(tree.resolve())},
+        [sys.executable, "-c", SIDE, setting, what], cwd=tree, env={**os.environ, "PYTHONPATH": str(tree.resolve())},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout
@@ -48,6 +53,7 @@ def main(flags: list[str]) -> None:
     """Compares and prints."""
     parser = argparse.ArgumentParser(prog="trees", description="Checkouts of this project in turns.")
     parser.add_argument("--setting", default="mini_1shot", help="the name of a configuration that all checkouts have")
+    parser.add_argument("--what", choices=("training", "adaptation"), default="training")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("trees", nargs="+", type=Path, help="checkouts")
     given = parser.parse_args(flags)
@@ -56,7 +62,7 @@ def main(flags: list[str]) -> None:
             parser.error(f"{tree} has no benchmarks/ours.py")
     if given.rounds < 1:
         parser.error(f"--rounds is {given.rounds}; expected at least 1")
-    processes = [start(tree, given.setting) for tree in given.trees]
+    processes = [start(tree, given.setting, given.what) for tree in given.trees]
     found = [[] for _ in processes]
     for number in range(given.rounds):
         for i in range(len(processes))[:: -1 if number % 2 else 1]:
