@@ -27,18 +27,13 @@ ALL = 1_000_000_000_000
 def variants(tasks: int) -> dict[str, tuple[dict[str, Any], list[Any]]]:
     """By name: changes of the configuration, and what is put in the place of module attributes."""
     plain: Any = {"compiler_options": lambda num_devices, platform=None: {}}
+    whole: Any = {"POSITIONS_AT_ONCE": ALL, "IMAGE_POSITIONS_AT_ONCE": ALL}
     return {
         "default": ({}, []),
         "tasks vectorised": ({"parallel__tasks_per_chunk": tasks}, []),
         "inner steps as a loop": ({}, [mock.patch.object(_inner_loop, "UNROLLED", 1)]),
         "inner steps recomputed": ({"learner__remat": True}, []),
-        "kernel gradient of all images at once": (
-            {},
-            [
-                mock.patch.object(_convolution, "POSITIONS_AT_ONCE", ALL),
-                mock.patch.object(_convolution, "IMAGE_POSITIONS_AT_ONCE", ALL),
-            ],
-        ),
+        "kernel gradient of all images at once": ({}, [mock.patch.multiple(_convolution, **whole)]),
         "first block of all images at once": ({}, [mock.patch.object(_fused, "PART_BYTES", ALL)]),
         "first layer like the others": ({}, [mock.patch.object(_convolution, "FEW_CHANNELS", 0)]),
         "the compiler's default options": ({}, [mock.patch.multiple(runtime, **plain)]),

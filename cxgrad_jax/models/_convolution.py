@@ -52,26 +52,25 @@ def _lax_convolution(x: jax.Array, kernel: jax.Array, precision: Precision, marg
     return lax.conv_general_dilated(x, kernel, (1, 1), margins, dimension_numbers=dimensions, precision=precision)
 
 
-def _neighbours(x: jax.Array, size: int) -> list[jax.Array]:
-    """Moves ``x [N, H, W, C]`` by each offset of a ``size`` x ``size`` kernel. Zeros come in from outside."""
-    height, width, margin = x.shape[1], x.shape[2], (size // 2, size // 2)
-    x = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
-    return [x[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
+def _with_margin(x: jax.Array, size: int) -> jax.Array:
+    """``x [N, H, W, C]`` with the zeros around it that a kernel of ``size`` needs: ``size // 2`` on every side."""
+    margin = (size // 2, size // 2)
+    return jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
 
 
 def _patches(x: jax.Array, size: int) -> jax.Array:
     """The neighbourhoods of all pixels of ``x [N, H, W, C]`` as rows: ``[N*H*W, size*size*C]``."""
-    patches = jnp.concatenate(_neighbours(x, size), axis=-1) if size > 1 else x
-    return patches.reshape(-1, patches.shape[-1])
+    height, width, padded = x.shape[1], x.shape[2], _with_margin(x, size)
+    shifts = [padded[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
+    return jnp.concatenate(shifts, axis=-1).reshape(-1, size * size * x.shape[-1])
 
 
 def _image_patches(x: jax.Array, size: int) -> jax.Array:
-    """The neighbourhoods of all pixels of ``x [N, H, W, C]`` on a CPU: ``[N, H, W, size*size*C]``.
+    """The same as ``[N, H, W, size*size*C]``, for images on a CPU.
 
     The columns come together first, then the rows, because a CPU copies long runs faster than single pixels.
     """
-    height, width, margin = x.shape[1], x.shape[2], (size // 2, size // 2)
-    x = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
+    height, width, x = x.shape[1], x.shape[2], _with_margin(x, size)
     x = jnp.concatenate([x[:, :, j : j + width] for j in range(size)], axis=-1)
     return jnp.concatenate([x[:, i : i + height] for i in range(size)], axis=-1)
 
@@ -109,8 +108,7 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision
         return _kernel_gradient_of_tasks(size, precision)(x, g)
 
     def of_images(x, g):
-        margin = (size // 2, size // 2)
-        x = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
+        x = _with_margin(x, size)
         rows = _lax_convolution(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), precision, 0)
         return rows.transpose(1, 2, 0, 3)
 
