@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax import platforms
+from cxgrad_jax.arguments import check_learner
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
@@ -79,9 +80,10 @@ def mean_loss(
         default device.
 
     Raises:
-      UserError: ``platform`` is something else. The function that is returned raises it where a metric is
-        differentiated, or where anything is differentiated with respect to ``episodes``.
+      UserError: ``learner`` or ``platform`` is something else. The function that is returned raises it where a metric
+        is differentiated, or where anything is differentiated with respect to ``episodes``.
     """
+    check_learner(learner)
     if platform not in (None, "cpu", "gpu", "tpu"):
         raise UserError(f"platform is {platform!r}; expected None, 'cpu', 'gpu' or 'tpu'")
 

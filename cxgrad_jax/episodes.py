@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cxgrad_jax.arguments import check_seed, check_store, check_whole
 from cxgrad_jax.data import ImageStore
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.keys import purpose_key
@@ -162,19 +163,18 @@ def sampler(store: ImageStore, way: int = 5, shot: int = 1, query: int = 15, see
       seed: the seed of the draws, 0 to 4294967295.
 
     Raises:
-      UserError: a number is out of its range, the store has fewer classes than ``way``, or its smallest class has fewer
-        images than ``shot + query``.
+      UserError: a number is out of its range, or ``store`` is no image store, has fewer classes than ``way``, or has a
+        class of fewer images than ``shot + query``.
     """
     for name, value, least in (("way", way, 2), ("shot", shot, 1), ("query", query, 1)):
-        if not isinstance(value, int | np.integer) or value < least:
-            raise UserError(f"{name} is {value!r}; expected a whole number, at least {least}")
-    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
-        raise UserError(f"seed is {seed!r}; expected a whole number, 0 to 4294967295")
-    check_store(store, EpisodeShape(way, shot, query))
+        check_whole(name, value, least)
+    check_seed(seed)
+    check_store(store)
+    check_shape(store, EpisodeShape(way, shot, query))
     return Sampler(store, EpisodeShape(way, shot, query), int(seed))
 
 
-def check_store(store: ImageStore, shape: EpisodeShape) -> None:
+def check_shape(store: ImageStore, shape: EpisodeShape) -> None:
     """Refuses episodes that a store cannot give.
 
     Raises:

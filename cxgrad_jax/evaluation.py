@@ -16,9 +16,10 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from cxgrad_jax import batching, parallel
+from cxgrad_jax.arguments import check_learner, check_sampler, check_whole
 from cxgrad_jax.episodes import Episode, Sampler
-from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.learners._base import check_way
 
 EPISODES_AT_ONCE = 20  # drawn on the host and sent to the devices together
 
@@ -28,7 +29,7 @@ class Evaluation(NamedTuple):
 
     Attributes:
       accuracy: the mean over the episodes.
-      ci95: the half-width of the 95 % interval of the mean over episodes (``ci95_tasks``).
+      ci95: the half-width of the 95 % interval of the mean over episodes (``ci95_tasks``). It is 0 for one episode.
       ci95_pooled: the half-width of the binomial interval over all predictions (``ci95_pooled``), which the CxGrad
         paper prints.
       accuracies: float64 ``[episodes]``.
@@ -41,6 +42,8 @@ class Evaluation(NamedTuple):
 
     def __repr__(self) -> str:
         number = len(self.accuracies)
+        if number == 1:
+            return f"accuracy {self.accuracy:.4f} (of one episode, so without an interval)"
         return f"accuracy {self.accuracy:.4f} ± {self.ci95:.4f} (95 % interval over {number} episodes)"
 
 
@@ -60,19 +63,22 @@ def evaluate(
       progress: whether to show a progress bar.
 
     Raises:
-      UserError: ``episodes`` is not positive, or the learner's ``adapt`` or ``predict`` refuses an episode.
+      UserError: an argument is of another kind, ``episodes`` is not positive, the episodes have more classes than the
+        model, or the learner's ``adapt`` or ``predict`` refuses an episode.
     """
-    check_episodes(episodes)
+    check_evaluated(learner, sampler, episodes)
     mesh = parallel.task_mesh()
     title = "evaluation" if progress else ""
     logits = over_episodes(query_logits(learner), sampler.batch, episodes, mesh, title)(params)
     return evaluation_of(logits, sampler.shape.labels()[1])
 
 
-def check_episodes(episodes: Any) -> None:
-    """Refuses ``episodes`` if it is not a positive whole number."""
-    if not isinstance(episodes, int) or episodes < 1:
-        raise UserError(f"episodes is {episodes!r}; expected a whole number, at least 1")
+def check_evaluated(learner: Any, sampler: Any, episodes: Any) -> None:
+    """Refuses what ``evaluate`` cannot take as a learner, a sampler and a number of episodes."""
+    check_learner(learner)
+    check_sampler(sampler)
+    check_whole("episodes", episodes)
+    check_way(learner, sampler.shape.way, sampler.store.images)
 
 
 def evaluation_of(logits: np.ndarray, labels: np.ndarray) -> Evaluation:

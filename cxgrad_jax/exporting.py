@@ -24,6 +24,7 @@ import optax
 from jax.core import Tracer
 
 from cxgrad_jax import platforms, runtime
+from cxgrad_jax.arguments import check_learner, check_optimiser
 from cxgrad_jax.batching import mean_loss
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
@@ -87,9 +88,13 @@ def export(
       optimiser: an Optax transformation for ``train_step``. Without it the file has no ``train_step``.
 
     Raises:
-      UserError: ``flatbuffers`` is not installed; ``params`` or ``episodes`` do not fit the learner; the file cannot
-        hold what ``adapt`` returns or the optimiser's state; or the file cannot be written.
+      UserError: ``learner`` or ``optimiser`` is something else; ``flatbuffers`` is not installed; ``params`` or
+        ``episodes`` do not fit the learner; the file cannot hold what ``adapt`` returns or the optimiser's state; or
+        the file cannot be written.
     """
+    check_learner(learner)
+    if optimiser is not None:
+        check_optimiser(optimiser)
     serialise = _jax_export().export
     episodes = Episode(*episodes)
     if np.ndim(episodes.support_labels) != 2:

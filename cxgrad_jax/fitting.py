@@ -18,10 +18,12 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from cxgrad_jax import batching, parallel
+from cxgrad_jax.arguments import check_learner, check_optimiser, check_sampler, check_seed, check_whole
 from cxgrad_jax.episodes import Episode, Sampler
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.keys import purpose_key
 from cxgrad_jax.learners import MetaLearner, with_running_averages
+from cxgrad_jax.learners._base import check_way
 from cxgrad_jax.learners._statistics import trained, with_statistics_of
 
 
@@ -168,7 +170,7 @@ def fit(
       iterations: the number of outer iterations.
       tasks: the number of episodes in an iteration, the meta-batch.
       params: the meta-parameters to start from. If None, ``learner.init`` makes them with ``seed``.
-      seed: the seed of the start.
+      seed: the seed of the start, 0 to 4294967295.
       callback: a function that is called after each iteration with its number, from 1, and its metrics: ``"loss"``,
         ``"accuracy"``, ``"gradient_norm"`` and the learner's others, all floats. If it returns True, training ends.
       progress: whether to show a progress bar.
@@ -177,13 +179,18 @@ def fit(
       The meta-parameters after the last iteration.
 
     Raises:
-      UserError: ``iterations`` or ``tasks`` is not a positive whole number, or a loss or a gradient is not finite.
+      UserError: an argument is of another kind or out of its range, the episodes have more classes than the model, or a
+        loss or a gradient is not finite.
     """
     from tqdm.auto import tqdm
 
-    for name, value in (("iterations", iterations), ("tasks", tasks)):
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"{name} is {value!r}; expected a whole number, at least 1")
+    check_learner(learner)
+    check_sampler(sampler)
+    check_optimiser(optimiser)
+    check_whole("iterations", iterations)
+    check_whole("tasks", tasks)
+    check_seed(seed)
+    check_way(learner, sampler.shape.way, sampler.store.images)
     devices = max(n for n in range(1, jax.local_device_count() + 1) if tasks % n == 0)
     mesh = parallel.task_mesh(devices)
     state = init_state(learner, optimiser, seed, np.asarray(sampler.store.images[:2]))

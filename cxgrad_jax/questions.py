@@ -16,7 +16,7 @@ import numpy as np
 
 from cxgrad_jax import analysis, parallel
 from cxgrad_jax.episodes import Episode, Sampler
-from cxgrad_jax.evaluation import Evaluation, check_episodes, evaluation_of_accuracies, over_episodes
+from cxgrad_jax.evaluation import Evaluation, check_evaluated, evaluation_of_accuracies, over_episodes
 from cxgrad_jax.learners import MetaLearner, accuracy
 
 
@@ -50,7 +50,7 @@ def evaluate_by_step(
     Raises:
       UserError: the learner adapts no parameters, or ``evaluate`` raises it.
     """
-    found = _accuracies(_by_step(learner), sampler, episodes, progress)(params)
+    found = _accuracies(_by_step, learner, sampler, episodes, progress)(params)
     return [_evaluation(of_step, sampler) for of_step in found.T]
 
 
@@ -67,7 +67,7 @@ def evaluate_by_part(
     Raises:
       UserError: the learner adapts no parameters, or ``evaluate`` raises it.
     """
-    found = _accuracies(_by_part(learner), sampler, episodes, progress)(params)
+    found = _accuracies(_by_part, learner, sampler, episodes, progress)(params)
     return {part: _evaluation(found[part], sampler) for part in analysis.PARTS}
 
 
@@ -82,15 +82,13 @@ def evaluate_permutations(
     Raises:
       UserError: an episode has more than 6 classes, or ``evaluate`` raises it.
     """
-    way = sampler.shape.way
-    analysis.permutations(way)
-    found = np.asarray(_accuracies(_permuted(learner, way), sampler, episodes, progress)(params), np.float64)
+    found = np.asarray(_accuracies(_permuted, learner, sampler, episodes, progress)(params), np.float64)
     mean, best, worst = (_evaluation(each, sampler) for each in (found.mean(1), found.max(1), found.min(1)))
     return Permutations(mean, best, worst, found)
 
 
 @functools.cache  # a question that is asked again is not compiled again
-def _by_step(learner: MetaLearner) -> Callable[..., Any]:
+def _by_step(learner: MetaLearner, way: int) -> Callable[..., Any]:
     def measure(params: Any, episode: Episode) -> jax.Array:
         logits = analysis.logits_by_step(learner, params, episode)
         return jnp.stack([accuracy(of_step, episode.query_labels) for of_step in logits])
@@ -99,7 +97,7 @@ def _by_step(learner: MetaLearner) -> Callable[..., Any]:
 
 
 @functools.cache
-def _by_part(learner: MetaLearner) -> Callable[..., Any]:
+def _by_part(learner: MetaLearner, way: int) -> Callable[..., Any]:
     def measure(params: Any, episode: Episode) -> dict[str, jax.Array]:
         logits = analysis.logits_by_part(learner, params, episode)
         return {part: accuracy(of_part, episode.query_labels) for part, of_part in logits.items()}
@@ -116,8 +114,12 @@ def _permuted(learner: MetaLearner, way: int) -> Callable[..., Any]:
     return measure
 
 
-def _accuracies(measure: Callable[..., Any], sampler: Sampler, episodes: int, progress: bool) -> Callable[[Any], Any]:
-    check_episodes(episodes)
+def _accuracies(
+    question: Callable[[MetaLearner, int], Callable[..., Any]],
+    learner: MetaLearner, sampler: Sampler, episodes: int, progress: bool,
+) -> Callable[[Any], Any]:  # fmt: skip
+    check_evaluated(learner, sampler, episodes)
+    measure = question(learner, sampler.shape.way)
     return over_episodes(measure, sampler.batch, episodes, parallel.task_mesh(), "evaluation" if progress else "")
 
 

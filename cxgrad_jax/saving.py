@@ -20,6 +20,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from cxgrad_jax.arguments import check_learner
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import write_whole
 from cxgrad_jax.learners import MetaLearner, by_path, from_spec, merge
@@ -38,9 +39,11 @@ def save(path: str | os.PathLike[str], learner: MetaLearner | None, params: Any)
       params: the meta-parameters, a nested dict of arrays.
 
     Raises:
-      UserError: a part of the learner is not this package's and cannot be described, a leaf is no array of numbers, or
-        the file cannot be written.
+      UserError: ``learner`` is something else, a part of it is not this package's and cannot be described, a leaf is no
+        array of numbers, or the file cannot be written.
     """
+    if learner is not None:
+        check_learner(learner)
     spec = learner.spec if learner else {}
     if learner and (not spec or spec["undescribed"]):
         part = f"{spec['undescribed'][0]} is" if spec else "the learner is"

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cxgrad_jax.arguments import check_store, check_whole
 from cxgrad_jax.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -64,7 +65,7 @@ def split_classes(store: ImageStore, seed: int, fractions: Sequence[float] = (0.
 
     Args:
       store: a store with at least three classes. Its images are copied.
-      seed: the seed. The same seed gives the same splits.
+      seed: the seed, at least 0. The same seed gives the same splits.
       fractions: the shares of the classes for train, val and test, three positive numbers with the sum 1. Numbers of
         classes are rounded, and every split has at least one.
 
@@ -72,8 +73,11 @@ def split_classes(store: ImageStore, seed: int, fractions: Sequence[float] = (0.
       Three stores named "train", "val" and "test". Each keeps the order that its classes had.
 
     Raises:
-      UserError: the store has fewer than three classes, or the fractions are not three positive numbers with the sum 1.
+      UserError: ``store`` or ``seed`` is of another kind, the store has fewer than three classes, or the fractions are
+        not three positive numbers with the sum 1.
     """
+    check_store(store)
+    check_whole("seed", seed, 0)
     shares = np.asarray(fractions, float)
     if shares.shape != (3,) or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
         raise UserError(f"fractions={tuple(fractions)}: expected three positive numbers that sum to 1")

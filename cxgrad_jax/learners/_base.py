@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cxgrad_jax.arguments import check_key
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._checks import (
@@ -203,13 +204,10 @@ def checked(
     """
     check_model(model)
 
-    def way(images):
-        classes = getattr(model, "num_classes", None)
-        return classes if isinstance(classes, int) else num_outputs(model, images)
-
     compiled_init = jax.jit(init)  # one program instead of hundreds, one for each operation and shape
 
     def checked_init(key, images):
+        check_key(key)
         images = check_images("images", images)
         try:
             return compiled_init(key, images)
@@ -219,7 +217,7 @@ def checked(
     @functools.wraps(adapt)
     def checked_adapt(params, support_images, support_labels):
         images = check_images("support images", support_images)
-        labels = check_labels("support labels", support_labels, len(images), way(images))
+        labels = check_labels("support labels", support_labels, len(images), num_classes(model, images))
         with fitting(params, images):
             return adapt(params, images, labels)
 
@@ -236,7 +234,7 @@ def checked(
                 "expected one height, width and number of channels"
             )
         support_labels, query_labels = (
-            check_labels(f"{kind} labels", getattr(episode, f"{kind}_labels"), len(images), way(images))
+            check_labels(f"{kind} labels", getattr(episode, f"{kind}_labels"), len(images), num_classes(model, images))
             for kind, images in zip(SETS, (support, query), strict=True)
         )
         with fitting(params, support):
@@ -247,6 +245,25 @@ def checked(
 
 
 SETS = ("support", "query")
+
+
+def num_classes(model: nn.Module, images: Any) -> int:
+    """The number of classes that a model tells apart in ``images [N, H, W, C]``."""
+    classes = getattr(model, "num_classes", None)
+    return classes if isinstance(classes, int) else num_outputs(model, images)
+
+
+def check_way(learner: MetaLearner, way: int, images: Any) -> None:
+    """Refuses episodes of ``way`` classes for a learner whose model tells fewer apart.
+
+    A compiled program could not refuse their labels, and would give NaN.
+    """
+    model, _ = getattr(learner.adapt, "parts", (None, None))
+    if model is not None and way > (classes := num_classes(model, images)):
+        raise UserError(
+            f"the episodes have {way} classes, and the learner's model {classes}; expected no more than that: make the "
+            f"model with num_classes={way}, or the sampler with way={classes}"
+        )
 
 
 def query_loss(adapt: Adapt, predict: Predict, objective: Objective | None = None) -> Loss:

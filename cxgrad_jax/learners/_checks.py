@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from cxgrad_jax.arguments import is_whole
 from cxgrad_jax.errors import UserError
 
 # The least value of each hyper-parameter that is a whole number, and the sign or range of each other one.
@@ -48,8 +49,8 @@ def check_model(model: Any) -> None:
 def check_hyper_parameters(values: Mapping[str, Any]) -> None:
     """Refuses values of hyper-parameters that no learner can run with. A name means the same in all learners."""
     for name, value in values.items():
-        if name in AT_LEAST and not (_is_whole(value) and value >= AT_LEAST[name]):
-            whole = "" if _is_whole(value) else "a whole number, "
+        if name in AT_LEAST and not (is_whole(value) and value >= AT_LEAST[name]):
+            whole = "" if is_whole(value) else "a whole number, "
             raise UserError(f"{name} is {value!r}; expected {whole}at least {AT_LEAST[name]}")
         if name in POSITIVE and not (_is_finite(value) and value > 0):
             raise UserError(f"{name} is {value!r}; expected a positive number")
@@ -171,10 +172,6 @@ def _as_array(value: Any) -> Any:
 def _is_known(array: Any) -> bool:
     """Whether the values can be read. While tracing, or if other processes hold a part of them, they cannot."""
     return not isinstance(array, Tracer) and getattr(array, "is_fully_addressable", True)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _is_finite(value: Any) -> bool:

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.arguments import check_whole
 from cxgrad_jax.learners._base import cross_entropy
 from cxgrad_jax.learners._labels import Fast, merge
 from cxgrad_jax.learners._model import apply_model
@@ -116,8 +116,7 @@ def scan_steps(
     Raises:
       UserError: ``num_steps`` is no positive whole number.
     """
-    if not isinstance(num_steps, int) or num_steps < 1:
-        raise UserError(f"num_steps is {num_steps!r}; expected a whole number, at least 1")
+    check_whole("num_steps", num_steps)
     body = jax.checkpoint(step) if remat else step
     unroll = num_steps if num_steps <= UNROLLED and current_platform() != "tpu" else 1
     return jax.lax.scan(body, state, per_step, length=num_steps, unroll=unroll)

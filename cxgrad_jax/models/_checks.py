@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cxgrad_jax.arguments import check_whole, is_whole
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.models._normalisation import GROUPS
 
@@ -35,8 +36,8 @@ def check_fields(module: nn.Module) -> None:
     for name, value in fields.items():
         if name in CHOICES and value not in CHOICES[name]:
             raise UserError(f"{name} is {value!r}; expected one of {', '.join(map(str, CHOICES[name]))}")
-        if name in ("num_classes", "hidden") and not _is_count(value):
-            raise UserError(f"{name} is {value!r}; expected a whole number, at least 1")
+        if name in ("num_classes", "hidden"):
+            check_whole(name, value)
         if name in FILTERS:
             _check_filters(name, value, fields["norm"])
         if name == "negative_slope" and not _is_number(value):
@@ -87,13 +88,9 @@ def _check_filters(name: str, value: Any, norm: str) -> None:
     if name == "channels" and (not isinstance(value, tuple | list) or len(value) != BLOCKS):
         raise UserError(f"{name} is {value!r}; expected {BLOCKS} numbers of filters, one a block")
     multiple = GROUPS if norm == "group" else 1
-    if not all(_is_count(filters) and filters % multiple == 0 for filters in numbers):
+    if not all(is_whole(filters) and filters > 0 and filters % multiple == 0 for filters in numbers):
         of = f" that are multiples of {GROUPS}, the groups of norm 'group'" if norm == "group" else ", at least 1"
         raise UserError(f"{name} is {value!r}; expected whole numbers{of}")
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _is_number(value: Any) -> bool:

@@ -1,0 +1,68 @@
+"""What public functions refuse in an argument: a value of another kind than they take.
+
+A Python error would come later, in a program's middle, and would name something that the caller never wrote.
+"""
+
+from numbers import Integral
+from typing import Any
+
+import jax
+import numpy as np
+
+from cxgrad_jax.errors import UserError
+
+
+def is_whole(value: Any) -> bool:
+    """Whether ``value`` is a whole number of Python or NumPy. True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_whole(name: str, value: Any, least: int = 1) -> None:
+    """Refuses an argument that is no whole number, or less than ``least``."""
+    if not is_whole(value) or value < least:
+        raise UserError(f"{name} is {value!r}; expected a whole number, at least {least}")
+
+
+def check_seed(seed: Any) -> None:
+    """Refuses a seed that is no whole number from 0 to 4294967295."""
+    if not is_whole(seed) or not 0 <= seed < 2**32:
+        raise UserError(f"seed is {seed!r}; expected a whole number, 0 to 4294967295")
+
+
+def check_key(key: Any) -> None:
+    """Refuses a number in the place of a key."""
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise UserError(f"key is {_shown(key)}; expected a key of JAX, such as jax.random.key(0)")
+
+
+def check_learner(learner: Any) -> None:
+    """Refuses a model, parameters or anything else in the place of a learner."""
+    _check_kind("learner", learner, ("adapt", "predict", "loss"), "a learner, such as cx.learners.maml(model)")
+
+
+def check_sampler(sampler: Any) -> None:
+    """Refuses a store or anything else in the place of a sampler."""
+    _check_kind("sampler", sampler, ("batch", "store"), "a sampler, such as cx.sampler(store, way=5, shot=1)")
+
+
+def check_optimiser(optimiser: Any) -> None:
+    """Refuses a learning rate, a schedule or anything else in the place of an optimiser."""
+    _check_kind("optimiser", optimiser, ("init", "update"), "an Optax optimiser, such as optax.adam(1e-3)")
+
+
+def check_store(store: Any) -> None:
+    """Refuses arrays or anything else in the place of an image store."""
+    expected = "an image store, such as cx.data.from_arrays(images, labels)"
+    _check_kind("store", store, ("images", "offsets"), expected)
+
+
+def _check_kind(name: str, value: Any, attributes: tuple[str, ...], expected: str) -> None:
+    if isinstance(value, type) or not all(hasattr(value, attribute) for attribute in attributes):
+        raise UserError(f"{name} is {_shown(value)}; expected {expected}")
+
+
+def _shown(value: Any) -> str:
+    """A number as it is, another value by its type."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return repr(value) if isinstance(value, int | float) or value is None else f"of type {type(value).__name__}"

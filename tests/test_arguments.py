@@ -1,0 +1,74 @@
+"""An argument of another kind is refused in one line, before anything is computed."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import cxgrad_jax
+
+cx: Any = cxgrad_jax  # the types of most arguments here are wrong on purpose
+STORE = cx.data.from_arrays(np.zeros((12, 16, 16, 1), np.uint8), np.arange(12) // 4)
+SAMPLER = cx.sampler(STORE, way=3, shot=1, query=2)
+MODEL = cx.models.Conv4(num_classes=3, features=2)
+LEARNER: Any = cx.learners.proto_net(MODEL)
+NARROW = cx.learners.maml(cx.models.Conv4(num_classes=2, features=2))
+ADAM: Any = optax.adam(1e-3)
+
+
+def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
+    return cx.fit(learner, sampler, optimiser, **{"iterations": 1, "tasks": 1, "progress": False, **keywords})
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda: fit(MODEL), "learner is of type Conv4; expected a learner, such as"),
+        (lambda: fit(cx.learners.maml), "learner is of type function; expected a learner"),
+        (lambda: fit(sampler=STORE), "sampler is of type ImageStore; expected a sampler, such as cx.sampler(store,"),
+        (lambda: fit(optimiser=1e-3), "optimiser is 0.001; expected an Optax optimiser, such as optax.adam"),
+        (lambda: fit(optimiser=optax.constant_schedule(1)), "optimiser is of type function; expected an Optax"),
+        (lambda: fit(iterations=2.0), "iterations is 2.0; expected a whole number, at least 1"),
+        (lambda: fit(tasks=True), "tasks is True; expected a whole number, at least 1"),
+        (lambda: fit(seed=-1), "seed is -1; expected a whole number, 0 to 4294967295"),
+        (lambda: fit(seed=2**32), "seed is 4294967296; expected a whole number"),
+        (lambda: fit(NARROW), "the episodes have 3 classes, and the learner's model 2;"),
+        (lambda: cx.evaluate(NARROW, {}, SAMPLER), "make the model with num_classes=3, or the sampler with way=2"),
+        (lambda: cx.evaluate({}, LEARNER, SAMPLER), "learner is of type dict; expected a learner"),
+        (lambda: cx.evaluate(LEARNER, {}, None), "sampler is None; expected a sampler"),
+        (lambda: cx.evaluate_by_part({}, LEARNER, SAMPLER), "learner is of type dict; expected a learner"),
+        (lambda: cx.evaluate_permutations(LEARNER, {}, STORE), "sampler is of type ImageStore; expected a sampler"),
+        (lambda: cx.mean_loss(MODEL), "learner is of type Conv4; expected a learner"),
+        (lambda: cx.save("never_written", {}, LEARNER), "learner is of type dict; expected a learner"),
+        (lambda: cx.export("never_written", MODEL, {}, SAMPLER.batch([0])), "learner is of type Conv4"),
+        (lambda: cx.export("never_written", LEARNER, {}, SAMPLER.batch([0]), 0.1), "optimiser is 0.1; expected an"),
+        (lambda: cx.sampler(STORE.images), "store is of type ndarray; expected an image store, such as"),
+        (lambda: cx.sampler(cx.data.ImageStore), "store is the class ImageStore; expected an image store"),
+        (lambda: cx.sampler(STORE, seed=0.5), "seed is 0.5; expected a whole number, 0 to 4294967295"),
+        (lambda: cx.data.split_classes(STORE, seed=1.5), "seed is 1.5; expected a whole number, at least 0"),
+        (lambda: LEARNER.init(0, STORE.images), "key is 0; expected a key of JAX, such as jax.random.key(0)"),
+    ],
+)
+def test_another_kind_of_argument_is_refused_in_one_line(call, line):
+    with pytest.raises(cx.UserError) as error:
+        call()
+    assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_numbers_of_numpy_and_keys_of_either_kind_are_taken():
+    params = fit(iterations=np.int64(1), tasks=np.int32(1), seed=np.uint32(7))
+    of_old_key = LEARNER.init(jax.random.PRNGKey(0), STORE.images)
+    jax.tree.map(np.testing.assert_array_equal, LEARNER.init(jax.random.key(0), STORE.images), of_old_key)
+    assert len(cx.evaluate(LEARNER, params, SAMPLER, episodes=np.int64(2)).accuracies) == 2
+
+
+def test_one_episode_has_no_interval():
+    result = cx.evaluate(LEARNER, LEARNER.init(jax.random.key(0), STORE.images), SAMPLER, episodes=1)
+    assert "±" not in repr(result) and "one episode" in repr(result)
+
+
+def test_episodes_of_fewer_classes_are_taken():
+    narrow, params = cx.sampler(STORE, way=2, shot=1, query=2), LEARNER.init(jax.random.key(0), STORE.images)
+    assert len(cx.evaluate(LEARNER, params, narrow, episodes=2).accuracies) == 2
