@@ -40,6 +40,11 @@ def check_learner(learner: Any) -> None:
     _check_kind("learner", learner, ("adapt", "predict", "loss"), "a learner, such as cx.learners.maml(model)")
 
 
+def check_episode(episode: Any) -> None:
+    """Refuses a tuple of arrays or anything else in the place of an episode."""
+    _check_kind("episode", episode, ("support_images", "query_labels"), "an Episode, such as sampler(0)")
+
+
 def check_sampler(sampler: Any) -> None:
     """Refuses a store or anything else in the place of a sampler."""
     _check_kind("sampler", sampler, ("batch", "store"), "a sampler, such as cx.sampler(store, way=5, shot=1)")

@@ -12,6 +12,7 @@ import cxgrad_jax
 cx: Any = cxgrad_jax  # the types of most arguments here are wrong on purpose
 STORE = cx.data.from_arrays(np.zeros((12, 16, 16, 1), np.uint8), np.arange(12) // 4)
 SAMPLER = cx.sampler(STORE, way=3, shot=1, query=2)
+EPISODE = SAMPLER(0)
 MODEL = cx.models.Conv4(num_classes=3, features=2)
 LEARNER: Any = cx.learners.proto_net(MODEL)
 NARROW = cx.learners.maml(cx.models.Conv4(num_classes=2, features=2))
@@ -44,6 +45,21 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         (lambda: cx.save("never_written", {}, LEARNER), "learner is of type dict; expected a learner"),
         (lambda: cx.export("never_written", MODEL, {}, SAMPLER.batch([0])), "learner is of type Conv4"),
         (lambda: cx.export("never_written", LEARNER, {}, SAMPLER.batch([0]), 0.1), "optimiser is 0.1; expected an"),
+        (lambda: LEARNER.loss({}, tuple(EPISODE)), "episode is of type tuple; expected an Episode, such as sampler(0)"),
+        (lambda: cx.analysis.cka(MODEL, {}, EPISODE), "learner is of type Conv4; expected a learner"),
+        (lambda: cx.analysis.logits_by_step(LEARNER, {}, tuple(EPISODE)), "episode is of type tuple; expected an"),
+        (lambda: cx.analysis.permuted_logits(MODEL, {}, EPISODE, 3), "learner is of type Conv4; expected a learner"),
+        (lambda: cx.analysis.landscape(LEARNER, {}, EPISODE, ()), "rates is (); expected one number or more"),
+        (lambda: cx.analysis.landscape(LEARNER, {}, EPISODE, 0.1), "rates is 0.1; expected one number or more"),
+        (lambda: cx.analysis.calibration(np.zeros((2, 6, 3)), np.zeros(5)), "shape [2, 6, 3] and labels [5]; expected"),
+        (lambda: cx.analysis.calibration(np.zeros((2, 6, 3)), np.zeros(6), 0), "bins is 0; expected a whole number"),
+        (lambda: cx.analysis.linear_cka(np.zeros((5, 3)), np.zeros((4, 3))), "have shapes (5, 3) and (4, 3); expected"),
+        (lambda: cx.photos.backbone_of_learner(MODEL, {}), "learner is of type Conv4; expected a learner"),
+        (lambda: cx.data.with_rotations(STORE.images), "store is of type ndarray; expected an image store"),
+        (
+            lambda: cx.data.with_rotations(STORE._replace(images=STORE.images[:, 1:])),
+            "images are 15x16; expected square",
+        ),
         (lambda: cx.sampler(STORE.images), "store is of type ndarray; expected an image store, such as"),
         (lambda: cx.sampler(cx.data.ImageStore), "store is the class ImageStore; expected an image store"),
         (lambda: cx.sampler(STORE, seed=0.5), "seed is 0.5; expected a whole number, 0 to 4294967295"),
@@ -55,6 +71,11 @@ def test_another_kind_of_argument_is_refused_in_one_line(call, line):
     with pytest.raises(cx.UserError) as error:
         call()
     assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_one_archive_may_be_given_alone(tmp_path):
+    with pytest.raises(cx.UserError, match=r"^no\.tar\.gz does not exist: cifar_fs needs"):
+        cx.data.prepare("cifar_fs", archives="no.tar.gz", data_dir=tmp_path)
 
 
 def test_numbers_of_numpy_and_keys_of_either_kind_are_taken():

@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cxgrad_jax.arguments import check_whole
+from cxgrad_jax.errors import UserError
+
 BINS = 15
 
 
@@ -40,11 +43,20 @@ def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Cal
       logits: ``[episodes, N, way]``.
       labels: ``[N]``, which all episodes share.
       bins: the number of bins.
+
+    Raises:
+      UserError: the shapes do not fit, or ``bins`` is no positive whole number.
     """
-    logits = np.asarray(logits, np.float64)
+    check_whole("bins", bins)
+    logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
+    if logits.ndim != 3 or labels.shape != logits.shape[1:2]:
+        raise UserError(
+            f"logits have shape {list(logits.shape)} and labels {list(labels.shape)}; expected [episodes, N, way] and "
+            "[N]"
+        )
     shifted = logits - logits.max(axis=-1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    of_labels = np.take_along_axis(log_probabilities, np.asarray(labels)[None, :, None], axis=-1)
+    of_labels = np.take_along_axis(log_probabilities, labels[None, :, None], axis=-1)
     confidence = np.exp(log_probabilities.max(axis=-1))
     known = np.isfinite(confidence)
     right = (np.argmax(logits, axis=-1) == labels)[known]

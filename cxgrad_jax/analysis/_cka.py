@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from cxgrad_jax.analysis._features import before_and_after
 from cxgrad_jax.episodes import Episode
+from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.learners._model import Params
 
@@ -31,7 +32,15 @@ def linear_cka(x: ArrayLike, y: ArrayLike) -> jax.Array:
 
     It is computed by the Gram matrices ``[n, n]`` of the centred features, because n is less than d here:
     ``||X' Y||_F^2`` is the inner product of ``X X'`` and ``Y Y'``.
+
+    Raises:
+      UserError: the shapes are others.
     """
+    if jnp.ndim(x) != 2 or jnp.ndim(y) != 2 or jnp.shape(x)[0] != jnp.shape(y)[0]:
+        raise UserError(
+            f"the representations have shapes {jnp.shape(x)} and {jnp.shape(y)}; expected [n, d1] and [n, d2] of the "
+            "same n images"
+        )
     gram_x, gram_y = _gram(x), _gram(y)
     return jnp.vdot(gram_x, gram_y) / (jnp.linalg.norm(gram_x) * jnp.linalg.norm(gram_y))
 

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.analysis._features import trace_of
+from cxgrad_jax.analysis._features import adapted_to, trace_of
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import Adapted, MetaLearner, default_labels, merge, module_classes, split_by_label
@@ -44,7 +44,7 @@ def conditioning(learner: MetaLearner, params: Params, episode: Episode) -> Cond
     Raises:
       UserError: the learner has no context that generates factors.
     """
-    trace = trace_of(learner.adapt(params, episode.support_images, episode.support_labels))
+    trace = trace_of(adapted_to(learner, params, episode))
     if not {"gamma", "context"} <= {*trace}:
         raise UserError('this learner has no conditioning: adapt returns no trace["gamma"] and trace["context"]')
     at_zero = scaling_factors(params["generator"], no_context(params["generator"]))

@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from cxgrad_jax.arguments import check_episode, check_learner
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
@@ -49,10 +50,21 @@ def before_and_after(
     Raises:
       UserError: the learner adapts nothing.
     """
-    adapted = learner.adapt(params, episode.support_images, episode.support_labels)
+    adapted = adapted_to(learner, params, episode)
     start = at_own_statistics(learner, adapted, unadapted(adapted), episode.support_images)
     before, after = (features(learner, params, each, episode.query_images) for each in (start, adapted))
     return before, after
+
+
+def adapted_to(learner: MetaLearner, params: Params, episode: Episode) -> Any:
+    """What ``learner.adapt`` returns for the support set of ``episode``.
+
+    Raises:
+      UserError: ``learner`` or ``episode`` is something else, or the learner refuses the episode.
+    """
+    check_learner(learner)
+    check_episode(episode)
+    return learner.adapt(params, episode.support_images, episode.support_labels)
 
 
 def inner_states(adapted: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ kernels, which the updates use. The head's is that of its kernel alone.
 
 import jax
 
-from cxgrad_jax.analysis._features import trace_of
+from cxgrad_jax.analysis._features import adapted_to, trace_of
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
@@ -22,7 +22,7 @@ def gradient_norms(learner: MetaLearner, params: Params, episode: Episode) -> di
     Raises:
       UserError: the learner's trace has none.
     """
-    trace = trace_of(learner.adapt(params, episode.support_images, episode.support_labels)).items()
+    trace = trace_of(adapted_to(learner, params, episode)).items()
     norms = {name.removeprefix(PREFIX): values for name, values in trace if name.startswith(PREFIX)}
     if not norms:
         raise UserError('this learner has no gradients of an inner loop: adapt returns no trace["gradient_norm/LAYER"]')

@@ -14,10 +14,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from cxgrad_jax.analysis._features import inner_states, with_fast
+from cxgrad_jax.analysis._features import adapted_to, inner_states, with_fast
 from cxgrad_jax.episodes import Episode
+from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.learners._base import cross_entropy
 from cxgrad_jax.learners._model import Params
@@ -54,9 +56,11 @@ def landscape(
       rates: a_1 ... a_J.
 
     Raises:
-      UserError: the learner adapts nothing.
+      UserError: the learner adapts nothing, or ``rates`` are no numbers.
     """
-    adapted = learner.adapt(params, episode.support_images, episode.support_labels)
+    if np.ndim(rates) != 1 or np.size(rates) == 0:
+        raise UserError(f"rates is {rates!r}; expected one number or more, such as (0.005, 0.01)")
+    adapted = adapted_to(learner, params, episode)
 
     def loss_of(fast):
         logits = learner.predict(params, with_fast(adapted, fast), episode.support_images)

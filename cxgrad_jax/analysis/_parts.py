@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.analysis._features import at_own_statistics, inner_states, model_of, unadapted
+from cxgrad_jax.analysis._features import adapted_to, at_own_statistics, inner_states, model_of, unadapted
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.learners import MetaLearner, module_classes
 from cxgrad_jax.learners._model import Params, taken_for_constants
@@ -30,8 +30,7 @@ def logits_by_part(learner: MetaLearner, params: Params, episode: Episode) -> di
     Raises:
       UserError: the learner adapts no parameters.
     """
-    support = episode.support_images, episode.support_labels
-    adapted = learner.adapt(params, *support)
+    adapted = adapted_to(learner, params, episode)
     is_head = head_of(model_of(learner), params["model"], episode.support_images)
     adapting = [is_head(path) for path in inner_states(adapted)]
 
@@ -40,7 +39,7 @@ def logits_by_part(learner: MetaLearner, params: Params, episode: Episode) -> di
 
     def adapted_with(constant: Callable[[str], bool]):
         with taken_for_constants(constant):
-            return logits_of(learner.adapt(params, *support))
+            return logits_of(adapted_to(learner, params, episode))
 
     start = at_own_statistics(learner, adapted, unadapted(adapted), episode.support_images)
     none, everything = logits_of(start), logits_of(adapted)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cxgrad_jax.arguments import check_episode, check_learner
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
@@ -42,8 +43,10 @@ def permuted_logits(learner: MetaLearner, params: Params, episode: Episode, way:
       way: its number of classes.
 
     Raises:
-      UserError: there are more than 6 classes.
+      UserError: ``learner`` or ``episode`` is something else, or there are more than 6 classes.
     """
+    check_learner(learner)
+    check_episode(episode)
 
     def logits_of(label_of_class):
         labels = label_of_class[episode.support_labels]

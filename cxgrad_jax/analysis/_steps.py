@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.analysis._features import at_own_statistics, inner_states, with_fast
+from cxgrad_jax.analysis._features import adapted_to, at_own_statistics, inner_states, with_fast
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.learners import MetaLearner, by_path
 from cxgrad_jax.learners._model import Params
@@ -19,7 +19,7 @@ def logits_by_step(learner: MetaLearner, params: Params, episode: Episode) -> ja
     Raises:
       UserError: the learner adapts no parameters.
     """
-    adapted = learner.adapt(params, episode.support_images, episode.support_labels)
+    adapted = adapted_to(learner, params, episode)
     before = inner_states(adapted)
     last = by_path(adapted.model)
     states = {path: jnp.concatenate([x, last[path][None]]) for path, x in before.items()}

@@ -29,7 +29,7 @@ def prepare(
     name: str,
     *,
     data_dir: _PathLike | None = None,
-    archives: Sequence[_PathLike] = (),
+    archives: _PathLike | Sequence[_PathLike] = (),
     source: _PathLike | None = None,
     image_size: int | None = None,
     as_name: str | None = None,
@@ -47,7 +47,7 @@ def prepare(
     Args:
       name: one of ``NAMES``.
       data_dir: the folder of prepared data sets. None means ``default_data_dir()``.
-      archives: the publisher's archives, if the data set has any (see ``python -m data_prep --list``).
+      archives: the publisher's archive or archives, if the data set has any (see ``python -m data_prep --list``).
       source: a folder instead of archives. It holds the extracted images of miniImageNet or tieredImageNet or, for
         ``image_folder``, the user's own ``root/{train,val,test}/class/*.jpg`` (or bmp, gif, jpeg, png, webp). A test
         set alone is ``root/test/class/*`` or ``root/class/*``.
@@ -63,6 +63,7 @@ def prepare(
       UserError: an argument, an archive, an image or the data directory cannot be used.
     """
     facts = catalogue.facts(name)
+    archives = [archives] if isinstance(archives, str | os.PathLike) else archives
     own_name = _check_arguments(name, image_size, as_name, download)
     if download and (archives or source):
         raise UserError(f"{name} is either downloaded or made from files at hand: give one of the two")

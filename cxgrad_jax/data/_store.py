@@ -49,9 +49,15 @@ class ClassSplits(NamedTuple):
 def with_rotations(store: ImageStore) -> ImageStore:
     """Adds every class, turned by 90, 180 and 270 degrees, as a class of its own: four times as many classes.
 
-    This is the augmentation of Vinyals et al. (2016, https://arxiv.org/abs/1606.04080) for Omniglot. Images must be
-    square.
+    This is the augmentation of Vinyals et al. (2016, https://arxiv.org/abs/1606.04080) for Omniglot.
+
+    Raises:
+      UserError: ``store`` is something else, or its images are not square.
     """
+    check_store(store)
+    height, width = store.images.shape[1:3]
+    if height != width:
+        raise UserError(f"images are {height}x{width}; expected square ones, which a quarter turn does not change")
     turned = [np.rot90(store.images, k, axes=(1, 2)) for k in range(4)]
     sizes = np.tile(np.diff(store.offsets), 4)
     names = tuple(f"{name}/rot{90 * k}" for k in range(4) for name in store.class_names)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cxgrad_jax.arguments import check_key
+from cxgrad_jax.arguments import check_episode, check_key
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._checks import (
@@ -227,6 +227,7 @@ def checked(
             return predict(params, adapted, images)
 
     def checked_loss(params, episode, iteration=None):
+        check_episode(episode)
         support, query = (check_images(f"{kind} images", getattr(episode, f"{kind}_images")) for kind in SETS)
         if support.shape[1:] != query.shape[1:]:
             raise UserError(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cxgrad_jax import models, runtime
+from cxgrad_jax.arguments import check_learner
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.models import Conv4, EfficientNetLite
@@ -85,6 +86,7 @@ def backbone_of_learner(
     Raises:
       UserError: the learner does not know its model, or the model has no features.
     """
+    check_learner(learner)
     parts = getattr(learner.adapt, "parts", None)
     model = parts[0] if parts else None
     if model is None or not hasattr(model, "embed") or "model" not in params:
