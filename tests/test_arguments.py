@@ -46,6 +46,11 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         (lambda: cx.export("never_written", MODEL, {}, SAMPLER.batch([0])), "learner is of type Conv4"),
         (lambda: cx.export("never_written", LEARNER, {}, SAMPLER.batch([0]), 0.1), "optimiser is 0.1; expected an"),
         (lambda: LEARNER.loss({}, tuple(EPISODE)), "episode is of type tuple; expected an Episode, such as sampler(0)"),
+        (
+            lambda: NARROW.predict({}, STORE.images, STORE.images),
+            "adapted is of type ndarray; expected what adapt returns",
+        ),
+        (lambda: cx.learners.maml(MODEL, param_labels="head"), "param_labels is 'head'; expected a function of path"),
         (lambda: cx.analysis.cka(MODEL, {}, EPISODE), "learner is of type Conv4; expected a learner"),
         (lambda: cx.analysis.logits_by_step(LEARNER, {}, tuple(EPISODE)), "episode is of type tuple; expected an"),
         (lambda: cx.analysis.permuted_logits(MODEL, {}, EPISODE, 3), "learner is of type Conv4; expected a learner"),

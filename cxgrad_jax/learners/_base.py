@@ -168,6 +168,10 @@ def predict_adapted(model: nn.Module, temperature: float = 1.0) -> Predict:
 
     def predict(params, adapted, query_images):
         del params
+        if not isinstance(adapted, Adapted):
+            raise UserError(
+                f"adapted is of type {type(adapted).__name__}; expected what adapt returns, an Adapted(model, trace)"
+            )
         logits = apply_model(model, adapted.model, query_images, statistics=adapted.statistics)
         return logits if temperature == 1 else logits / temperature
 

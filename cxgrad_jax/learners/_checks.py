@@ -58,6 +58,8 @@ def check_hyper_parameters(values: Mapping[str, Any]) -> None:
             raise UserError(f"{name} is {value!r}; expected a number that is not negative")
         if name in SHARES and not (_is_finite(value) and 0 <= value < 1):
             raise UserError(f"{name} is {value!r}; expected a number from 0 to below 1")
+        if name == "param_labels" and not callable(value):
+            raise UserError(f"{name} is {value!r}; expected a function of path and value, such as default_labels")
         if name in CHOICES and value not in CHOICES[name]:
             raise UserError(f"{name} is {value!r}; expected {' or '.join(map(repr, CHOICES[name]))}")
 
