@@ -35,7 +35,7 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         (lambda: fit(tasks=True), "tasks is True; expected a whole number, at least 1"),
         (lambda: fit(seed=-1), "seed is -1; expected a whole number, 0 to 4294967295"),
         (lambda: fit(seed=2**32), "seed is 4294967296; expected a whole number"),
-        (lambda: fit(NARROW), "the episodes have 3 classes, and the learner's model 2;"),
+        (lambda: fit(NARROW), "way is 3, but the learner's model has 2 classes; make"),
         (lambda: cx.evaluate(NARROW, {}, SAMPLER), "make the model with num_classes=3, or the sampler with way=2"),
         (lambda: cx.evaluate({}, LEARNER, SAMPLER), "learner is of type dict; expected a learner"),
         (lambda: cx.evaluate(LEARNER, {}, None), "sampler is None; expected a sampler"),

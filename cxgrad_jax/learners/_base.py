@@ -266,8 +266,8 @@ def check_way(learner: MetaLearner, way: int, images: Any) -> None:
     model, _ = getattr(learner.adapt, "parts", (None, None))
     if model is not None and way > (classes := num_classes(model, images)):
         raise UserError(
-            f"the episodes have {way} classes, and the learner's model {classes}; expected no more than that: make the "
-            f"model with num_classes={way}, or the sampler with way={classes}"
+            f"way is {way}, but the learner's model has {classes} classes; make the model with num_classes={way}, or "
+            f"the sampler with way={classes}"
         )
 
 
