@@ -42,19 +42,19 @@ class Run(NamedTuple):
     config: ConfigDict
 
 
-def load_run(workdir: str | Path, *, named: tuple[str, ...] = ()) -> Run:
+def load_run(workdir: str | Path, *, named: str | tuple[str, ...] = ()) -> Run:
     """Opens the run in a folder.
 
     Args:
       workdir: the folder.
-      named: learners and models of your own, such as ``"my_module.my_learner"``, that the run may import.
+      named: a learner or model of your own, such as ``"my_module.my_learner"``, that the run may import, or several.
 
     Raises:
       UserError: there is no run, no checkpoint was validated, a file is damaged, or the run needs a module that is not
         in ``named``.
     """
     workdir = Path(workdir)
-    config = read_config(workdir, named)
+    config = read_config(workdir, (named,) if isinstance(named, str) else named)
     learner, optimiser, mesh = build.build_learner(config), build.build_optimiser(config), parallel.task_mesh(1)
     checkpoints = open_checkpoints(config, workdir)
     if not checkpoints.best():

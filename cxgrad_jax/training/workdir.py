@@ -48,7 +48,7 @@ def read_config(workdir: Path, named: Iterable[str] = ()) -> ConfigDict:
             if "." in name and name not in named:
                 raise UserError(
                     f"{path} names {section}.name {name!r}, and reading it would run that module; if you trust it, "
-                    f"name it too: --config.{section}.name={name}"
+                    f"name it too: --config.{section}.name={name}, or cx.load_run(…, named=({name!r},))"
                 )
         for section in saved.values():
             if isinstance(section, dict):

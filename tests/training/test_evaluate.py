@@ -65,8 +65,11 @@ def test_a_runs_own_file_chooses_no_code(copy, tmp_path, monkeypatch, capsys):
     (copy / "config.json").write_text(json.dumps(saved))
     assert run([f"--workdir={copy}", "--mode=evaluate"]) == 2
     assert "name it too: --config.learner.name=payload.f" in capsys.readouterr().err
-    with pytest.raises(cx.UserError, match="payload.f"):
-        cx.load_run(copy)
+    for named in ((), "my_payload.f", ("payload.g",)):
+        with pytest.raises(cx.UserError, match=r"load_run\(…, named=\('payload.f',\)\)"):
+            cx.load_run(copy, named=named)
+    with pytest.raises(SystemExit, match="it ran"):
+        cx.load_run(copy, named="payload.f")
 
 
 def test_a_run_of_another_format_says_which_version_reads_it(copy, capsys):
