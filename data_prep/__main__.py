@@ -14,6 +14,7 @@ An interrupted preparation leaves nothing that could be taken for a finished one
 import _thread
 import argparse
 import os
+import signal
 import sys
 import threading
 from typing import NoReturn
@@ -106,15 +107,19 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def interrupt_again(unraisable) -> None:
+def interrupt(*_) -> None:
+    """Ends the program at Ctrl-C. What half-made objects, such as a progress bar, raise at their end is not shown."""
+    sys.unraisablehook = _interrupt_again
+    raise KeyboardInterrupt
+
+
+def _interrupt_again(unraisable) -> None:
     """Repeats an interruption that came in a callback, such as the garbage collector's, where Python drops it."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         threading.Timer(0.01, _thread.interrupt_main).start()  # here it would be dropped once more
-    else:
-        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":
     make_lasting()
-    sys.unraisablehook = interrupt_again
+    signal.signal(signal.SIGINT, interrupt)
     sys.exit(status_of_streams(main(sys.argv[1:])))

@@ -47,6 +47,27 @@ def expected(tmp_path):
     return np.stack([np.asarray(image) for image in images])
 
 
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_what_half_made_objects_raise_is_not_shown_after_an_interruption(interrupted):
+    code = f"""
+import signal
+from data_prep.__main__ import interrupt
+class HalfMade:
+    def __del__(self): raise AttributeError("half made")
+signal.signal(signal.SIGINT, interrupt)
+try:
+    made = HalfMade()
+    if {interrupted}: signal.raise_signal(signal.SIGINT)
+    print("to the end")
+except KeyboardInterrupt:
+    print("interrupted")
+del made
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+    assert done.stdout == ("interrupted\n" if interrupted else "to the end\n")
+    assert ("half made" in done.stderr) is not interrupted
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_interrupted_preparation_is_not_taken_for_a_finished_one(number, status, slow, tmp_path):
