@@ -50,7 +50,8 @@ def evaluate_by_step(
     Raises:
       UserError: the learner adapts no parameters, or ``evaluate`` raises it.
     """
-    found = _accuracies(_by_step, learner, sampler, episodes, progress)(params)
+    check_evaluated(learner, sampler, episodes)
+    found = _accuracies(_by_step(learner), sampler, episodes, progress)(params)
     return [_evaluation(of_step, sampler) for of_step in found.T]
 
 
@@ -67,7 +68,8 @@ def evaluate_by_part(
     Raises:
       UserError: the learner adapts no parameters, or ``evaluate`` raises it.
     """
-    found = _accuracies(_by_part, learner, sampler, episodes, progress)(params)
+    check_evaluated(learner, sampler, episodes)
+    found = _accuracies(_by_part(learner), sampler, episodes, progress)(params)
     return {part: _evaluation(found[part], sampler) for part in analysis.PARTS}
 
 
@@ -82,13 +84,16 @@ def evaluate_permutations(
     Raises:
       UserError: an episode has more than 6 classes, or ``evaluate`` raises it.
     """
-    found = np.asarray(_accuracies(_permuted, learner, sampler, episodes, progress)(params), np.float64)
+    check_evaluated(learner, sampler, episodes)
+    way = sampler.shape.way
+    analysis.permutations(way)
+    found = np.asarray(_accuracies(_permuted(learner, way), sampler, episodes, progress)(params), np.float64)
     mean, best, worst = (_evaluation(each, sampler) for each in (found.mean(1), found.max(1), found.min(1)))
     return Permutations(mean, best, worst, found)
 
 
 @functools.cache  # a question that is asked again is not compiled again
-def _by_step(learner: MetaLearner, way: int) -> Callable[..., Any]:
+def _by_step(learner: MetaLearner) -> Callable[..., Any]:
     def measure(params: Any, episode: Episode) -> jax.Array:
         logits = analysis.logits_by_step(learner, params, episode)
         return jnp.stack([accuracy(of_step, episode.query_labels) for of_step in logits])
@@ -97,7 +102,7 @@ def _by_step(learner: MetaLearner, way: int) -> Callable[..., Any]:
 
 
 @functools.cache
-def _by_part(learner: MetaLearner, way: int) -> Callable[..., Any]:
+def _by_part(learner: MetaLearner) -> Callable[..., Any]:
     def measure(params: Any, episode: Episode) -> dict[str, jax.Array]:
         logits = analysis.logits_by_part(learner, params, episode)
         return {part: accuracy(of_part, episode.query_labels) for part, of_part in logits.items()}
@@ -114,12 +119,7 @@ def _permuted(learner: MetaLearner, way: int) -> Callable[..., Any]:
     return measure
 
 
-def _accuracies(
-    question: Callable[[MetaLearner, int], Callable[..., Any]],
-    learner: MetaLearner, sampler: Sampler, episodes: int, progress: bool,
-) -> Callable[[Any], Any]:  # fmt: skip
-    check_evaluated(learner, sampler, episodes)
-    measure = question(learner, sampler.shape.way)
+def _accuracies(measure: Callable[..., Any], sampler: Sampler, episodes: int, progress: bool) -> Callable[[Any], Any]:
     return over_episodes(measure, sampler.batch, episodes, parallel.task_mesh(), "evaluation" if progress else "")
 
 
