@@ -18,16 +18,19 @@ def make_episode(seed=0, shot=2, query=2):
     return cx.Episode(support, labels.repeat(shot), query_images, labels.repeat(query))
 
 
-PROGRAMS: dict[str, jax.stages.Compiled] = {}
+PROGRAMS: dict[tuple[str, str], jax.stages.Compiled] = {}
 
 
 def first_params(learner, images):
-    """``learner.init(jax.random.key(0), images)``, compiled once for all learners whose program has the same text."""
+    """``learner.init(jax.random.key(0), images)``, compiled once for all learners whose program has the same text.
+
+    The text alone would not do: it leaves out the images, whose values an initialisation does not need.
+    """
     lowered = jax.jit(learner.init).lower(jax.random.key(0), images)
-    text = lowered.as_text()
-    if text not in PROGRAMS:
-        PROGRAMS[text] = lowered.compile()
-    return PROGRAMS[text](jax.random.key(0), images)
+    program = lowered.as_text(), str(lowered.in_avals)
+    if program not in PROGRAMS:
+        PROGRAMS[program] = lowered.compile()
+    return PROGRAMS[program](jax.random.key(0), images)
 
 
 def jitted(learner):
