@@ -2,6 +2,7 @@
 
     benchmarks/on_device.sh --out on_device.json            all, the most important first, until the time is over
     benchmarks/on_device.sh --out on_device.json --only 32×32        those whose name it finds
+    benchmarks/on_device.sh --out on_device.json --kernels  also the time of each kernel of a GPU
     benchmarks/on_device.sh --out on_device.json --small    16 pixels, 8 filters: whether it runs, no measurement
 
 It has the library's layer alone, with random images: neither a configuration nor a data set nor a network. What it
@@ -31,7 +32,7 @@ import numpy as np
 import optax
 
 import cxgrad_jax as cx
-from benchmarks import least_time, official, task_forms
+from benchmarks import kernel_times, least_time, official, task_forms
 from cxgrad_jax import fitting, parallel
 from cxgrad_jax.training.sources import device_source
 
@@ -43,6 +44,7 @@ SEARCH: dict[str, dict[str, Any]] = {
     "no search, cuBLAS": {"xla_gpu_enable_triton_gemm": False, "xla_gpu_autotune_level": 0},
 }
 SECONDS = 2.0  # of dispatches that a measurement takes at most, after the first three
+SHOWN = 6  # kinds of kernels that a row is followed by
 
 
 class Case(NamedTuple):
@@ -80,13 +82,14 @@ def cases() -> Iterator[Case]:
     yield from (Case(shot=shot, size=size) for size in (84, 32) for shot in (1, 5))
     yield from (Case(size=size, search=search) for search in SEARCH if SEARCH[search] for size in (84, 32))
     quick = Case(search="no search, cuBLAS")
-    yield from (quick._replace(precision="default"), quick._replace(learner="maml"), quick._replace(model="ResNet12"))
-    yield from (Case(precision="default"), Case(model="ResNet12"))
+    long = {"model": "ResNet12", "iterations": 5}  # an iteration takes ten times as long as with Conv4
+    yield from (quick._replace(precision="default"), quick._replace(learner="maml"), quick._replace(**long))
+    yield from (Case(precision="default"), Case(**long))
     yield from (Case(form=form) for form in task_forms.FORMS if form != "library")
-    yield from (Case(size=32, form="grouped, steps in a loop"), Case(model="ResNet12", form="grouped"))
+    yield from (Case(size=32, form="grouped, steps in a loop"), Case(**long, form="grouped"))
     yield from (Case("maml", shot=shot, size=size) for size in (84, 32) for shot in (1, 5))
     yield from (Case(iterations=n) for n in (1, 10, 200))
-    yield from (Case(shot=5, precision="default"), Case(model="ResNet12", precision="default"))
+    yield from (Case(shot=5, precision="default"), Case(**long, precision="default"))
     yield from (Case(precision="high"), Case(remat=True))
     yield from (Case(form=form, precision="default") for form in task_forms.FORMS if form != "library")
 
@@ -96,8 +99,11 @@ def made_small(case: Case) -> Case:
     return case._replace(size=32 if case.model == "ResNet12" else 16, iterations=min(case.iterations, 2))
 
 
-def measured(case: Case, small: bool) -> dict[str, Any]:
-    """Compiles and times a case: milliseconds an iteration, seconds of compiling, bytes, what it needs at least."""
+def measured(case: Case, small: bool, kernels: bool = False) -> dict[str, Any]:
+    """Compiles and times a case: milliseconds an iteration, seconds of compiling, bytes, what it needs at least.
+
+    With ``kernels`` also what ``kernel_times`` finds.
+    """
     sizes = {"features": 8} if small and case.model == "Conv4" else {}
     if small and case.model == "ResNet12":
         sizes = {"channels": (4, 8, 8, 8)}
@@ -130,6 +136,8 @@ def measured(case: Case, small: bool) -> dict[str, Any]:
         milliseconds.append((time.perf_counter() - start) * 1e3 / case.iterations)
     if not np.isfinite(losses).all():
         raise FloatingPointError("the loss is not finite")
+    if kernels:
+        record["kernels"] = kernel_times.kernel_times(lambda: compiled(state, arrays), case.iterations)
     return record | {"milliseconds": statistics.median(milliseconds[1:]), "fastest": min(milliseconds[1:])}
 
 
@@ -199,13 +207,19 @@ def row(record: dict[str, Any]) -> str:
     return f"| {' | '.join((record['what'], first, cell('compile_seconds', '{:.0f} s'), memory, *others))} |"
 
 
+def kernel_rows(record: dict[str, Any]) -> str:
+    """A line for each of the kinds of kernels that take longest, if they were measured."""
+    kinds = list(kernel_times.by_kind(record.get("kernels", [])).items())[:SHOWN]
+    return "".join(f"| {kind}, {times:.0f} times | {total:.2f} | | | | | |\n" for kind, (total, times) in kinds)
+
+
 def words_of(case: Case) -> str:
     """A case in words: what differs from the defaults."""
     words = [case.learner, case.model, f"{case.shot}-shot", f"{case.size}×{case.size}", f"{case.tasks} tasks"]
     words += [case.precision] if case.precision != "highest" else []
     words += [f"tasks: {case.form}"] if case.form != "library" else []
     words += [case.search] if SEARCH[case.search] else []
-    words += [f"{case.iterations} a dispatch"] if case.iterations not in (2, 50) else []
+    words += [f"{case.iterations} a dispatch"] if case.iterations not in (2, 5, 50) else []
     return ", ".join(words + ["remat"] * case.remat)
 
 
@@ -216,6 +230,7 @@ def main(flags: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=9.0, help="no measurement begins later")
     parser.add_argument("--official", type=Path, help="a clone of github.com/shlee625/CxGrad")
     parser.add_argument("--only", default="", metavar="REGEX", help="measurements whose name it finds")
+    parser.add_argument("--kernels", action="store_true", help="also the milliseconds of each kernel of a GPU")
     parser.add_argument("--small", action="store_true", help="16 pixels, 8 filters, 1 inner step: whether it runs")
     given = parser.parse_args(flags)
     if not given.out.parent.is_dir():
@@ -236,6 +251,7 @@ def main(flags: list[str]) -> int:
             record = {"error": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:80]}"}
         records.append({"what": what, **fields, **record})
         print(row(records[-1]), flush=True)
+        print(kernel_rows(record), end="", flush=True)
         given.out.write_text(json.dumps({**described, "records": records}, indent=2) + "\n")
 
     print(
@@ -253,7 +269,7 @@ def main(flags: list[str]) -> int:
     described = {"device": device.device_kind, "jax": jax.__version__, "small": given.small}
     for case in cases():
         case = made_small(case) if given.small else case
-        measure(words_of(case), lambda case=case: measured(case, given.small), **case._asdict())
+        measure(words_of(case), lambda case=case: measured(case, given.small, given.kernels), **case._asdict())
         jax.clear_caches()
     size = "a small size, which is no measurement" if given.small else "an outer iteration each"
     print(f"\n{device.device_kind}, jax {jax.__version__}, {size}; {(time.monotonic() - begin) / 60:.1f} minutes")

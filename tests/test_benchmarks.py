@@ -1,5 +1,6 @@
 """The benchmarks' own arithmetic and their answers to mistakes; what they measure is in ``benchmarks/README.md``."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -42,6 +43,7 @@ def benchmark(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
         ("on_paper", ["--target", "h100:1", "--forms", "none"], "invalid choice: 'none'"),
         ("on_paper", ["--target", "h100:1", "--out", "no/such/folder/x.json"], "folder no/such/folder does not exist"),
         ("on_device", ["--out", "no/such/folder/x.json"], "folder no/such/folder does not exist"),
+        ("convolution_parts", ["--out", "no/such/folder/x.json"], "folder no/such/folder does not exist"),
         ("versus_peers", ["--setting", "mini_1shot"], "invalid choice: 'mini_1shot'"),
         ("versus_peers", ["--learn2learn", "no/such/folder"], "no/such/folder has no learn2learn/algorithms/maml.py"),
         ("trees", ["no/such/folder"], "no/such/folder has no benchmarks/ours.py"),
@@ -273,13 +275,61 @@ def test_a_measurement_of_the_script_for_a_device(monkeypatch):
 
     monkeypatch.setattr(on_device, "SECONDS", 0.0)
     case = on_device.made_small(on_device.Case(learner="maml", form="grouped", search="no search, cuBLAS"))
-    found = on_device.measured(case, small=True)
+    found = on_device.measured(case, small=True, kernels=True)
     assert found["milliseconds"] >= found["fastest"] > 0 and found["temporary_bytes"] > 0
+    assert found["kernels"] == []  # a CPU has none
     row = on_device.row({"what": on_device.words_of(case), **found})
     assert (
         row.startswith("| maml, Conv4, 1-shot, 16×16, 4 tasks, tasks: grouped, no search, cuBLAS | ")
         and row.count("|") == 8
     )
+
+
+def test_the_kernels_of_a_gpu_are_those_of_its_streams(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import kernel_times
+    from benchmarks.on_device import kernel_rows
+
+    def named(what, name, pid, tid=0):
+        return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": {"name": name}}
+
+    def ran(name, milliseconds, pid, tid):
+        return {"ph": "X", "name": name, "pid": pid, "tid": tid, "ts": 0, "dur": 1e3 * milliseconds}
+
+    events = [
+        named("process_name", "/device:GPU:0", 1), named("process_name", "/host:CPU", 2),
+        named("thread_name", "Stream #14(Compute)", 1, 14), named("thread_name", "XLA Modules", 1, 2),
+        named("thread_name", "Stream #1", 2, 1),
+        *[ran("loop_gather_fusion_3", 2, 1, 14)] * 4, *[ran("loop_gather_fusion", 1, 1, 14)] * 2,
+        ran("sm80_xmma_gemm_f32f32", 30, 1, 14), ran("gemm_fusion_dot_7", 20, 1, 14),
+        ran("jit_program", 70, 1, 2), ran("on the host", 70, 2, 1), {"ph": "X"}, {},
+    ]  # fmt: skip
+    path = tmp_path / "vm.trace.json.gz"
+    path.write_bytes(gzip.compress(json.dumps({"traceEvents": events}).encode()))
+    found = kernel_times.read(path, iterations=2)
+    assert [(r["name"], r["milliseconds"], r["times"]) for r in found] == [
+        ("sm80_xmma_gemm_f32f32", 15, 0.5), ("gemm_fusion_dot_7", 10, 0.5), ("loop_gather_fusion_3", 4, 2),
+        ("loop_gather_fusion", 1, 1),
+    ]  # fmt: skip
+    assert kernel_times.by_kind(found) == {"products": (25, 1), "loop_gather_fusion": (5, 3)}
+    assert kernel_rows({"kernels": found}).startswith("| products, 1 times | 25.00 |") and not kernel_rows({})
+
+
+def test_all_ways_of_a_part_of_the_convolution_are_equal_and_timed(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import convolution_parts
+
+    monkeypatch.setattr(convolution_parts, "CALLS", 1)
+    out = tmp_path / "out.json"
+    assert convolution_parts.main(["--small", "--only", "query, 8×8×3", "--out", str(out)]) == 0
+    records = json.loads(out.read_text())["records"]
+    outcomes = {name: jax.vmap(function)(*arrays) for name, function, arrays in convolution_parts.parts(small=True)}
+    for way in ("patches", "kernel gradient"):
+        ours, *others = (value for name, value in outcomes.items() if name.startswith(way) and "query, 8×8×3" in name)
+        assert others
+        for value in others:
+            np.testing.assert_allclose(value, ours, rtol=0, atol=1e-4)
+    assert len(records) == 7 and all(record["microseconds"] > 0 for record in records)
 
 
 def test_both_styles_of_torch_are_the_same_maml(monkeypatch):

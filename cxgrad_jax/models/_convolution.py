@@ -9,11 +9,13 @@ On a GPU a convolution and its kernel gradient are products of matrices. With cu
 bits each time on an H100, and the host starts each of them by itself, whereas products run as parts of one CUDA graph.
 """
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from cxgrad_jax.models._residuals import keep, kept
@@ -24,6 +26,7 @@ Precision = str | None
 FEW_CHANNELS = 3  # images have at most three channels, feature maps have more
 POSITIONS_AT_ONCE = 9_000  # of feature maps: a kernel gradient on a CPU takes at most so many together
 IMAGE_POSITIONS_AT_ONCE = 36_000  # the same of images
+POSITIONS_A_FILTER = 20  # of a part of a kernel gradient on a GPU: the parts' sums are a twentieth of the patches
 
 
 def convolution(x: jax.Array, kernel: jax.Array, precision: Precision = "highest") -> jax.Array:
@@ -59,10 +62,23 @@ def _with_margin(x: jax.Array, size: int) -> jax.Array:
 
 
 def _patches(x: jax.Array, size: int) -> jax.Array:
-    """The neighbourhoods of all pixels of ``x [N, H, W, C]`` as rows: ``[N*H*W, size*size*C]``."""
-    height, width, padded = x.shape[1], x.shape[2], _with_margin(x, size)
-    shifts = [padded[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
-    return jnp.concatenate(shifts, axis=-1).reshape(-1, size * size * x.shape[-1])
+    """The neighbourhoods of all pixels of ``x [N, H, W, C]`` as rows: ``[N*H*W, size*size*C]``.
+
+    They are gathered by number. On an H100 that takes half as long as putting shifted maps beside each other.
+    """
+    images, height, width, channels = x.shape
+    if size == 1:
+        return x.reshape(-1, channels)
+    pixels = _with_margin(x, size).reshape(images, -1, channels)
+    neighbours = jnp.take(pixels, _neighbours(height, width, size), axis=1, mode="clip")
+    return neighbours.reshape(-1, size * size * channels)
+
+
+@cache
+def _neighbours(height: int, width: int, size: int) -> np.ndarray:
+    """The numbers of the neighbours of every pixel among all pixels with the margin: ``[H*W*size*size]``."""
+    row, column, i, j = np.ogrid[:height, :width, :size, :size]
+    return ((row + i) * (width + size - 1) + column + j).astype(np.int32).reshape(-1)
 
 
 def _image_patches(x: jax.Array, size: int) -> jax.Array:
@@ -101,9 +117,7 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision
     caches.
     """
     if current_platform() == "gpu":
-        channels, features = x.shape[-1], g.shape[-1]
-        products = jnp.matmul(_patches(x, size).T, g.reshape(-1, features), precision=precision)
-        return products.reshape(size, size, channels, features)
+        return _kernel_gradient_by_products(x, g, size, precision)
     if current_platform() == "tpu":
         return _kernel_gradient_of_tasks(size, precision)(x, g)
 
@@ -124,6 +138,30 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision
         return array.reshape(chunks, -1, *array.shape[1:])
 
     return jnp.sum(lax.map(lambda pair: of_images(*pair), (split(x), split(g))), axis=0)
+
+
+def _kernel_gradient_by_products(x: jax.Array, g: jax.Array, size: int, precision: Precision) -> jax.Array:
+    """``_kernel_gradient`` on a GPU: the sum of a product of patches with ``g`` for each part of the positions.
+
+    A single product has few results and long sums. The compiler for GPUs divides them, and to do so copies the patches
+    into padded ones. At 84x84 on an H100 these copies took an eighth of an iteration.
+    """
+    images, height, width, features = g.shape
+    lines = _lines_of_a_part(images * height, width, POSITIONS_A_FILTER * features)
+    parts = images * height // lines
+    patches, rows = _patches(x, size), g.reshape(-1, features)
+    if parts == 1:
+        return jnp.matmul(patches.T, rows, precision=precision).reshape(size, size, -1, features)
+    patches, rows = (values.reshape(parts, lines * width, -1) for values in (patches, rows))
+    products = jnp.matmul(patches.swapaxes(1, 2), rows, precision=precision)
+    return jnp.sum(products, axis=0).reshape(size, size, -1, features)
+
+
+@cache
+def _lines_of_a_part(lines: int, width: int, positions: int) -> int:
+    """The divisor of ``lines``, of ``width`` positions each, that comes nearest to so many positions."""
+    divisors = (lines // parts for parts in range(1, lines + 1) if lines % parts == 0)
+    return min(divisors, key=lambda divisor: abs(math.log(divisor * width / positions)))
 
 
 @cache

@@ -64,9 +64,16 @@ def test_a_kernel_gradient_of_many_tasks_has_groups_of_the_batch_on_a_tpu_and_is
 @pytest.mark.slow_except("cpu-3-3", "cpu-4-4", "gpu-4-4", "tpu-4-4")
 @pytest.mark.parametrize(("images", "channels"), [(1, 4), (3, 3), (4, 4), (7, 4), (8, 3)])
 def test_kernel_gradient_of_any_number_of_images(images, channels, monkeypatch):
-    """A CPU takes three feature maps or five images at a time here."""
+    """A CPU takes three feature maps or five images at a time here, a GPU six or nine lines of six positions."""
+    monkeypatch.setattr(_convolution, "POSITIONS_A_FILTER", 10)
     monkeypatch.setattr(_convolution, "POSITIONS_AT_ONCE", 3 * 6 * 6 + 1)
     monkeypatch.setattr(_convolution, "IMAGE_POSITIONS_AT_ONCE", 5 * 6 * 6)
     x, kernel = random(0, images, 6, 6, channels), random(1, 3, 3, channels, 4)
     ours = jax.grad(lambda k: jnp.sum(jnp.sin(convolution(x, k))))(kernel)
     assert_close(ours, jax.grad(lambda k: jnp.sum(jnp.sin(plain_convolution(x, k))))(kernel))
+
+
+@pytest.mark.parametrize("form", ["gpu"], indirect=True)
+def test_a_part_has_a_divisor_of_the_lines_that_is_near(form):
+    sizes = {(75 * 84, 84): 12, (75 * 42, 42): 21, (5 * 21, 21): 35, (5 * 10, 10): 50, (71 * 10, 10): 71, (1, 1): 1}
+    assert {size: _convolution._lines_of_a_part(*size, positions=960) for size in sizes} == sizes
