@@ -3,7 +3,9 @@
 A Python error would come later, in a program's middle, and would name something that the caller never wrote.
 """
 
+import os
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -33,6 +35,19 @@ def check_key(key: Any) -> None:
     """Refuses a number in the place of a key."""
     if not isinstance(key, jax.Array | np.ndarray):
         raise UserError(f"key is {_shown(key)}; expected a key of JAX, such as jax.random.key(0)")
+
+
+def check_function(name: str, value: Any, expected: str) -> None:
+    """Refuses a number or anything else in the place of a function."""
+    if not callable(value):
+        raise UserError(f"{name} is {_shown(value)}; expected {expected}")
+
+
+def as_path(name: str, value: Any) -> Path:
+    """The path that a string or a path names, with the home folder in the place of ``~``."""
+    if not isinstance(value, str | os.PathLike):
+        raise UserError(f"{name} is {_shown(value)}; expected a path")
+    return Path(value).expanduser()
 
 
 def check_learner(learner: Any) -> None:

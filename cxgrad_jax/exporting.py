@@ -14,7 +14,6 @@ import json
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +23,7 @@ import optax
 from jax.core import Tracer
 
 from cxgrad_jax import platforms, runtime
-from cxgrad_jax.arguments import check_learner, check_optimiser
+from cxgrad_jax.arguments import as_path, check_learner, check_optimiser
 from cxgrad_jax.batching import mean_loss
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
@@ -92,6 +91,7 @@ def export(
         ``episodes`` do not fit the learner; the file cannot hold what ``adapt`` returns or the optimiser's state; or
         the file cannot be written.
     """
+    path = as_path("path", path)
     check_learner(learner)
     if optimiser is not None:
         check_optimiser(optimiser)
@@ -135,7 +135,7 @@ def export(
     header = {
         "export": FORMAT, "learner": json.dumps(learner.spec), "jax": jax.__version__, "sha256": params_sha256(arrays)
     }  # fmt: skip
-    write_arrays(Path(path), arrays, header)
+    write_arrays(path, arrays, header)
 
 
 def load_exported(path: str | os.PathLike[str]) -> ExportedLearner:
@@ -152,7 +152,7 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedLearner:
 
 
 def _load(path: str | os.PathLike[str], form: str) -> ExportedLearner:
-    path, deserialise = Path(path), _jax_export().deserialize
+    path, deserialise = as_path("path", path), _jax_export().deserialize
     header, arrays = read_arrays(path, "cx.export", "export", FORMAT)
     if params_sha256(arrays) != header["sha256"]:
         raise UserError(f"{path} is damaged (its arrays are not those that were saved); get it again")

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from cxgrad_jax import batching, parallel
-from cxgrad_jax.arguments import check_learner, check_optimiser, check_sampler, check_seed, check_whole
+from cxgrad_jax.arguments import check_function, check_learner, check_optimiser, check_sampler, check_seed, check_whole
 from cxgrad_jax.episodes import Episode, Sampler
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.keys import purpose_key
@@ -146,6 +146,14 @@ def first_not_finite(metrics: dict[str, np.ndarray]) -> tuple[int, str] | None:
     return None
 
 
+def _start(path: Any, leaf: Any) -> jax.Array:
+    """A copy of a meta-parameter to start from."""
+    dtype = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise UserError(f"params{jax.tree_util.keystr(path)} has dtype {dtype}; expected an array of floats")
+    return jnp.array(leaf)
+
+
 def fit(
     learner: MetaLearner,
     sampler: Sampler,
@@ -190,12 +198,14 @@ def fit(
     check_whole("iterations", iterations)
     check_whole("tasks", tasks)
     check_seed(seed)
+    if callback is not None:
+        check_function("callback", callback, "a function (iteration, metrics), or None")
     check_way(learner, sampler.shape.way, sampler.store.images)
     devices = max(n for n in range(1, jax.local_device_count() + 1) if tasks % n == 0)
     mesh = parallel.task_mesh(devices)
     state = init_state(learner, optimiser, seed, np.asarray(sampler.store.images[:2]))
     if params is not None:
-        params = jax.tree.map(jnp.array, params)
+        params = jax.tree.map_with_path(_start, params)
         state = TrainState(params, with_running_averages(optimiser).init(params), state.iteration)
     state = parallel.put(mesh, state)
     program = train_program(learner.loss, optimiser, lambda source, *_: source, mesh, P(parallel.TASK_AXIS), 1)

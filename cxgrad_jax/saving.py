@@ -20,7 +20,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from cxgrad_jax.arguments import check_learner
+from cxgrad_jax.arguments import as_path, check_learner
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import write_whole
 from cxgrad_jax.learners import MetaLearner, by_path, from_spec, merge
@@ -42,6 +42,7 @@ def save(path: str | os.PathLike[str], learner: MetaLearner | None, params: Any)
       UserError: ``learner`` is something else, a part of it is not this package's and cannot be described, a leaf is no
         array of numbers, or the file cannot be written.
     """
+    path = as_path("path", path)
     if learner is not None:
         check_learner(learner)
     spec = learner.spec if learner else {}
@@ -56,7 +57,7 @@ def save(path: str | os.PathLike[str], learner: MetaLearner | None, params: Any)
         if array.dtype.kind not in "fiub":
             raise UserError(f"the parameter {name} has dtype {array.dtype}; expected an array of numbers")
     header = {"format": FORMAT, "learner": json.dumps(spec), "sha256": params_sha256(params)}
-    write_arrays(Path(path), arrays, header)
+    write_arrays(path, arrays, header)
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], header: dict[str, str]) -> None:
@@ -92,8 +93,8 @@ def load(name_or_path: str | os.PathLike[str], learner: MetaLearner | None = Non
       The learner and its meta-parameters.
 
     Raises:
-      UserError: there is no such file, it cannot be fetched, ``save`` did not write it, it is damaged, or it describes
-        no learner and none is given.
+      UserError: ``name_or_path`` is neither a string nor a path, there is no such file, it cannot be fetched, ``save``
+        did not write it, it is damaged, or it describes no learner and none is given.
     """
     path = find(name_or_path)
     header, arrays = read_arrays(path, "cx.save", "format", FORMAT)

@@ -8,6 +8,7 @@ import difflib
 import os
 from pathlib import Path
 
+from cxgrad_jax.arguments import as_path
 from cxgrad_jax.errors import UserError
 
 PACKAGE = Path(__file__).parent
@@ -37,12 +38,13 @@ def find(name: str | os.PathLike[str]) -> Path:
     """
     if str(name).startswith(HUB):
         return _fetched(str(name))
-    if os.path.isfile(name):  # unlike Path.is_file, it raises nothing if a folder may not be read
-        return Path(name)
+    path = as_path("name_or_path", name)
+    if os.path.isfile(path):  # unlike Path.is_file, it raises nothing if a folder may not be read
+        return path
     known = bundled()
     if str(name) in known:
         return known[str(name)]
-    stem = Path(name).name.removesuffix(".safetensors")
+    stem = path.name.removesuffix(".safetensors")
     close = difflib.get_close_matches(stem, known, n=1)
     hint = f"did you mean {close[0]}? The names are" if close else "expected a file that cx.save wrote, or one of"
     raise UserError(f"{name} is neither a file nor the name of bundled weights; {hint} {', '.join(known)}")

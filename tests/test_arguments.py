@@ -35,6 +35,28 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         (lambda: fit(tasks=True), "tasks is True; expected a whole number, at least 1"),
         (lambda: fit(seed=-1), "seed is -1; expected a whole number, 0 to 4294967295"),
         (lambda: fit(seed=2**32), "seed is 4294967296; expected a whole number"),
+        (lambda: fit(callback=3), "callback is 3; expected a function (iteration, metrics), or None"),
+        (
+            lambda: fit(params={"model": np.ones(2, int)}),
+            "params['model'] has dtype int64; expected an array of floats",
+        ),
+        (lambda: fit(params={"model": "a"}), "params['model'] has dtype <U1; expected an array of floats"),
+        (lambda: cx.save(3, None, {}), "path is 3; expected a path"),
+        (lambda: cx.load(None), "name_or_path is None; expected a path"),
+        (lambda: cx.load_run(3), "workdir is 3; expected a path"),
+        (lambda: cx.load_exported(3), "path is 3; expected a path"),
+        (lambda: cx.export(3, LEARNER, {}, SAMPLER.batch([0])), "path is 3; expected a path"),
+        (lambda: cx.photos.fit(3), "folder is 3; expected a path"),
+        (lambda: cx.photos.load(3), "path is 3; expected a path"),
+        (lambda: cx.learners.merge({"a/b": 2}, {"a": 1}), "a/b lies inside a, and both are given as parameters"),
+        (
+            lambda: cx.learners.gradient_based(MODEL, None),
+            "adapt is None; expected a function (params, support_images,",
+        ),
+        (
+            lambda: cx.learners.gradient_based(MODEL, print, lambda *_: None).init(jax.random.key(0), STORE.images),
+            "init_extra returned NoneType; expected a dict of meta-parameters by name",
+        ),
         (lambda: fit(NARROW), "way is 3, but the learner's model has 2 classes; make"),
         (lambda: cx.evaluate(NARROW, {}, SAMPLER), "make the model with num_classes=3, or the sampler with way=2"),
         (lambda: cx.evaluate({}, LEARNER, SAMPLER), "learner is of type dict; expected a learner"),
@@ -98,3 +120,11 @@ def test_one_episode_has_no_interval():
 def test_episodes_of_fewer_classes_are_taken():
     narrow, params = cx.sampler(STORE, way=2, shot=1, query=2), LEARNER.init(jax.random.key(0), STORE.images)
     assert len(cx.evaluate(LEARNER, params, narrow, episodes=2).accuracies) == 2
+
+
+def test_a_path_may_begin_at_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cx.save("~/some.safetensors", None, {"a": np.ones(2)})
+    assert (tmp_path / "some.safetensors").is_file()
+    _, params = cx.load("~/some.safetensors", LEARNER)
+    np.testing.assert_array_equal(params["a"], np.ones(2))

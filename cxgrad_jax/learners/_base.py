@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cxgrad_jax.arguments import check_episode, check_key
+from cxgrad_jax.arguments import check_episode, check_function, check_key
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._checks import (
@@ -147,9 +147,10 @@ def gradient_based(
       temperature: the number by which the query logits are divided.
 
     Raises:
-      UserError: ``query_statistics`` is ``"running"``.
+      UserError: ``query_statistics`` is ``"running"``, or ``adapt`` is no function.
     """
     refuse_running(query_statistics)
+    check_function("adapt", adapt, "a function (params, support_images, support_labels) -> Adapted")
     adapt = with_statistics(model, adapt, query_statistics)
 
     def init(key, images):
@@ -157,6 +158,8 @@ def gradient_based(
         model_key, extra_key = jax.random.split(key)
         _, model_params = init_model(model, model_key, images)
         extra = init_extra(extra_key, model_params, images) if init_extra else {}
+        if not isinstance(extra, Mapping):
+            raise UserError(f"init_extra returned {type(extra).__name__}; expected a dict of meta-parameters by name")
         return {"model": model_params, **extra}
 
     predict = predict_adapted(model, temperature)

@@ -119,7 +119,15 @@ def by_path(params: Params, until: Container[str] = ()) -> dict[str, Any]:
 
 
 def merge(*by_path: Mapping[str, Any]) -> Params:
-    """The inverse of ``split_by_label`` and ``by_path``: makes one nested dict of parameters by path."""
+    """The inverse of ``split_by_label`` and ``by_path``: makes one nested dict of parameters by path.
+
+    Raises:
+      UserError: a path leads through another, such as ``"head/kernel"`` through ``"head"``.
+    """
+    paths = {path for part in by_path for path in part}
+    for path in paths:
+        for inside in paths & {path[:end] for end, character in enumerate(path) if character == "/"}:
+            raise UserError(f"{path} lies inside {inside}, and both are given as parameters; leave out one of them")
     return unflatten_dict({path: value for part in by_path for path, value in part.items()}, sep="/")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from cxgrad_jax.arguments import as_path
 from cxgrad_jax.data.datasets.image_folder import is_image
 from cxgrad_jax.data.datasets.images import SUFFIXES
 from cxgrad_jax.errors import UserError
@@ -38,7 +39,7 @@ def labelled_photos(folder: PathLike, least: int = 2) -> LabelledPhotos:
     Raises:
       UserError: there is no such folder, it has too few classes, or a class has no photo.
     """
-    root = Path(folder).expanduser()
+    root = as_path("folder", folder)
     layout = "expected PHOTOS/CLASS/*.jpg, one folder for each class"
     if not root.is_dir():
         raise UserError(f"{root} is {'no folder' if root.exists() else 'not there'}; {layout}")

@@ -6,13 +6,13 @@ threshold, estimate) and ``"sha256"`` of the arrays.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import safetensors
 
+from cxgrad_jax.arguments import as_path
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import by_path, merge
 from cxgrad_jax.photos._backbones import Backbone, describe_model, model_from
@@ -49,12 +49,12 @@ def save_classifier(path: PathLike, classifier: Classifier) -> None:
         "estimate": classifier.estimate._asdict(),
     }
     header = {"photos": FORMAT, "description": json.dumps(description), "sha256": params_sha256(arrays)}
-    write_arrays(Path(path).expanduser(), arrays, header)
+    write_arrays(as_path("path", path), arrays, header)
 
 
 def load_classifier(path: PathLike, model: Any = None) -> Classifier:
     """Reads a classifier, see ``cx.photos.load``."""
-    path = Path(path).expanduser()
+    path = as_path("path", path)
     try:
         with safetensors.safe_open(path, "np") as file:
             header = file.metadata() or {}

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cxgrad_jax import parallel
+from cxgrad_jax.arguments import as_path
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.training import build
@@ -53,7 +54,7 @@ def load_run(workdir: str | Path, *, named: str | tuple[str, ...] = ()) -> Run:
       UserError: there is no run, no checkpoint was validated, a file is damaged, or the run needs a module that is not
         in ``named``.
     """
-    workdir = Path(workdir)
+    workdir = as_path("workdir", workdir)
     config = read_config(workdir, (named,) if isinstance(named, str) else named)
     learner, optimiser, mesh = build.build_learner(config), build.build_optimiser(config), parallel.task_mesh(1)
     checkpoints = open_checkpoints(config, workdir)
