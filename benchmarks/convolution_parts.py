@@ -88,12 +88,8 @@ def parts(small: bool) -> Iterator[tuple[str, Callable[..., Array], tuple[Array,
             positions = _convolution.POSITIONS_A_FILTER * filters
             ours = images * side // _convolution._lines_of_a_part(images * side, side, positions)
             for number in dict.fromkeys((ours, images, 1)):
-                words = " (the library's)" if number == ours else ""
-                yield (
-                    f"kernel gradient in parts: {number}{words}, {name}",
-                    partial(kernel_gradient, number),
-                    (patches, g),
-                )
+                ways = f"{number} parts" + (" (the library's)" if number == ours else "")
+                yield f"kernel gradient in {ways}, {name}", partial(kernel_gradient, number), (patches, g)
 
 
 def measured(function: Callable[..., Array], arrays: tuple[Array, ...]) -> dict[str, Any]:

@@ -47,7 +47,10 @@ def as_path(name: str, value: Any) -> Path:
     """The path that a string or a path names, with the home folder in the place of ``~``."""
     if not isinstance(value, str | os.PathLike):
         raise UserError(f"{name} is {_shown(value)}; expected a path")
-    return Path(value).expanduser()
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise UserError(f"{name} is {value!r}, whose home folder is not known; give the whole path") from None
 
 
 def check_learner(learner: Any) -> None:

@@ -42,6 +42,10 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         ),
         (lambda: fit(params={"model": "a"}), "params['model'] has dtype <U1; expected an array of floats"),
         (lambda: cx.save(3, None, {}), "path is 3; expected a path"),
+        (
+            lambda: cx.save("~nobody-here/a", None, {}),
+            "path is '~nobody-here/a', whose home folder is not known; give the",
+        ),
         (lambda: cx.load(None), "name_or_path is None; expected a path"),
         (lambda: cx.load_run(3), "workdir is 3; expected a path"),
         (lambda: cx.load_exported(3), "path is 3; expected a path"),
