@@ -50,7 +50,9 @@ def as_path(name: str, value: Any) -> Path:
     try:
         return Path(value).expanduser()
     except RuntimeError:
-        raise UserError(f"{name} is {value!r}, whose home folder is not known; give the whole path") from None
+        raise UserError(
+            f"{name} is {os.fspath(value)!r}, whose home folder is not known; give a path without ~"
+        ) from None
 
 
 def check_learner(learner: Any) -> None:

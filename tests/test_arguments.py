@@ -44,7 +44,7 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         (lambda: cx.save(3, None, {}), "path is 3; expected a path"),
         (
             lambda: cx.save("~nobody-here/a", None, {}),
-            "path is '~nobody-here/a', whose home folder is not known; give the",
+            "path is '~nobody-here/a', whose home folder is not known; give a",
         ),
         (lambda: cx.load(None), "name_or_path is None; expected a path"),
         (lambda: cx.load_run(3), "workdir is 3; expected a path"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from cxgrad_jax.arguments import as_path
 from cxgrad_jax.data._store import SPLITS, ImageStore, offsets_of
 from cxgrad_jax.data._tfds import require_tfds
 from cxgrad_jax.data.datasets.images import resized_array
@@ -81,8 +82,9 @@ def from_tfds(
 
     builder: Any = builder_or_dir
     if isinstance(builder_or_dir, str | Path):
+        folder = as_path("builder_or_dir", builder_or_dir)
         try:
-            builder = tfds.builder_from_directory(str(Path(builder_or_dir).expanduser()))
+            builder = tfds.builder_from_directory(str(folder))
         except Exception as error:  # tfds raises errors of many kinds for a folder that it cannot read
             raise UserError(f"{builder_or_dir} is no prepared tfds data set ({_one_line(error)})") from error
     try:

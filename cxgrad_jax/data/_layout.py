@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from cxgrad_jax.arguments import as_path
 from cxgrad_jax.data._store import SPLITS, ImageStore, offsets_of
 from cxgrad_jax.data.datasets import catalogue
-from cxgrad_jax.errors import UserError
 
 INDEX = "images.json"
 
@@ -28,7 +28,7 @@ def default_data_dir() -> Path:
     Without a home folder it is ``cxgrad_jax`` in the system's temporary folder, and a warning says so.
     """
     if os.environ.get("CXGRAD_DATA_DIR"):
-        return expanded(os.environ["CXGRAD_DATA_DIR"])
+        return as_path("CXGRAD_DATA_DIR", os.environ["CXGRAD_DATA_DIR"])
     try:
         return Path.home() / ".cache" / "cxgrad_jax"
     except RuntimeError:
@@ -38,18 +38,10 @@ def default_data_dir() -> Path:
         return directory
 
 
-def expanded(path: str | os.PathLike[str]) -> Path:
-    """Replaces ``~`` in a path by the home folder; raises UserError if there is none."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"{path} needs a home folder, and there is none: write the path without ~") from error
-
-
 def location(name: str, image_size: int | None = None, data_dir: str | os.PathLike[str] | None = None) -> Path:
     """The folder of a data set, prepared or not. A name outside of the catalogue is the user's own."""
     facts = catalogue.CATALOGUE.get(name, catalogue.CATALOGUE["image_folder"])
-    root = default_data_dir() if data_dir is None else expanded(data_dir)
+    root = default_data_dir() if data_dir is None else as_path("data_dir", data_dir)
     return root / name / str(image_size or facts.image_size) / facts.version
 
 

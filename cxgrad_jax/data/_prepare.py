@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from absl import logging
 
 from cxgrad_jax.accounts import accounts_without_names
+from cxgrad_jax.arguments import as_path
 from cxgrad_jax.data import _layout
 from cxgrad_jax.data._lock import locked
 from cxgrad_jax.data._tfds import require_tfds
@@ -104,7 +105,7 @@ def _is_at_hand(name: str, own_name: str, directory: Path, source: _PathLike | N
     if not _is_complete(directory):
         return False
     _check_same_source(own_name, directory, source)
-    if source is not None and name == "image_folder" and _has_changed(directory, _layout.expanded(source)):
+    if source is not None and name == "image_folder" and _has_changed(directory, as_path("source", source)):
         return False
     logging.info("%s is prepared already in %s", own_name, directory)
     return True
@@ -156,7 +157,7 @@ def _sources(name: str, facts: Facts, archives: Sequence[_PathLike], source: _Pa
         raise UserError(f"{name} is not read from a folder: {_needs(name)}")
     if archives and (source is not None or not facts.archives):
         raise UserError(f"{name} takes no archives here: {_needs(name)}")
-    paths = [_layout.expanded(path) for path in (archives if source is None else [source])]
+    paths = [as_path("archives", path) for path in archives] if source is None else [as_path("source", source)]
     if not paths and (facts.archives or facts.folder):
         raise UserError(_needs(name))
     for path in paths:
@@ -198,5 +199,5 @@ def _has_changed(directory: Path, source: Path) -> bool:
 def _check_same_source(own_name: str, directory: Path, source: _PathLike | None) -> None:
     """Raises UserError if a name is asked for that stands for another folder already."""
     known = _layout.read_index(directory).get("source")
-    if source is not None and known and str(_layout.expanded(source).resolve()) not in known:
+    if source is not None and known and str(as_path("source", source).resolve()) not in known:
         raise UserError(f"{own_name} is prepared from {known[0]} already: choose another as_name or remove {directory}")

@@ -70,7 +70,7 @@ def photos_in(places: PathLike | Iterable[PathLike]) -> list[Path]:
     """
     given = [places] if isinstance(places, str | os.PathLike) else list(places)
     found: list[Path] = []
-    for path in (Path(place).expanduser() for place in given):
+    for path in (as_path("the place of photos", place) for place in given):
         if path.is_dir():
             inside = [
                 each for each in path.rglob("*")

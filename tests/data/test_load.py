@@ -55,7 +55,7 @@ def test_without_a_home_folder_data_lie_in_the_temporary_one(homeless, caplog):
 
 
 def test_without_a_home_folder_a_tilde_is_one_line(homeless):
-    with pytest.raises(UserError, match="~/data needs a home folder, and there is none: write the path without ~"):
+    with pytest.raises(UserError, match="data_dir is '~/data', whose home folder is not known; give a path without ~"):
         data.load("glyphs", "train", data_dir="~/data")
 
 
