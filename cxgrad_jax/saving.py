@@ -39,8 +39,8 @@ def save(path: str | os.PathLike[str], learner: MetaLearner | None, params: Any)
       params: the meta-parameters, a nested dict of arrays.
 
     Raises:
-      UserError: ``learner`` is something else, a part of it is not this package's and cannot be described, a leaf is no
-        array of numbers, or the file cannot be written.
+      UserError: ``path`` or ``learner`` is something else, a part of it is not this package's and cannot be described,
+        a leaf is no array of numbers, or the file cannot be written.
     """
     path = as_path("path", path)
     if learner is not None:

@@ -150,7 +150,7 @@ def _kernel_gradient_by_products(x: jax.Array, g: jax.Array, size: int, precisio
     lines = _lines_of_a_part(images * height, width, POSITIONS_A_FILTER * features)
     parts = images * height // lines
     patches, rows = _patches(x, size), g.reshape(-1, features)
-    if parts == 1:
+    if parts == 1:  # as a batch of one, XLA (jax 0.10) failed to compile another product of these patches
         return jnp.matmul(patches.T, rows, precision=precision).reshape(size, size, -1, features)
     patches, rows = (values.reshape(parts, lines * width, -1) for values in (patches, rows))
     products = jnp.matmul(patches.swapaxes(1, 2), rows, precision=precision)
