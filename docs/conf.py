@@ -122,7 +122,7 @@ def write_fields() -> None:
             assigned = re.match(r"    config\.([\w.]+) = (?!ConfigDict\(\)|\w+_config)", lines[number - 1])
             if assigned:
                 field = f"{prefix}{assigned[1]}"
-                meaning = comments.get(number, "").replace("|", "\\|")
+                meaning = comments[number].replace("|", "\\|")  # a KeyError: every field has its meaning beside it
                 text.append(f"| `{field}` | `{values[field]!r}` | {meaning} |")
     (ROOT / "docs" / "reference" / "fields.inc").write_text("\n".join(text) + "\n", encoding="utf-8")
 

@@ -52,3 +52,10 @@ def test_the_learner_of_ones_own_works_word_for_word(tmp_path, monkeypatch):
 )
 def test_named_files_exist(path):
     assert (Path(__file__).parents[1] / path).is_file()
+
+
+def test_the_repository_has_one_address():
+    root = Path(__file__).parents[1]
+    files = [root / "setup.cfg", *root.glob("docs/**/*.md"), *root.glob("notebooks/*.py")]
+    owners = {owner for file in files for owner in re.findall(r"github\.com/([\w-]+)/cxgrad_jax", file.read_text())}
+    assert len(owners) == 1

@@ -103,9 +103,7 @@ def pretraining_stage() -> ConfigDict:
     config = ConfigDict()
     config.num_classes = 64  # outputs of the classifier's head, at least as many as training classes
     config.batch_size = 64  # images of an iteration
-    config.augmentation = (
-        "crop_colour"  # "none", "crop" (and mirror), or "crop_colour": brightness, contrast, saturation
-    )
+    config.augmentation = "crop_colour"  # "none", "crop" (and mirror), or "crop_colour" (colours and contrast, too)
     config.momentum = 0.9  # the momentum of SGD
     config.weight_decay = 5e-4  # the weight decay of SGD
     config.drop_at = (27_000, 36_000, 45_000)  # iterations after which the learning rate is multiplied by drop_factor
