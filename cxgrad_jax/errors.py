@@ -15,3 +15,8 @@ class AlreadyTold(UserError):
 
 class Interrupted(Exception):
     """The run was asked to stop, and its state is saved."""
+
+
+def reason(error: BaseException) -> str:
+    """The cause that an exception names, in one line. An exception of the file system names it without the path."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.errors import UserError, reason
 
 # A folder is tried with this many bytes. Most files that are written there are smaller.
 _PROBE = 64 << 10
@@ -50,11 +50,6 @@ def check_writable(folder: Path) -> None:
             os.fsync(file.fileno())
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} cannot be written: {reason(error)}") from None
-
-
-def reason(error: Exception) -> str:
-    """The cause that an exception of the file system names, in one line, without the path."""
-    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.errors import UserError, reason
 from cxgrad_jax.platforms import current_platform, traced_for
 
 # By default glibc gives freed buffers back to the system, and clearing new pages costs more than the arithmetic in
@@ -103,7 +103,7 @@ def join_processes(
             jax.distributed.initialize()
         except ValueError as error:  # JAX's word for "no cluster was detected"
             raise UserError(
-                f"JAX detects no cluster here ({' '.join(str(error).split())}); give --coordinator=HOST:PORT, "
+                f"JAX detects no cluster here ({reason(error)}); give --coordinator=HOST:PORT, "
                 "--num_processes and --process_id"
             ) from None
     else:

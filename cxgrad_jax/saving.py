@@ -21,7 +21,7 @@ import safetensors
 import safetensors.numpy
 
 from cxgrad_jax.arguments import as_path, check_learner
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.errors import UserError, reason
 from cxgrad_jax.files import write_whole
 from cxgrad_jax.learners import MetaLearner, by_path, from_spec, merge
 from cxgrad_jax.weight_files import find
@@ -102,7 +102,7 @@ def load(name_or_path: str | os.PathLike[str], learner: MetaLearner | None = Non
         params = jax.tree.map(jnp.asarray, merge(arrays))
         spec = json.loads(header.get("learner", "{}"))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); get it again") from None
+        raise UserError(f"{path} is damaged ({reason(error)}); get it again") from None
     if params_sha256(merge(arrays)) != header["sha256"]:
         raise UserError(f"{path} is damaged (its arrays are not those that were saved); get it again")
     if learner is None:
@@ -136,7 +136,7 @@ def read_arrays(path: Path, writer: str, kind: str, version: str) -> tuple[dict[
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; expected a file that {writer} wrote") from None
     except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path} cannot be read as a safetensors file ({' '.join(str(error).split())})") from None
+        raise UserError(f"{path} cannot be read as a safetensors file ({reason(error)})") from None
     if kind not in header or "sha256" not in header:
         raise UserError(f"{path} is a safetensors file of another program; expected one that {writer} wrote")
     if header[kind] != version:

@@ -9,6 +9,8 @@ import os
 import sys
 from typing import Any, TextIO, cast
 
+from cxgrad_jax.errors import reason
+
 
 class _Lasting:
     """A text stream that goes to ``os.devnull`` from its first failure on.
@@ -67,7 +69,7 @@ def status_of_streams(status: int) -> int:
     sys.stdout.flush()
     failure = getattr(sys.stdout, "failure", None)
     if failure is not None:
-        print(f"standard output cannot be written: {failure.strerror or failure}", file=sys.stderr)
+        print(f"standard output cannot be written: {reason(failure)}", file=sys.stderr)
         status = status or 2
     sys.stderr.flush()
     return status

@@ -10,7 +10,7 @@ from cxgrad_jax.arguments import as_path
 from cxgrad_jax.data._store import SPLITS, ImageStore, offsets_of
 from cxgrad_jax.data._tfds import require_tfds
 from cxgrad_jax.data.datasets.images import resized_array
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.errors import UserError, reason
 
 
 def from_arrays(
@@ -86,12 +86,12 @@ def from_tfds(
         try:
             builder = tfds.builder_from_directory(str(folder))
         except Exception as error:  # tfds raises errors of many kinds for a folder that it cannot read
-            raise UserError(f"{builder_or_dir} is no prepared tfds data set ({_one_line(error)})") from error
+            raise UserError(f"{builder_or_dir} is no prepared tfds data set ({reason(error)[:200]})") from error
     try:
         records = builder.as_data_source(split)
     except Exception as error:
         raise UserError(
-            f"tfds cannot read split {split!r} of {builder.name} ({_one_line(error)}); expected one of "
+            f"tfds cannot read split {split!r} of {builder.name} ({reason(error)[:200]}); expected one of "
             f"{', '.join(builder.info.splits)}, prepared with file_format='array_record'"
         ) from error
     known = sorted(builder.info.features)
@@ -160,7 +160,3 @@ def _check_labels(labels: np.ndarray, num_images: int) -> None:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -18,7 +18,7 @@ from cxgrad_jax.data._lock import locked
 from cxgrad_jax.data._tfds import require_tfds
 from cxgrad_jax.data.datasets import catalogue, image_folder
 from cxgrad_jax.data.datasets.facts import Facts, size_text
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.errors import UserError, reason
 
 if TYPE_CHECKING:
     from cxgrad_jax.data.datasets.builder import FewShotBuilder
@@ -124,11 +124,11 @@ def _run(builder: "FewShotBuilder", facts: Facts) -> None:
         with contextlib.redirect_stdout(io.StringIO()), accounts_without_names():
             builder.download_and_prepare(download_config=config)
     except NonMatchingChecksumError as error:  # its message has several lines
-        reason = " ".join(str(error).split())
-        raise UserError(f"the downloaded file is not the publisher's: {reason}") from error
+        raise UserError(f"the downloaded file is not the publisher's: {reason(error)}") from error
     except (DownloadError, requests.RequestException) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{reason}; download it yourself from {facts.origin} and give it with --archive") from error
+        raise UserError(
+            f"{reason(error)}; download it yourself from {facts.origin} and give it with --archive"
+        ) from error
     except RuntimeError as error:  # ArrayRecord raises it for a file that it cannot write
         cause, _, where = str(error).partition("; writing ")
         if not where:

@@ -61,7 +61,7 @@ def unicorn_maml(
     way = getattr(model, "num_classes", None)
     if not isinstance(way, int):
         raise UserError(f"{type(model).__name__} has no num_classes; unicorn_maml copies its head so many times")
-    inner_loop = gradient_steps(model, inner_lr, num_steps, True, False, param_labels)
+    inner_loop = gradient_steps(model, inner_lr, num_steps, first_order=True, remat=False, param_labels=param_labels)
 
     def adapt(params, support_images, support_labels):
         head = {name: jnp.repeat(value, way, axis=-1) for name, value in params["model"]["head"].items()}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from cxgrad_jax.arguments import as_path
 from cxgrad_jax.data.datasets.image_folder import is_image
 from cxgrad_jax.data.datasets.images import SUFFIXES
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.errors import UserError, reason
 
 PathLike = str | os.PathLike[str]
 
@@ -96,7 +96,7 @@ def _entries(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise UserError(f"{folder} cannot be read: {error.strerror or error}") from None
+        raise UserError(f"{folder} cannot be read: {reason(error)}") from None
 
 
 def _is_hidden(parts: Sequence[str]) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from cxgrad_jax.data.datasets.images import open_image, shown
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.errors import UserError, reason
 
 GREY = (127, 127, 127)  # around a photo that is padded
 VIEWS = {  # the part of a photo that becomes the square
@@ -48,7 +48,7 @@ def read_photo(path: Path, at_least: int) -> Image.Image:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise UserError(f"{path} cannot be read: {reason(error)}") from None
     return shown(open_image(raw, str(path), at_least))
 
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.errors import UserError, reason
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 STORAGES = {
@@ -54,8 +54,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; expected a PyTorch file of weights") from None
     except Exception as error:  # a damaged or hostile pickle raises exceptions of many kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} cannot be read as a legacy PyTorch file of tensors only ({reason})") from None
+        raise UserError(f"{path} cannot be read as a legacy PyTorch file of tensors only ({reason(error)})") from None
 
 
 def _read(file: BinaryIO) -> dict[str, np.ndarray]:

@@ -79,8 +79,7 @@ def open_run(workdir: Path, name: str, like: ConfigDict, store: ImageStore) -> R
     config = read_config(workdir)
     config.data.dir, config.evaluation = like.data.dir, ConfigDict(like.evaluation.to_dict())
     checkpoints = open_checkpoints(config, workdir)
-    if not checkpoints.best():
-        raise UserError(f"{checkpoints.directory} has no validated checkpoint; train for at least one epoch first")
+    best = checkpoints.best()[0]
     learner, optimiser = build.build_learner(config), build.build_optimiser(config)
     images = np.asarray(store.images[:2])
     shapes = build.abstract_state(learner, optimiser, images, parallel.task_mesh(1))
@@ -99,7 +98,7 @@ def open_run(workdir: Path, name: str, like: ConfigDict, store: ImageStore) -> R
     except UserError as error:
         remark = f"{name} is not shown: {error}."
     iterations = checkpoints.all()
-    return Run(name, workdir, config, learner, iterations, checkpoints.best()[0], restore, remark)
+    return Run(name, workdir, config, learner, iterations, best, restore, remark)
 
 
 def check_alike(runs: Sequence[Run]) -> None:

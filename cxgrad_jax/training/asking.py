@@ -8,7 +8,6 @@ import jax
 
 from cxgrad_jax import questions
 from cxgrad_jax.episodes import Sampler
-from cxgrad_jax.errors import UserError
 from cxgrad_jax.evaluation import Evaluation
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.training import build
@@ -37,11 +36,8 @@ def ask_run(config: ConfigDict, workdir: str | Path, question: str) -> dict[str,
         cannot be written.
     """
     opened = open_for_test(config, workdir, question)
-    if not opened.checkpoints.best():
-        raise UserError(f"{opened.checkpoints.directory} has no validated checkpoint; train for at least one epoch")
     best = opened.checkpoints.best()[0]
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), opened.state)
-    state = opened.checkpoints.restore(best, like)
+    state = opened.checkpoints.restore(best, opened.state)
     opened.checkpoints.close()
     sampler = build.build_sampler(config, opened.store)
     found = QUESTIONS[question](opened.learner, state.params, sampler, config.evaluation.episodes)

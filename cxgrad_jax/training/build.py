@@ -65,20 +65,20 @@ def build(config: ConfigDict, stores: dict[str, ImageStore]) -> Setup:
         return build_program(config, learner, optimiser, mesh, source, num_iterations)
 
     return Setup(
-        learner,
-        optimiser,
-        mesh,
-        np.asarray(stores["train"].images[:2]),
-        config.seed,
-        config.train.iterations,
-        config.train.epoch_iterations,
-        iterations_per_dispatch(config),
-        source,
-        program,
-        evaluation.over_episodes(
+        learner=learner,
+        optimiser=optimiser,
+        mesh=mesh,
+        images=np.asarray(stores["train"].images[:2]),
+        seed=config.seed,
+        iterations=config.train.iterations,
+        epoch_iterations=config.train.epoch_iterations,
+        dispatch_iterations=iterations_per_dispatch(config),
+        source=source,
+        program=program,
+        val_logits=evaluation.over_episodes(
             evaluation.query_logits(learner), validation.batch, config.evaluation.val_episodes, mesh
         ),
-        validation.shape.labels()[1],
+        query_labels=validation.shape.labels()[1],
     )
 
 

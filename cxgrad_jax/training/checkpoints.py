@@ -17,8 +17,7 @@ from absl import logging as absl_logging
 from orbax.checkpoint import checkpoint_managers as policies
 
 from cxgrad_jax.accounts import accounts_without_names, shared
-from cxgrad_jax.errors import UserError
-from cxgrad_jax.files import reason
+from cxgrad_jax.errors import UserError, reason
 from cxgrad_jax.saving import params_sha256
 
 # The metric of a checkpoint that an interrupted run wrote between two validations. It ranks below all validated ones.
@@ -111,8 +110,7 @@ class Checkpoints:
                 ) from None
         self._remove_remains()
         if first:
-            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-            self.restore(iteration, like)
+            self.restore(iteration, state)
 
     def latest(self) -> int | None:
         """The iteration of the newest checkpoint, or None if there is none."""
@@ -123,9 +121,15 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def best(self) -> list[int]:
-        """The iterations of the validated checkpoints at hand, best first. The later one wins a tie."""
+        """The iterations of the validated checkpoints at hand, best first. The later one wins a tie.
+
+        Raises:
+          UserError: none was validated.
+        """
         scored = [(step, self._record(step)["val_accuracy"]) for step in self._manager.all_steps()]
         scored = [(step, value) for step, value in scored if value != NOT_VALIDATED]
+        if not scored:
+            raise UserError(f"{self.directory} has no validated checkpoint; train for at least one epoch first")
         return [step for step, _ in sorted(scored, key=lambda pair: (-pair[1], -pair[0]))]
 
     def is_validated(self, iteration: int) -> bool:
@@ -145,7 +149,7 @@ class Checkpoints:
 
         Args:
           iteration: the iteration of a checkpoint at hand.
-          like: a ``jax.ShapeDtypeStruct`` with a sharding for every leaf.
+          like: a state of these shapes, dtypes and shardings: arrays, or ``jax.ShapeDtypeStruct``s.
 
         Raises:
           UserError: the checkpoint is damaged, or it has other shapes.
@@ -159,6 +163,7 @@ class Checkpoints:
                 )
         with _orbax_at_work():
             try:
+                like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
                 state = self._manager.restore(iteration, args=ocp.args.StandardRestore(like))
             except Exception as error:  # Orbax raises many kinds for a damaged file
                 time.sleep(OTHER_THREADS)

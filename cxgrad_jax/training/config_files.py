@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.errors import UserError, reason
 from cxgrad_jax.training.checks import check_fields
 from cxgrad_jax.training.config import ConfigDict, fields
 from cxgrad_jax.weight_files import HUB, bundled
@@ -78,10 +78,10 @@ def load_config(spec: str) -> ConfigDict:
         raise
     except Exception as error:  # the file is the user's code and may raise anything
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-        line, reason = (lines or ["?"])[-1], " ".join(str(error).split())
+        line, cause = (lines or ["?"])[-1], reason(error)
         if isinstance(error, SyntaxError):
-            line, reason = error.lineno, error.msg
-        raise UserError(f"{path}, line {line}: {type(error).__name__}: {reason}") from None
+            line, cause = error.lineno, error.msg
+        raise UserError(f"{path}, line {line}: {type(error).__name__}: {cause}") from None
     if not isinstance(config, ConfigDict):
         raise UserError(f"{path}: get_config() returns a {type(config).__name__}; expected a ConfigDict")
     check_fields(config)

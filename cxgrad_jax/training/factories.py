@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 
 from cxgrad_jax import learners, models
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.errors import UserError, reason
 from cxgrad_jax.learners import MetaLearner
 
 MODELS = {
@@ -82,8 +82,8 @@ def _own(field: str, name: str) -> Any:
     except Exception as error:  # the module is the user's code and may raise anything
         if isinstance(error, ModuleNotFoundError) and error.name and (module + ".").startswith(error.name + "."):
             raise UserError(f"{field} is {name!r}; Python finds no module {error.name} from here") from None
-        reason = " ".join(str(error).split())
-        raise UserError(f"{field} is {name!r}; importing {module} gave {type(error).__name__}: {reason}") from None
+        cause = f"{type(error).__name__}: {reason(error)}"
+        raise UserError(f"{field} is {name!r}; importing {module} gave {cause}") from None
     if not hasattr(found, attribute):
         raise UserError(f"{field} is {name!r}; {module} has no {attribute}")
     return getattr(found, attribute)

@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import logging
 
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.errors import UserError, reason
 from cxgrad_jax.files import write_whole
 
 
@@ -33,7 +33,7 @@ class MetricsFile:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(_line(record))
         except OSError as error:
-            raise UserError(f"{self._path} cannot be written: {error.strerror or error}") from None
+            raise UserError(f"{self._path} cannot be written: {reason(error)}") from None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -58,8 +58,6 @@ def load_run(workdir: str | Path, *, named: str | tuple[str, ...] = ()) -> Run:
     config = read_config(workdir, (named,) if isinstance(named, str) else named)
     learner, optimiser, mesh = build.build_learner(config), build.build_optimiser(config), parallel.task_mesh(1)
     checkpoints = open_checkpoints(config, workdir)
-    if not checkpoints.best():
-        raise UserError(f"{checkpoints.directory} has no validated checkpoint; train for at least one epoch first")
     best, size = checkpoints.best()[0], config.data.image_size
     likes = [
         build.abstract_state(learner, optimiser, np.zeros((2, size, size, channels), np.uint8), mesh)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cxgrad_jax.errors import UserError
-from cxgrad_jax.files import reason, write_whole
+from cxgrad_jax.errors import UserError, reason
+from cxgrad_jax.files import write_whole
 
 
 class Board:

@@ -12,7 +12,6 @@ import cxgrad_jax
 from cxgrad_jax import evaluation
 from cxgrad_jax.analysis import calibration
 from cxgrad_jax.data import ImageStore
-from cxgrad_jax.errors import UserError
 from cxgrad_jax.fitting import TrainState
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.saving import params_sha256
@@ -48,13 +47,10 @@ def test_run(
     sampler, num_episodes = build.build_sampler(config, store), config.evaluation.episodes
     evaluator = evaluation.over_episodes(evaluation.query_logits(learner), sampler.batch, num_episodes, mesh)
     chosen = checkpoints.best()[: config.evaluation.ensemble]
-    if not chosen:
-        raise UserError(f"{checkpoints.directory} has no validated checkpoint; train for at least one epoch first")
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
     logits = []
     with stop_together("stopped in the test, after the training was saved; run the same command to go on") as poll:
         for iteration in tqdm(chosen, desc="test", unit="checkpoint", disable=jax.process_index() != 0):
-            logits.append(evaluator(checkpoints.restore(iteration, like).params, poll))
+            logits.append(evaluator(checkpoints.restore(iteration, state).params, poll))
     labels = sampler.shape.labels()[1]
     ensemble = evaluation.evaluation_of(np.mean(logits, axis=0), labels)
     singles = [evaluation.evaluation_of(each, labels) for each in logits]

@@ -9,8 +9,8 @@ from typing import Any
 
 import jax
 
-from cxgrad_jax.errors import UserError
-from cxgrad_jax.files import reason, write_json
+from cxgrad_jax.errors import UserError, reason
+from cxgrad_jax.files import write_json
 from cxgrad_jax.training.checkpoints import check_place
 from cxgrad_jax.training.checks import check_fields, expected_fields
 from cxgrad_jax.training.config import ConfigDict, fields, to_json
@@ -63,10 +63,9 @@ def read_config(workdir: Path, named: Iterable[str] = ()) -> ConfigDict:
     except UserError as error:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise UserError(f"{path} cannot be read: {reason(error)}") from None
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is damaged ({reason}); restore it or train the run again") from None
+        raise UserError(f"{path} is damaged ({reason(error)}); restore it or train the run again") from None
     return config
 
 

@@ -23,7 +23,7 @@ from absl import logging
 from tqdm.auto import tqdm
 
 from cxgrad_jax.data.datasets.facts import Facts
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.errors import UserError, reason
 
 IMAGE_BYTES = 100_000_000
 """The largest image file that is read."""
@@ -201,8 +201,7 @@ def require(found: dict[str, Callable[[], Any]], expected: int, class_name: str,
 
 
 def _damaged(name: str | Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"{name} cannot be read as a complete zip or tar archive ({reason}); get it again")
+    return UserError(f"{name} cannot be read as a complete zip or tar archive ({reason(error)}); get it again")
 
 
 def _check_unpacked(name: str | Path, size: int, packed: int) -> None:

@@ -24,7 +24,7 @@ from cxgrad_jax.data.datasets import catalogue
 from cxgrad_jax.data.datasets.archives import Files, Index, check_published, open_files
 from cxgrad_jax.data.datasets.facts import Facts
 from cxgrad_jax.data.datasets.images import open_image
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.errors import UserError, reason
 
 SHARD_BYTES = 128 << 20
 NAMED_ERRORS = 3
@@ -145,7 +145,7 @@ class FewShotBuilder(tfds.core.ShardBasedBuilder, tfds.core.GeneratorBasedBuilde
         try:
             return self.dataset.pixels(open_image(reader(), key), self.image_size)
         except OSError as error:
-            raise UserError(f"{key} cannot be read ({error.strerror or error})") from error
+            raise UserError(f"{key} cannot be read ({reason(error)})") from error
 
     def _all_errors(self, first: UserError) -> UserError:
         """Tries every image, so that one error names all that cannot be read."""

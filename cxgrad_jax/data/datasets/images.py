@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.errors import UserError, reason
 
 # The formats that image data sets have in practice, whatever a file's suffix says. Pillow's other decoders are not
 # used.
@@ -39,11 +39,10 @@ def open_image(raw: bytes | np.ndarray, name: str, at_least: int | None = None) 
         image.load()
         return _eight_bits(image) if image.mode.startswith(("I", "F")) else image
     except Image.UnidentifiedImageError as error:
-        reason = f"it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image" if raw else "it is empty"
-        raise UserError(f"{name} is not a readable image ({reason}); replace or remove it") from error
+        cause = f"it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image" if raw else "it is empty"
+        raise UserError(f"{name} is not a readable image ({cause}); replace or remove it") from error
     except Exception as error:  # a damaged image raises exceptions of many kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{name} is not a readable image ({reason}); replace or remove it") from error
+        raise UserError(f"{name} is not a readable image ({reason(error)}); replace or remove it") from error
 
 
 def rgb_pixels(image: Image.Image, image_size: int) -> np.ndarray:

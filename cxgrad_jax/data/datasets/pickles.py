@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cxgrad_jax.data.datasets.archives import Member
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.errors import UserError, reason
 
 # A pickled array or number of NumPy needs no more, under the module names of NumPy 1 and 2 and of all protocols.
 _ALLOWED = {
@@ -48,8 +48,7 @@ def read_pickle(member: Member, expected: str) -> Any:
             warnings.simplefilter("ignore")  # newer versions of NumPy warn of what older ones wrote
             content = _ArrayUnpickler(file, encoding="bytes").load()
     except Exception as error:  # a damaged pickle raises exceptions of many kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{member.name} is not a readable pickle ({reason}); {expected}") from error
+        raise UserError(f"{member.name} is not a readable pickle ({reason(error)}); {expected}") from error
     return {text(key): value for key, value in content.items()} if isinstance(content, dict) else content
 
 
