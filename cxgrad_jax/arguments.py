@@ -65,6 +65,16 @@ def check_episode(episode: Any) -> None:
     _check_kind("episode", episode, ("support_images", "query_labels"), "an Episode, such as sampler(0)")
 
 
+def check_batch(episodes: Any) -> None:
+    """Refuses one episode in the place of a batch of them."""
+    shape = np.shape(episodes.support_labels)
+    if len(shape) != 2:
+        raise UserError(
+            f"support_labels have shape {shape}; expected [tasks, way*shot]: give a batch of episodes, such as "
+            "sampler.batch(range(4))"
+        )
+
+
 def check_sampler(sampler: Any) -> None:
     """Refuses a store or anything else in the place of a sampler."""
     _check_kind("sampler", sampler, ("batch", "store"), "a sampler, such as cx.sampler(store, way=5, shot=1)")

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax import platforms
-from cxgrad_jax.arguments import check_learner
+from cxgrad_jax.arguments import check_batch, check_learner
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
@@ -88,13 +88,8 @@ def mean_loss(
         raise UserError(f"platform is {platform!r}; expected None, 'cpu', 'gpu' or 'tpu'")
 
     def tasks_of(episodes):
-        shape = jax.numpy.shape(episodes.support_labels)
-        if len(shape) != 2:
-            raise UserError(
-                f"support_labels have shape {shape}; expected [tasks, way*shot]: give a batch of episodes, such as "
-                "sampler.batch(range(4))"
-            )
-        return shape[0]
+        check_batch(episodes)
+        return len(episodes.support_labels)
 
     @jax.custom_vjp
     def value(params, episodes, iteration):

@@ -79,6 +79,23 @@ def override(config: ConfigDict, arguments: list[str], flags: argparse.ArgumentP
     return given
 
 
+def check_several_runs(given: argparse.Namespace, others: Sequence[str], what: str) -> None:
+    """Checks the flags of a program that trains several runs.
+
+    Args:
+      given: its own flags, ``workdir`` and ``seeds`` among them.
+      others: the flags that it does not know.
+      what: what the runs are for, for the message.
+
+    Raises:
+      UserError: there is no folder, or the seeds are chosen twice.
+    """
+    if not given.workdir or not given.workdir.name:
+        raise UserError(f"--workdir is missing; give the folder of the {what}, such as --workdir=runs/{what}")
+    if given.seeds and any(flag.startswith("--config.seed=") for flag in others):
+        raise UserError("--seeds chooses the seeds 0 to N - 1; leave --config.seed out")
+
+
 def overrides(given: Sequence[str], configs: Iterable[ConfigDict], others: str) -> Callable[[ConfigDict], None]:
     """Reads ``--config.FIELD=VALUE`` for several configurations.
 

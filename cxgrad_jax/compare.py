@@ -14,7 +14,15 @@ defect.
 from pathlib import Path
 
 from cxgrad_jax import runtime
-from cxgrad_jax.command_line import Parser, add_verbosity, at_least_one, exit_status, overrides, start
+from cxgrad_jax.command_line import (
+    Parser,
+    add_verbosity,
+    at_least_one,
+    check_several_runs,
+    exit_status,
+    overrides,
+    start,
+)
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.report.comparison import compare
 from cxgrad_jax.training.config import ConfigDict
@@ -59,12 +67,7 @@ def run(arguments: list[str]) -> int:
         given, others = flags.parse_known_args(arguments)
         if not given.configs:
             raise UserError("--configs is missing; give those to compare, such as --configs mini_1shot maml_mini_1shot")
-        if not given.workdir or not given.workdir.name:
-            raise UserError(
-                "--workdir is missing; give the folder of the comparison, such as --workdir=runs/comparison"
-            )
-        if given.seeds and any(flag.startswith("--config.seed=") for flag in others):
-            raise UserError("--seeds chooses the seeds 0 to N - 1; leave --config.seed out")
+        check_several_runs(given, others, "comparison")
         configs = load_all(given.configs, others)
         runtime.let_devices_be_late()
         print(compare(configs, given.workdir, seeds=given.seeds, wide=given.wide), end="")

@@ -12,7 +12,7 @@ on accelerators.
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ import optax
 from jax.core import Tracer
 
 from cxgrad_jax import platforms, runtime
-from cxgrad_jax.arguments import as_path, check_learner, check_optimiser
+from cxgrad_jax.arguments import as_path, check_batch, check_learner, check_optimiser
 from cxgrad_jax.batching import mean_loss
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
@@ -95,34 +95,33 @@ def export(
     check_learner(learner)
     if optimiser is not None:
         check_optimiser(optimiser)
-    serialise = _jax_export().export
+    _jax_export()  # refuses before the work
     episodes = Episode(*episodes)
-    if np.ndim(episodes.support_labels) != 2:
-        raise UserError(
-            f"support_labels have shape {np.shape(episodes.support_labels)}; expected [tasks, way*shot]: give a batch "
-            "of episodes, such as sampler.batch(range(4))"
-        )
+    check_batch(episodes)
     params, one = jax.tree.map(jnp.asarray, params), jax.tree.map(lambda x: x[0], episodes)
     arrays = {f"params/{name}": leaf for name, leaf in by_path(params).items()}
     adapted = jax.eval_shape(learner.adapt, params, *one[:2])
-    arguments = {
-        "adapt": (params, *one[:2]),
-        "predict": (params, adapted, one.query_images),
-        "loss_and_gradients": (params, episodes),
-    }
-    functions: dict[str, Callable[..., Any]] = {
-        "adapt": learner.adapt,
-        "predict": learner.predict,
-        "loss_and_gradients": jax.value_and_grad(mean_loss(learner), has_aux=True),
+    programs: dict[str, tuple[Callable[..., Any], Any]] = {
+        "adapt": (learner.adapt, (params, *one[:2])),
+        "predict": (learner.predict, (params, adapted, one.query_images)),
+        "loss_and_gradients": (jax.value_and_grad(mean_loss(learner), has_aux=True), (params, episodes)),
     }
     if optimiser:
         state = TrainState(params, with_running_averages(optimiser).init(params), jnp.zeros((), jnp.int32))
         arrays |= {f"state/{i:04d}": leaf for i, leaf in enumerate(jax.tree.leaves(state[1:]))}
-        arguments["train_step"] = (state, episodes)
-        functions["train_step"] = _train_step(learner, optimiser)
-    arrays = {name: np.asarray(leaf, order="C") for name, leaf in arrays.items()}
-    for name, function in functions.items():
-        shapes = jax.eval_shape(lambda *x: x, *arguments[name])
+        programs["train_step"] = (_train_step(learner, optimiser), (state, episodes))
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in arrays.items()} | _serialised(programs)
+    header = {
+        "export": FORMAT, "learner": json.dumps(learner.spec), "jax": jax.__version__, "sha256": params_sha256(arrays)
+    }  # fmt: skip
+    write_arrays(path, arrays, header)
+
+
+def _serialised(programs: Mapping[str, tuple[Callable[..., Any], Any]]) -> dict[str, np.ndarray]:
+    """The functions at the shapes of their arguments, in each form, as bytes: ``{"FORM/NAME": uint8 [bytes]}``."""
+    serialise, arrays = _jax_export().export, {}
+    for name, (function, arguments) in programs.items():
+        shapes = jax.eval_shape(lambda *x: x, *arguments)
         for form, (traced_as, lowered_for) in FORMS.items():
             program = serialise(_traced_for(traced_as, function), platforms=lowered_for)(*shapes)
             try:
@@ -132,10 +131,7 @@ def export(
                     f"{name} has a type that jax.export cannot write ({str(error).splitlines()[0]}); "
                     "jax.export.register_namedtuple_serialization makes it known"
                 ) from None
-    header = {
-        "export": FORMAT, "learner": json.dumps(learner.spec), "jax": jax.__version__, "sha256": params_sha256(arrays)
-    }  # fmt: skip
-    write_arrays(path, arrays, header)
+    return arrays
 
 
 def load_exported(path: str | os.PathLike[str]) -> ExportedLearner:

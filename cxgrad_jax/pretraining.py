@@ -26,10 +26,10 @@ from cxgrad_jax.learners import (
     cross_entropy,
     initial_statistics,
     merge,
-    module_classes,
     running_statistics,
     with_initial,
 )
+from cxgrad_jax.learners._model import head_name
 
 AUGMENTATIONS = ("none", "crop", "crop_colour")
 PADDING = 8  # an image is padded by one eighth of its side before it is cropped
@@ -168,7 +168,7 @@ def with_body_of(
         needed and missing.
     """
     layers = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *images.shape[1:])))["params"]
-    head = [path for path in module_classes(model, jnp.asarray(images)) if path in layers][-1]
+    head = head_name(model, layers, images)
     flat, theirs = by_path(params["model"]), by_path(trained["model"])
     for path, values in flat.items():
         if path.split("/")[0] == head:

@@ -13,8 +13,15 @@ The exit status is that of ``cxgrad_jax.main``.
 from pathlib import Path
 
 from cxgrad_jax import runtime
-from cxgrad_jax.command_line import Parser, add_verbosity, at_least_one, exit_status, overrides, start
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.command_line import (
+    Parser,
+    add_verbosity,
+    at_least_one,
+    check_several_runs,
+    exit_status,
+    overrides,
+    start,
+)
 from cxgrad_jax.report.paper_tables import TABLES, configurations, make
 
 
@@ -40,10 +47,7 @@ def run(arguments: list[str]) -> int:
         flags.add_argument("--wide", action="store_true", help="the published numbers in table_NUMBER.tex, too")
         add_verbosity(flags)
         given, others = flags.parse_known_args(arguments)
-        if not given.workdir or not given.workdir.name:
-            raise UserError("--workdir is missing; give the folder of the tables, such as --workdir=runs/tables")
-        if given.seeds and any(flag.startswith("--config.seed=") for flag in others):
-            raise UserError("--seeds chooses the seeds 0 to N - 1; leave --config.seed out")
+        check_several_runs(given, others, "tables")
         ours = "--workdir, --seeds, --preset, --published_only, --wide, --verbosity"
         change = overrides(others, configurations(given.number), ours)
         runtime.let_devices_be_late()

@@ -8,12 +8,11 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from cxgrad_jax.analysis._features import adapted_to, at_own_statistics, inner_states, model_of, unadapted
 from cxgrad_jax.episodes import Episode
-from cxgrad_jax.learners import MetaLearner, module_classes
-from cxgrad_jax.learners._model import Params, taken_for_constants
+from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.learners._model import Params, head_name, taken_for_constants
 
 PARTS = ("none", "head", "body", "all")
 
@@ -52,6 +51,5 @@ def logits_by_part(learner: MetaLearner, params: Params, episode: Episode) -> di
 
 def head_of(model: nn.Module, model_params: Params, images: jax.Array) -> Callable[[str], bool]:
     """Makes the function that says whether a parameter's path belongs to the head, the last layer with parameters."""
-    layers = [path for path in module_classes(model, jnp.asarray(images)) if path in model_params]
-    head = layers[-1]
+    head = head_name(model, model_params, images)
     return lambda path: path.split("/")[0] == head

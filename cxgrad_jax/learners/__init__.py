@@ -30,7 +30,7 @@ from cxgrad_jax.learners._proto_net import proto_net
 from cxgrad_jax.learners._r2d2 import r2d2
 from cxgrad_jax.learners._relation_net import relation_net
 from cxgrad_jax.learners._rfs import rfs
-from cxgrad_jax.learners._spec import described, from_spec, model_spec
+from cxgrad_jax.learners._spec import described, from_spec, model_from_spec, model_spec
 from cxgrad_jax.learners._statistics import (
     averaging_term,
     initial_statistics,
@@ -51,8 +51,8 @@ __all__ = [
     "LABEL_FUNCTIONS", "NAMES",
     "Adapted", "MetaLearner", "accuracy", "apply_in_training", "apply_model", "averaging_term", "batch_statistics",
     "by_path", "cross_entropy", "describe", "described", "from_spec", "gradient_based", "initial_statistics", "merge",
-    "model_spec", "module_classes", "running_statistics", "scan_steps", "sgd", "split_by_label", "support_gradients",
-    "support_loss", "with_initial", "with_running_averages",
+    "model_from_spec", "model_spec", "module_classes", "running_statistics", "scan_steps", "sgd", "split_by_label",
+    "support_gradients", "support_loss", "with_initial", "with_running_averages",
     "alfa", "anil", "baseline_plus_plus", "body_labels", "boil", "cavia", "classifier_baseline", "cxgrad",
     "cxgrad_explicit", "cxgrad_informed", "default_labels", "every_parameter", "l2f", "last_two_convolutions", "maml",
     "maml_plus_plus", "matching_net", "meta_baseline", "meta_sgd", "metal", "metaoptnet", "modgrad", "proto_net",

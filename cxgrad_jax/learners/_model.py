@@ -1,7 +1,7 @@
 """How a learner applies a model: images as floats, the model's parameters, output, statistics and modules."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -179,6 +179,17 @@ def module_classes(model: nn.Module, images: Any) -> dict[str, ModuleClass]:
       images: ``[N, H, W, C]`` that the model takes. Only shape and dtype matter; nothing is computed.
     """
     return _called(model, images)[0]
+
+
+def head_name(model: nn.Module, model_params: Mapping[str, Any], images: Any) -> str:
+    """The name of the head: the layer with parameters that ``model`` calls last.
+
+    Args:
+      model: a ``flax.linen`` module.
+      model_params: its parameters, or anything by the names of its layers.
+      images: ``[N, H, W, C]`` that the model takes. Only shape and dtype matter; nothing is computed.
+    """
+    return [path for path in module_classes(model, jnp.asarray(images)) if path in model_params][-1]
 
 
 def num_outputs(model: nn.Module, images: Any) -> int:

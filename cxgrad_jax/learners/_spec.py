@@ -65,6 +65,21 @@ def model_spec(model: nn.Module) -> dict[str, Any]:
     return _plain(model, [])
 
 
+def model_from_spec(spec: dict[str, Any]) -> nn.Module:
+    """Makes the model that ``model_spec`` describes.
+
+    Raises:
+      UserError: this version has no such model, or the model has no such field.
+    """
+    name = spec["class"]
+    if name not in models.__all__:
+        raise UserError(f"{name!r} is not known to this version of cxgrad_jax")
+    try:
+        return getattr(models, name)(**{field: _from_plain(value) for field, value in spec["fields"].items()})
+    except TypeError as error:  # a field that is gone
+        raise UserError(f"the model was described by another version of cxgrad_jax: {error}") from None
+
+
 def from_spec(spec: dict[str, Any]) -> MetaLearner:
     """Makes the learner that a ``spec`` describes.
 
@@ -81,17 +96,16 @@ def from_spec(spec: dict[str, Any]) -> MetaLearner:
     if spec["undescribed"]:
         raise UserError(f"{spec['undescribed'][0]} is not part of this package; give the learner itself")
     try:
-        model_class = {name: getattr(models, name) for name in models.__all__}[spec["model"]["class"]]
+        model = model_from_spec(spec["model"])
         factory = {name: getattr(learners, name) for name in learners.NAMES}[spec["learner"]]
         hyper_parameters = dict(spec["hyper_parameters"])
         if "param_labels" in hyper_parameters:
             known = {name: getattr(learners, name) for name in learners.LABEL_FUNCTIONS}
             hyper_parameters["param_labels"] = known[hyper_parameters["param_labels"]]
-        fields = {name: _from_plain(value) for name, value in spec["model"]["fields"].items()}
-        return factory(model_class(**fields), **hyper_parameters)
+        return factory(model, **hyper_parameters)
     except KeyError as error:
         raise UserError(f"{error.args[0]!r} is not known to this version of cxgrad_jax") from None
-    except TypeError as error:  # a field or hyper-parameter that is gone
+    except TypeError as error:  # a hyper-parameter that is gone
         raise UserError(f"the learner was described by another version of cxgrad_jax: {error}") from None
 
 

@@ -1,6 +1,5 @@
 """The network that turns photos into features, and where its weights come from."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cxgrad_jax import models, runtime
+from cxgrad_jax import runtime
 from cxgrad_jax.arguments import check_learner
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
@@ -169,31 +168,6 @@ def standardised(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
 def unit(features: jax.Array) -> jax.Array:
     """Scales features ``[..., D]`` to length 1. Zeros stay zeros."""
     return features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
-
-
-def describe_model(model: nn.Module) -> dict[str, Any] | None:
-    """Describes a model, for ``model_from``. None means that the model is not this package's."""
-    if getattr(models, type(model).__name__, None) is not type(model):
-        return None
-    fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in ("parent", "name")}
-    if fields.get("dtype") is not None:
-        fields["dtype"] = jnp.dtype(fields["dtype"]).name
-    return {"class": type(model).__name__, "fields": fields}
-
-
-def model_from(description: dict[str, Any]) -> nn.Module:
-    """The model that ``describe_model`` described.
-
-    Raises:
-      UserError: this version has no such model.
-    """
-    name, fields = description["class"], description["fields"]
-    if name not in models.__all__:
-        raise UserError(f"this version has no model {name}; update cxgrad_jax")
-    try:
-        return getattr(models, name)(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
-    except TypeError as error:
-        raise UserError(f"the model was described by another version of cxgrad_jax: {error}") from None
 
 
 def _first_kernel(params: Any) -> Any:

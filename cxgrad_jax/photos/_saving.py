@@ -10,18 +10,18 @@ from typing import Any
 
 import jax
 import numpy as np
-import safetensors
 
+from cxgrad_jax import models
 from cxgrad_jax.arguments import as_path
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners import by_path, merge
-from cxgrad_jax.photos._backbones import Backbone, describe_model, model_from
+from cxgrad_jax.learners import by_path, merge, model_from_spec, model_spec
+from cxgrad_jax.photos._backbones import Backbone
 from cxgrad_jax.photos._classifier import Classifier
 from cxgrad_jax.photos._estimate import Estimate
 from cxgrad_jax.photos._folders import PathLike
 from cxgrad_jax.photos._heads import Head
 from cxgrad_jax.photos._preprocessing import Preprocessing
-from cxgrad_jax.saving import params_sha256, write_arrays
+from cxgrad_jax.saving import params_sha256, read_arrays, write_arrays
 
 FORMAT = "1"  # a change that older files cannot follow raises it
 
@@ -39,10 +39,11 @@ def save_classifier(path: PathLike, classifier: Classifier) -> None:
         "prototypes": classifier.prototypes,
     }
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in by_path(tree).items()}
+    ours = getattr(models, type(network.model).__name__, None) is type(network.model)
     description = {
         "class_names": classifier.class_names,
         "backbone": network.name,
-        "model": describe_model(network.model),
+        "model": model_spec(network.model) if ours else None,
         "preprocessing": network.preprocessing._asdict(),
         "head": {"kind": head.kind, "strength": head.strength, "temperature": head.temperature},
         "threshold": classifier.threshold,
@@ -55,25 +56,14 @@ def save_classifier(path: PathLike, classifier: Classifier) -> None:
 def load_classifier(path: PathLike, model: Any = None) -> Classifier:
     """Reads a classifier, see ``cx.photos.load``."""
     path = as_path("path", path)
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            header = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; expected a file that cxgrad photos fit wrote") from None
-    except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path} cannot be read as a safetensors file ({' '.join(str(error).split())})") from None
-    if "photos" not in header:
-        raise UserError(f"{path} is no classifier of photos; expected a file that cxgrad photos fit wrote")
-    if header["photos"] != FORMAT:
-        raise UserError(f"{path} has format {header['photos']}; this version reads {FORMAT}: update cxgrad_jax")
-    if params_sha256(arrays) != header.get("sha256"):
+    header, arrays = read_arrays(path, "cxgrad photos fit", "photos", FORMAT)
+    if params_sha256(arrays) != header["sha256"]:
         raise UserError(f"{path} is damaged (its arrays are not those that were saved); get it again")
     try:
         told = json.loads(header["description"])
         if model is None and told["model"] is None:
             raise UserError(f"{path} holds a model that is not this package's; give it: cx.photos.load(path, model)")
-        network = model or model_from(told["model"])
+        network = model or model_from_spec(told["model"])
         tree = merge(arrays)
         preprocessing = Preprocessing(**{key: _tuple(value) for key, value in told["preprocessing"].items()})
         variables = jax.device_put(tree["backbone"])

@@ -153,7 +153,7 @@ def test_files_that_are_no_classifier_are_refused(classifier, tmp_path):
     with pytest.raises(cx.UserError, match="cannot be read as a safetensors file"):
         cx.photos.load(path)
     cx.save(path, None, {"w": np.zeros(3, np.float32)})
-    with pytest.raises(cx.UserError, match="is no classifier of photos"):
+    with pytest.raises(cx.UserError, match="of another program; expected one that cxgrad photos fit wrote"):
         cx.photos.load(path)
     classifier.save(path)
     damaged = bytearray(path.read_bytes())

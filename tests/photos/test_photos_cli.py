@@ -103,7 +103,7 @@ def test_check_compares_with_the_truth(place, tmp_path, capsys):
         (["predict", "none.safetensors", "PHOTOS"], "none.safetensors does not exist"),
         (["predict", "shop.safetensors", "gone.jpg"], "gone.jpg is not there"),
         (["predict", "shop.safetensors", "PHOTOS", "--csv", "PHOTOS"], "PHOTOS is a folder"),
-        (["check", "mine.safetensors", "PHOTOS"], "is no classifier of photos"),
+        (["check", "mine.safetensors", "PHOTOS"], "of another program; expected one that cxgrad photos fit wrote"),
         (["export", "shop.safetensors", "shop.onnx"], "ONNX is written for EfficientNetLite alone, not Conv4"),
         (["export", "shop.safetensors", "x", "--format", "tflite"], "invalid choice: 'tflite'"),
     ],
