@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from benchmarks.interleaved import machine
 from cxgrad_jax import photos
-from cxgrad_jax.photos._backbones import NAMES, embedding_of_views, find_backbone
+from cxgrad_jax.photos._backbones import NAMES, features_of, find_backbone
 from cxgrad_jax.photos._estimate import fit_and_estimate
 from cxgrad_jax.photos._familiarity import auroc, familiarity, prototypes
 from cxgrad_jax.photos._features import colour_histogram
@@ -73,7 +73,8 @@ def compute(folder: Path, backbones: list[str]) -> Photos:
         rows = []
         for path in tqdm(found.paths, desc=f"{folder.name}, {name}", disable=None):
             pixels = read_views(path, network.preprocessing)
-            rows.append(embedding_of_views(network, np.concatenate([pixels, pixels[:1, :, ::-1]])))
+            three = np.concatenate([pixels, pixels[:1, :, ::-1]])
+            rows.append(np.stack([features_of(network, view[None]) for view in three]))  # each view alone
             if name == backbones[0]:
                 histograms.append(colour_histogram(pixels[0]))
         views[name] = np.stack(rows)

@@ -6,7 +6,7 @@ A Python error would come later, in a program's middle, and would name something
 import os
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from cxgrad_jax.errors import UserError
 
 
-def is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> TypeGuard[int]:
     """Whether ``value`` is a whole number of Python or NumPy. True and False are none."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
@@ -65,19 +65,9 @@ def check_episode(episode: Any) -> None:
     _check_kind("episode", episode, ("support_images", "query_labels"), "an Episode, such as sampler(0)")
 
 
-def check_batch(episodes: Any) -> None:
-    """Refuses one episode in the place of a batch of them."""
-    shape = np.shape(episodes.support_labels)
-    if len(shape) != 2:
-        raise UserError(
-            f"support_labels have shape {shape}; expected [tasks, way*shot]: give a batch of episodes, such as "
-            "sampler.batch(range(4))"
-        )
-
-
 def check_sampler(sampler: Any) -> None:
     """Refuses a store or anything else in the place of a sampler."""
-    _check_kind("sampler", sampler, ("batch", "store"), "a sampler, such as cx.sampler(store, way=5, shot=1)")
+    _check_kind("sampler", sampler, ("batch", "shape", "store"), "a sampler, such as cx.sampler(store, way=5, shot=1)")
 
 
 def check_optimiser(optimiser: Any) -> None:

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax import platforms
-from cxgrad_jax.arguments import check_batch, check_learner
-from cxgrad_jax.episodes import Episode
+from cxgrad_jax.arguments import check_learner
+from cxgrad_jax.episodes import Episode, as_batch
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
 
@@ -87,14 +87,10 @@ def mean_loss(
     if platform not in (None, "cpu", "gpu", "tpu"):
         raise UserError(f"platform is {platform!r}; expected None, 'cpu', 'gpu' or 'tpu'")
 
-    def tasks_of(episodes):
-        check_batch(episodes)
-        return len(episodes.support_labels)
-
     @jax.custom_vjp
     def value(params, episodes, iteration):
         loss = partial(_at_iteration, learner.loss, iteration)
-        at_once = vectorised_tasks(tasks_of(episodes))
+        at_once = vectorised_tasks(len(episodes.support_labels))
         results = map_tasks(lambda episode: loss(params, episode), episodes, at_once)
         return jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
 
@@ -105,7 +101,7 @@ def mean_loss(
             )
         params, episodes, iteration = jax.tree.map(lambda leaf: leaf.value, (params, episodes, iteration))
         loss = partial(_at_iteration, learner.loss, iteration)
-        return mean_loss_and_gradients(loss, params, episodes, vectorised_tasks(tasks_of(episodes)))
+        return mean_loss_and_gradients(loss, params, episodes, vectorised_tasks(len(episodes.support_labels)))
 
     def backward(gradients, cotangents):
         of_loss, of_metrics = cotangents
@@ -119,7 +115,7 @@ def mean_loss(
 
     def batched(params, episodes, iteration=None):
         with platforms.traced_for(platform):
-            return value(params, Episode(*episodes), iteration)
+            return value(params, as_batch(episodes), iteration)
 
     return batched
 

@@ -51,6 +51,25 @@ class EpisodeShape(NamedTuple):
         return np.repeat(classes, self.shot), np.repeat(classes, self.query)
 
 
+def as_batch(episodes: Any) -> Episode:
+    """Episodes as a batch: an ``Episode``, or a tuple of its four arrays, with a leading task axis.
+
+    Raises:
+      UserError: it is something else, one episode, or the arrays have different numbers of tasks.
+    """
+    hint = "give a batch of episodes, such as sampler.batch(range(4))"
+    if not isinstance(episodes, tuple) or len(episodes) != len(Episode._fields):
+        raise UserError(f"episodes is of type {type(episodes).__name__}; {hint}")
+    batch = Episode(*episodes)
+    shape = np.shape(batch.support_labels)
+    if len(shape) != 2:
+        raise UserError(f"support_labels have shape {shape}; expected [tasks, way*shot]: {hint}")
+    for name, array in zip(Episode._fields, batch, strict=True):
+        if np.shape(array)[:1] != shape[:1]:
+            raise UserError(f"{name} have shape {np.shape(array)}, and support_labels {shape}: expected as many tasks")
+    return batch
+
+
 def draw_indices(
     offsets: jax.Array, largest_class: int, shape: EpisodeShape, seed: int, split: str, index: jax.Array | int
 ) -> tuple[jax.Array, jax.Array]:
@@ -131,25 +150,34 @@ class Sampler:
         Raises:
           UserError: ``indices`` is no sequence of whole numbers from 0 to 2147483647.
         """
-        wanted = np.asarray(indices)
-        if wanted.ndim != 1 or wanted.size == 0 or not np.issubdtype(wanted.dtype, np.integer):
-            raise UserError(f"indices is {indices!r}; expected a sequence of whole numbers, such as range(4)")
-        if wanted.min() < 0 or wanted.max() >= 2**31:
-            raise UserError(f"episode {wanted.min() if wanted.min() < 0 else wanted.max()}; expected 0 to 2147483647")
-        support, query = (np.asarray(positions) for positions in self._draw(wanted.astype(np.int32)))
+        wanted = _checked_indices(indices)
+        support, query = (np.asarray(positions) for positions in self._draw(wanted))
         support_labels, query_labels = (np.tile(labels, (len(wanted), 1)) for labels in self.shape.labels())
         return Episode(self.store.images[support], support_labels, self.store.images[query], query_labels)
 
     def class_names(self, index: int) -> tuple[str, ...]:
         """The names of the classes of episode ``index``; the class at position c has label c."""
-        support = np.asarray(self._draw(np.asarray([index], np.int32))[0][0, :: self.shape.shot])
+        support = np.asarray(self._draw(_checked_indices([index]))[0][0, :: self.shape.shot])
         classes = np.searchsorted(self.store.offsets, support, side="right") - 1
         return tuple(self.store.class_names[c] for c in classes)
+
+    def __reduce__(self):
+        return Sampler, (self.store, self.shape, self.seed)
 
     def __repr__(self) -> str:
         name = self.store.name or "images"
         way, shot, query = self.shape
         return f"sampler of {name} ({self.store.split}), way={way}, shot={shot}, query={query}, seed={self.seed}"
+
+
+def _checked_indices(indices: Any) -> np.ndarray:
+    """Numbers of episodes, int32 ``[n]``. Raises UserError if they are something else."""
+    wanted = np.asarray(indices)
+    if wanted.ndim != 1 or wanted.size == 0 or not np.issubdtype(wanted.dtype, np.integer):
+        raise UserError(f"indices is {indices!r}; expected a sequence of whole numbers, such as range(4)")
+    if wanted.min() < 0 or wanted.max() >= 2**31:
+        raise UserError(f"episode {wanted.min() if wanted.min() < 0 else wanted.max()}; expected 0 to 2147483647")
+    return wanted.astype(np.int32)
 
 
 def sampler(store: ImageStore, way: int = 5, shot: int = 1, query: int = 15, seed: int = 0) -> Sampler:

@@ -69,8 +69,8 @@ def evaluate(
     check_evaluated(learner, sampler, episodes)
     mesh = parallel.task_mesh()
     title = "evaluation" if progress else ""
-    logits = over_episodes(query_logits(learner), sampler.batch, episodes, mesh, title)(params)
-    return evaluation_of(logits, sampler.shape.labels()[1])
+    logits, labels = over_episodes(query_logits_and_labels(learner), sampler.batch, episodes, mesh, title)(params)
+    return evaluation_of(logits, labels)
 
 
 def check_evaluated(learner: Any, sampler: Any, episodes: Any) -> None:
@@ -82,8 +82,8 @@ def check_evaluated(learner: Any, sampler: Any, episodes: Any) -> None:
 
 
 def evaluation_of(logits: np.ndarray, labels: np.ndarray) -> Evaluation:
-    """Evaluates query logits ``[episodes, N, way]`` with labels ``[N]``, which all episodes share."""
-    return evaluation_of_accuracies(episode_accuracies(logits, labels), len(labels))
+    """Evaluates query logits ``[episodes, N, way]`` with labels ``[episodes, N]``, or ``[N]`` for all episodes."""
+    return evaluation_of_accuracies(episode_accuracies(logits, labels), labels.shape[-1])
 
 
 def evaluation_of_accuracies(accuracies: np.ndarray, num_queries: int) -> Evaluation:
@@ -102,6 +102,13 @@ def query_logits(learner: MetaLearner) -> Callable[[Any, Episode], jax.Array]:
         return learner.predict(params, adapted, episode.query_images)
 
     return logits_of
+
+
+@functools.cache
+def query_logits_and_labels(learner: MetaLearner) -> Callable[[Any, Episode], tuple[jax.Array, jax.Array]]:
+    """``query_logits`` beside the episode's own query labels, int32 ``[way*query]``."""
+    logits_of = query_logits(learner)
+    return lambda params, episode: (logits_of(params, episode), episode.query_labels)
 
 
 @functools.cache
@@ -167,7 +174,8 @@ def over_episodes(
 
 
 def episode_accuracies(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Accuracy of each episode, ``[episodes]`` in [0, 1], from logits ``[episodes, N, way]`` and labels ``[N]``.
+    """Accuracy of each episode, ``[episodes]`` in [0, 1], from logits ``[episodes, N, way]`` and labels ``[N]``
+    or ``[episodes, N]``.
 
     A prediction with a logit that is not a number is wrong.
     """

@@ -23,16 +23,16 @@ import optax
 from jax.core import Tracer
 
 from cxgrad_jax import platforms, runtime
-from cxgrad_jax.arguments import as_path, check_batch, check_learner, check_optimiser
+from cxgrad_jax.arguments import as_path, check_learner, check_optimiser
 from cxgrad_jax.batching import mean_loss
-from cxgrad_jax.episodes import Episode
+from cxgrad_jax.episodes import Episode, as_batch
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.fitting import TrainState, updated
-from cxgrad_jax.learners import MetaLearner, by_path, merge, with_running_averages
+from cxgrad_jax.learners import MetaLearner, merge, with_running_averages
 from cxgrad_jax.learners._base import Adapted
 from cxgrad_jax.learners._cavia import Context
 from cxgrad_jax.learners._metric import Described, Support
-from cxgrad_jax.saving import params_sha256, read_arrays, write_arrays
+from cxgrad_jax.saving import arrays_of, params_sha256, read_arrays, write_arrays
 
 FORMAT = "1"  # of the header; a change that older files cannot follow raises it
 
@@ -96,10 +96,9 @@ def export(
     if optimiser is not None:
         check_optimiser(optimiser)
     _jax_export()  # refuses before the work
-    episodes = Episode(*episodes)
-    check_batch(episodes)
+    episodes = as_batch(episodes)
     params, one = jax.tree.map(jnp.asarray, params), jax.tree.map(lambda x: x[0], episodes)
-    arrays = {f"params/{name}": leaf for name, leaf in by_path(params).items()}
+    arrays: dict[str, Any] = {f"params/{name}": leaf for name, leaf in arrays_of(params).items()}
     adapted = jax.eval_shape(learner.adapt, params, *one[:2])
     programs: dict[str, tuple[Callable[..., Any], Any]] = {
         "adapt": (learner.adapt, (params, *one[:2])),

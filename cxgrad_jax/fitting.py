@@ -24,7 +24,7 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.keys import purpose_key
 from cxgrad_jax.learners import MetaLearner, with_running_averages
 from cxgrad_jax.learners._base import check_way
-from cxgrad_jax.learners._statistics import trained, with_statistics_of
+from cxgrad_jax.learners._statistics import with_statistics_of, without_statistics
 
 
 class TrainState(NamedTuple):
@@ -127,10 +127,11 @@ def updated(
     optimiser: optax.GradientTransformation, state: TrainState, loss: jax.Array, metrics: dict[str, Any], gradients: Any
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Makes the state after an outer iteration with these gradients, and all its metrics."""
-    metrics = {"loss": loss, **metrics, "gradient_norm": optax.tree.norm(trained(gradients))}
+    metrics = {"loss": loss, **metrics, "gradient_norm": optax.tree.norm(without_statistics(gradients))}
     # Optax mixes dtypes and ranks, which a user may have forbidden to JAX.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
+        update = optax.with_extra_args_support(optimiser).update
+        updates, opt_state = update(gradients, state.opt_state, state.params, value=loss)  # for reduce_on_plateau
     return TrainState(optax.apply_updates(state.params, updates), opt_state, state.iteration + 1), metrics
 
 

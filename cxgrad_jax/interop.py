@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from cxgrad_jax.arguments import as_path
 from cxgrad_jax.errors import UserError
 
 # Official module -> ours. Conv-4 keeps its blocks under convK, ResNet-12 under layerK.
@@ -158,7 +159,8 @@ def load_official(path: str | Path, learner: str) -> dict[str, Any]:
         import torch  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         raise UserError("reading an official checkpoint needs PyTorch: pip install 'cxgrad_jax[torch]'") from None
-    if not Path(path).is_file():
+    path = as_path("path", path)
+    if not path.is_file():
         raise UserError(f"{path} is no file; expected an official checkpoint such as saved_models/train_model_latest")
     # A float64 scalar as NumPy 1 and NumPy 2 write it; building one runs no code of the file.
     scalar = np.float64(0).__reduce__()[0]

@@ -11,8 +11,10 @@ with 2.
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -76,7 +78,7 @@ def _fit(given: argparse.Namespace) -> None:
     left_out = photos.labelled_photos(given.photos).left_out
     if left_out:
         print(f"cxgrad_jax: {photos.left_out_line(left_out)}", file=sys.stderr)
-    with _Progress("photos") as progress:
+    with _progress() as progress:
         classifier = photos.fit(
             given.photos, backbone=_backbone(given.backbone), head=given.head, others=given.others, seed=given.seed,
             progress=progress,
@@ -187,7 +189,7 @@ def _predictions(
     classifier: photos.Classifier, paths: Sequence[Path]
 ) -> tuple[list[photos.Prediction], tuple[UserError, ...]]:
     """Predicts the photos that can be read. Each of the others gets a line on stderr, and an error that is returned."""
-    with _Progress("photos") as progress:
+    with _progress() as progress:
         done = iter(range(1, len(paths) + 1))
         found = photos.all_features(classifier.backbone, paths, lambda: progress(next(done), len(paths)))
     for error in found.errors:
@@ -221,23 +223,22 @@ def _check_place(path: Path) -> None:
     check_writable(path.absolute().parent)
 
 
-class _Progress:
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
     """A progress bar on stderr, which appears when the first photo is done."""
+    bar: Any = None  # a tqdm
 
-    def __init__(self, unit: str):
-        self.unit, self.bar = unit, None
+    def show(done: int, number: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(total=number, unit=" photos", leave=False, disable=None)
+        bar.update(done - bar.n)
 
-    def __enter__(self) -> Callable[[int, int], None]:
-        def show(done: int, number: int) -> None:
-            if self.bar is None:
-                self.bar = tqdm(total=number, unit=f" {self.unit}", leave=False, disable=None)
-            self.bar.update(done - self.bar.n)
-
-        return show
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ The file holds every array of the meta-parameters by its path, such as ``"model/
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import safetensors.numpy
 from cxgrad_jax.arguments import as_path, check_learner
 from cxgrad_jax.errors import UserError, reason
 from cxgrad_jax.files import write_whole
-from cxgrad_jax.learners import MetaLearner, by_path, from_spec, merge
+from cxgrad_jax.learners import MetaLearner, from_spec, merge
 from cxgrad_jax.weight_files import find
 
 FORMAT = "1"  # of the header; a change that older files cannot follow raises it
@@ -52,12 +53,35 @@ def save(path: str | os.PathLike[str], learner: MetaLearner | None, params: Any)
             f"{part} not part of cxgrad_jax, and a file never names code to run; save the parameters alone with "
             "cx.save(path, None, params), and read them with cx.load(path, learner=...)"
         )
-    arrays = {name: np.asarray(leaf, order="C") for name, leaf in by_path(params).items()}
-    for name, array in arrays.items():
-        if array.dtype.kind not in "fiub":
-            raise UserError(f"the parameter {name} has dtype {array.dtype}; expected an array of numbers")
+    arrays = arrays_of(params)
     header = {"format": FORMAT, "learner": json.dumps(spec), "sha256": params_sha256(params)}
     write_arrays(path, arrays, header)
+
+
+def arrays_of(params: Any) -> dict[str, np.ndarray]:
+    """The arrays of meta-parameters by path, as a file holds them.
+
+    Raises:
+      UserError: ``params`` is no nested dict with names as keys, or a leaf is no array of numbers.
+    """
+    if not isinstance(params, Mapping):
+        raise UserError(f"params is of type {type(params).__name__}; expected a nested dict of arrays")
+    arrays = {}
+    for path, leaf in jax.tree.leaves_with_path(params):
+        names = [getattr(key, "key", None) for key in path]
+        where = "/".join(str(getattr(key, "key", key)) for key in path)
+        if not all(isinstance(name, str) and "/" not in name for name in names):
+            raise UserError(f"the parameter {where} is not in a nested dict whose keys are strings without a slash")
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int):
+            raise UserError(f"the parameter {where} is of type {type(leaf).__name__}; expected an array of numbers")
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            raise UserError(f"the parameter {where} is a key of JAX; expected an array of numbers")
+        array = np.asarray(leaf, order="C")
+        if array.dtype.kind not in "fiub":
+            remedy = "; convert it to float32" if jnp.issubdtype(array.dtype, jnp.floating) else ""
+            raise UserError(f"the parameter {where} has dtype {array.dtype}; expected an array of numbers{remedy}")
+        arrays[where] = array
+    return arrays
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], header: dict[str, str]) -> None:
@@ -105,7 +129,9 @@ def load(name_or_path: str | os.PathLike[str], learner: MetaLearner | None = Non
         raise UserError(f"{path} is damaged ({reason(error)}); get it again") from None
     if params_sha256(merge(arrays)) != header["sha256"]:
         raise UserError(f"{path} is damaged (its arrays are not those that were saved); get it again")
-    if learner is None:
+    if learner is not None:
+        check_learner(learner)
+    else:
         if not spec:
             raise UserError(f"{path} describes no learner; give it: cx.load(path, learner=...)")
         try:

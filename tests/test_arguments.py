@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import optax
@@ -13,10 +14,22 @@ cx: Any = cxgrad_jax  # the types of most arguments here are wrong on purpose
 STORE = cx.data.from_arrays(np.zeros((12, 16, 16, 1), np.uint8), np.arange(12) // 4)
 SAMPLER = cx.sampler(STORE, way=3, shot=1, query=2)
 EPISODE = SAMPLER(0)
+BATCH = SAMPLER.batch([0, 1])
 MODEL = cx.models.Conv4(num_classes=3, features=2)
 LEARNER: Any = cx.learners.proto_net(MODEL)
 NARROW = cx.learners.maml(cx.models.Conv4(num_classes=2, features=2))
 ADAM: Any = optax.adam(1e-3)
+
+
+class NoHead(nn.Module):
+    def setup(self):
+        self.last = nn.Dense(3)
+
+    def embed(self, images):
+        return images.reshape(len(images), -1)
+
+    def __call__(self, images):
+        return self.last(self.embed(images))
 
 
 def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
@@ -47,6 +60,51 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
             "path is '~nobody-here/a', whose home folder is not known; give a",
         ),
         (lambda: cx.load(None), "name_or_path is None; expected a path"),
+        (lambda: cx.save("x", None, [1]), "params is of type list; expected a nested dict of arrays"),
+        (
+            lambda: cx.save("x", None, {"a": (np.ones(2),)}),
+            "the parameter a/[0] is not in a nested dict whose keys are strings without a slash",
+        ),
+        (lambda: cx.save("x", None, {"a/b": np.ones(2)}), "the parameter a/b is not in a nested dict whose keys"),
+        (lambda: cx.save("x", None, {"a": jax.random.key(0)}), "the parameter a is a key of JAX; expected an array"),
+        (
+            lambda: cx.save("x", None, {"a": jax.numpy.ones(2, "bfloat16")}),
+            "the parameter a has dtype bfloat16; expected an array of numbers; convert it to float32",
+        ),
+        (
+            lambda: cx.export("x", LEARNER, {"a": [np.ones(2)]}, SAMPLER.batch([0])),
+            "the parameter a/[0] is not in a nested dict",
+        ),
+        (lambda: cx.load("classifier_baseline_glyphs", 3), "learner is 3; expected a learner"),
+        (
+            lambda: cx.learners.accuracy(np.eye(3), np.zeros((3, 1), int)),
+            "labels have shape (3, 1) and logits (3, 3); expected [N] and [N, way]",
+        ),
+        (
+            lambda: cx.analysis.permuted_logits(LEARNER, {}, EPISODE, 2),
+            "way is 2, but the episode has 3 classes",
+        ),
+        (lambda: cx.analysis.permutations(2.5), "way is 2.5; expected a whole number, at least 1"),
+        (lambda: SAMPLER.class_names(-1), "episode -1; expected 0 to 2147483647"),
+        (lambda: SAMPLER.class_names(1.5), "indices is [1.5]; expected a sequence of whole numbers"),
+        (
+            lambda: cx.data.from_arrays(np.zeros((2, 16, 16, 1), np.uint8), [0, 1], class_names={0: "a", 1: "b"}),
+            "class_names is {0: 'a', 1: 'b'}; expected a sequence with one name for each distinct label",
+        ),
+        (
+            lambda: cx.analysis.calibration(np.zeros((2, 3, 2)), np.array([0, 1, -1])),
+            "labels have dtype int64 and run from -1 to 1; expected whole numbers, 0 to 1",
+        ),
+        (lambda: cx.mean_loss(LEARNER)({}, None), "episodes is of type NoneType; give a batch of episodes, such as"),
+        (
+            lambda: cx.mean_loss(LEARNER)({}, BATCH._replace(support_images=BATCH.support_images[:1])),
+            "support_images have shape (1, 3, 16, 16, 1), and support_labels (2, 3): expected as many tasks",
+        ),
+        (lambda: cx.learners.maml(MODEL, first_order="no"), "first_order is 'no'; expected True or False"),
+        (
+            lambda: cx.learners.anil(NoHead()).init(jax.random.key(0), EPISODE.support_images),
+            "NoHead has no layer named head, the only one that anil adapts",
+        ),
         (lambda: cx.load_run(3), "workdir is 3; expected a path"),
         (lambda: cx.load_exported(3), "path is 3; expected a path"),
         (lambda: cx.export(3, LEARNER, {}, SAMPLER.batch([0])), "path is 3; expected a path"),

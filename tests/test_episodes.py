@@ -1,6 +1,7 @@
 """Episodes are pure functions of (seed, split, index), on the host as on a device."""
 
 import hashlib
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -77,3 +78,8 @@ def test_classes_of_an_episode_are_named_by_label():
     images = sampler(5).support_images[::2, 0, 0]  # the pixels of image i are i
     classes = classes_of(images.reshape(3, -1)[:, 0])
     assert sampler.class_names(5) == tuple("abcdefg"[c] for c in classes)
+
+
+def test_a_sampler_can_be_sent_to_another_process():
+    sampler = Sampler(STORE, SHAPE, 3)
+    jax.tree.map(np.testing.assert_array_equal, pickle.loads(pickle.dumps(sampler))(5), sampler(5))

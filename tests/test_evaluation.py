@@ -63,3 +63,19 @@ def test_an_episode_has_the_same_accuracy_among_few_and_many(trained):
 def test_a_number_of_episodes_that_is_none(trained, episodes):
     with pytest.raises(cx.UserError, match=f"episodes is {episodes}; expected a whole number"):
         cx.evaluate(*trained, episodes=episodes)
+
+
+def test_episodes_are_judged_by_their_own_labels(trained):
+    learner, params, sampler = trained
+
+    class Shuffled(cx.Sampler):
+        def batch(self, indices):
+            episodes = super().batch(indices)
+            order = np.random.default_rng(0).permutation(episodes.query_labels.shape[1])
+            return episodes._replace(
+                query_images=episodes.query_images[:, order], query_labels=episodes.query_labels[:, order]
+            )
+
+    expected = cx.evaluate(learner, params, sampler, episodes=5)
+    shuffled = cx.evaluate(learner, params, Shuffled(sampler.store, sampler.shape, sampler.seed), episodes=5)
+    np.testing.assert_array_equal(shuffled.accuracies, expected.accuracies)

@@ -65,3 +65,11 @@ def test_numbers_that_cannot_be(changes):
     (name, value), *_ = changes.items()
     with pytest.raises(cx.UserError, match=f"{name} is {value}; expected a whole number, at least 1"):
         fit(**changes)
+
+
+def test_an_optimiser_gets_the_loss():
+    learner, _, _ = make("proto_net", make_episode())
+    optimiser = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau(factor=0.5, patience=1, rtol=0.9))
+    arguments: dict = {"iterations": 6, "tasks": 2, "progress": False}
+    falling = cx.fit(learner, SAMPLER, optimiser, **arguments)  # no loss falls to a tenth, so the rate falls
+    assert not equal(falling, cx.fit(learner, SAMPLER, optax.sgd(0.1), **arguments))

@@ -45,7 +45,7 @@ def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Cal
       bins: the number of bins.
 
     Raises:
-      UserError: the shapes do not fit, or ``bins`` is no positive whole number.
+      UserError: the shapes or the labels do not fit, or ``bins`` is no positive whole number.
     """
     check_whole("bins", bins)
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
@@ -53,6 +53,12 @@ def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Cal
         raise UserError(
             f"logits have shape {list(logits.shape)} and labels {list(labels.shape)}; expected [episodes, N, way] and "
             "[N]"
+        )
+    way = logits.shape[-1]
+    if not np.issubdtype(labels.dtype, np.integer) or labels.size and not 0 <= labels.min() <= labels.max() < way:
+        raise UserError(
+            f"labels have dtype {labels.dtype} and run from {labels.min()} to {labels.max()}; expected whole numbers, "
+            f"0 to {way - 1}"
         )
     shifted = logits - logits.max(axis=-1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))

@@ -24,10 +24,7 @@ from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.learners._base import cross_entropy
 from cxgrad_jax.learners._model import Params
 
-
-def multiples(inner_lr: float) -> tuple[float, ...]:
-    """The paper's rates: 0.5 to 4 times alpha, in eight equal steps."""
-    return tuple(0.5 * inner_lr * j for j in range(1, 9))
+RATES = tuple(0.005 * j for j in range(1, 9))  # the paper's: 0.5 to 4 times its alpha, 0.01, in eight equal steps
 
 
 class Landscape(NamedTuple):
@@ -44,9 +41,7 @@ class Landscape(NamedTuple):
     smoothness: jax.Array
 
 
-def landscape(
-    learner: MetaLearner, params: Params, episode: Episode, rates: tuple[float, ...] = multiples(0.01)
-) -> Landscape:
+def landscape(learner: MetaLearner, params: Params, episode: Episode, rates: tuple[float, ...] = RATES) -> Landscape:
     """The loss and its gradient at the points of Eq. 9, all on the support set.
 
     Args:

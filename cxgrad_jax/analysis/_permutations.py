@@ -10,8 +10,9 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
-from cxgrad_jax.arguments import check_episode, check_learner
+from cxgrad_jax.arguments import check_episode, check_learner, check_whole
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
@@ -24,8 +25,9 @@ def permutations(way: int) -> np.ndarray:
     """All orders of the classes in lexicographic order, int32 ``[way!, way]``. In order p, class ``p[j]`` has label j.
 
     Raises:
-      UserError: there are more than 6 classes.
+      UserError: ``way`` is no whole number from 1 to 6.
     """
+    check_whole("way", way)
     if math.factorial(way) > MOST:
         raise UserError(f"{way} classes have {math.factorial(way)} permutations; expected at most 6 classes, {MOST}")
     return np.array(list(itertools.permutations(range(way))), np.int32)
@@ -43,10 +45,15 @@ def permuted_logits(learner: MetaLearner, params: Params, episode: Episode, way:
       way: its number of classes.
 
     Raises:
-      UserError: ``learner`` or ``episode`` is something else, or there are more than 6 classes.
+      UserError: ``learner`` or ``episode`` is something else, or ``way`` is not the episode's number of classes or
+        above 6.
     """
     check_learner(learner)
     check_episode(episode)
+    check_whole("way", way)
+    found = len(np.unique(episode.support_labels)) if not isinstance(episode.support_labels, Tracer) else way
+    if found != way:
+        raise UserError(f"way is {way}, but the episode has {found} classes")
 
     def logits_of(label_of_class):
         labels = label_of_class[episode.support_labels]

@@ -1,6 +1,6 @@
 """Image stores from arrays in memory, or from another data set of tfds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ def from_arrays(
     _check_labels(labels, len(images))
     if split not in SPLITS:
         raise UserError(f"split={split!r}: expected one of {', '.join(SPLITS)}")
+    if class_names is not None and (isinstance(class_names, str | Mapping) or not isinstance(class_names, Iterable)):
+        raise UserError(f"class_names is {class_names!r}; expected a sequence with one name for each distinct label")
     values, sizes = np.unique(labels, return_counts=True)
     names = tuple(_text(value) for value in values) if class_names is None else tuple(map(str, class_names))
     if len(names) != len(values):

@@ -50,7 +50,7 @@ def anil(
     Meta-parameters: ``{"model": ...}``. Trace: ``"support_loss" [num_steps]``, before each update.
 
     Raises:
-      UserError: the model has no ``embed``.
+      UserError: the model has no ``embed``, or in ``init``, no layer named head.
     """
     if not callable(getattr(model, "embed", None)):
         raise UserError(f"{type(model).__name__} has no method embed(images); anil needs the features before the head")
@@ -71,4 +71,12 @@ def anil(
         head, trace = scan_steps(step, dict(params["model"]["head"]), num_steps, remat=False)
         return Adapted({**params["model"], "head": head}, trace)
 
-    return gradient_based(model, adapt, param_labels=head_labels, query_statistics=query_statistics)
+    learner = gradient_based(model, adapt, param_labels=head_labels, query_statistics=query_statistics)
+
+    def init(key, images):
+        params = learner.init(key, images)
+        if "head" not in params["model"]:
+            raise UserError(f"{type(model).__name__} has no layer named head, the only one that anil adapts")
+        return params
+
+    return learner._replace(init=init)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cxgrad_jax.arguments import check_episode, check_function, check_key
+from cxgrad_jax.arguments import check_episode, check_function, check_key, is_whole
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._checks import (
@@ -258,7 +258,7 @@ SETS = ("support", "query")
 def num_classes(model: nn.Module, images: Any) -> int:
     """The number of classes that a model tells apart in ``images [N, H, W, C]``."""
     classes = getattr(model, "num_classes", None)
-    return classes if isinstance(classes, int) else num_outputs(model, images)
+    return int(classes) if is_whole(classes) else num_outputs(model, images)
 
 
 def check_way(learner: MetaLearner, way: int, images: Any) -> None:
@@ -319,7 +319,12 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Share of ``logits [N, way]`` whose largest entry is at ``labels [N]``, a scalar in [0, 1].
 
     Logits of NaN count as wrong. A label outside of 0 to way - 1 gives NaN.
+
+    Raises:
+      UserError: the shapes do not fit.
     """
     labels = jnp.asarray(labels)
+    if labels.shape != logits.shape[:-1]:
+        raise UserError(f"labels have shape {labels.shape} and logits {logits.shape}; expected [N] and [N, way]")
     right = (jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels) & ~jnp.any(jnp.isnan(logits), axis=-1)
     return jnp.mean(nan_where_wrong(right.astype(logits.dtype), labels, logits.shape[-1]))

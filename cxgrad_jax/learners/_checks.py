@@ -36,6 +36,8 @@ CHOICES = {
     "head": ("ridge", "svm"),
 }
 
+BOOLEANS = ("first_order", "joint_normalisation", "remat")
+
 LOWEST, HIGHEST = -0.5, 1.5  # resampling lets float images leave [0, 1] a little
 
 
@@ -60,6 +62,8 @@ def check_hyper_parameters(values: Mapping[str, Any]) -> None:
             raise UserError(f"{name} is {value!r}; expected a number from 0 to below 1")
         if name == "param_labels" and not callable(value):
             raise UserError(f"{name} is {value!r}; expected a function of path and value, such as default_labels")
+        if name in BOOLEANS and not isinstance(value, bool):
+            raise UserError(f"{name} is {value!r}; expected True or False")
         if name in CHOICES and value not in CHOICES[name]:
             raise UserError(f"{name} is {value!r}; expected {' or '.join(map(repr, CHOICES[name]))}")
 

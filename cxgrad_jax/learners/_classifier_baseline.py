@@ -15,7 +15,7 @@ import flax.linen as nn
 
 from cxgrad_jax.learners._base import MetaLearner
 from cxgrad_jax.learners._meta_baseline import cosine
-from cxgrad_jax.learners._metric import mean_by_class, metric_based
+from cxgrad_jax.learners._metric import mean_by_class, metric_based, with_classes_at_hand
 from cxgrad_jax.learners._spec import described
 
 
@@ -39,6 +39,6 @@ def classifier_baseline(model: nn.Module, *, scale: float = 10.0, query_statisti
         return mean_by_class(features, labels, model.num_classes)
 
     def compare(params, means, features):
-        return scale * cosine(features, means)
+        return with_classes_at_hand(lambda *pair: scale * cosine(*pair), features, means)
 
     return metric_based(model, "embed", describe, compare, query_statistics=query_statistics)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.learners._base import MetaLearner
-from cxgrad_jax.learners._metric import mean_by_class, metric_based
+from cxgrad_jax.learners._metric import mean_by_class, metric_based, with_classes_at_hand
 from cxgrad_jax.learners._spec import described
 
 
@@ -48,7 +48,7 @@ def meta_baseline(
         return mean_by_class(features, labels, model.num_classes)
 
     def compare(params, means, features):
-        return params["scale"] * cosine(features, means)
+        return with_classes_at_hand(lambda *pair: params["scale"] * cosine(*pair), features, means)
 
     return metric_based(
         model, "embed", describe, compare,

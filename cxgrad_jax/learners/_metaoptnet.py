@@ -74,9 +74,9 @@ def ridge_weights(features: jax.Array, targets: jax.Array, regularisation: float
     return 2 * ridge(features, targets, regularisation)
 
 
-def svm_weights(features: jax.Array, targets: jax.Array, C: float = SVM_C) -> jax.Array:
+def svm_weights(features: jax.Array, targets: jax.Array) -> jax.Array:
     """W ``[D, way]`` of the SVM from support ``features [N, D]`` to one-hot ``targets [N, way]``."""
-    return jnp.matmul(features.T, svm_duals(features, targets, C), precision="highest")
+    return jnp.matmul(features.T, svm_duals(features, targets, SVM_C), precision="highest")
 
 
 def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:

@@ -18,6 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cxgrad_jax.arguments import is_whole
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._base import MetaLearner, Objective, checked, cross_entropy, query_loss, query_metrics
 from cxgrad_jax.learners._checks import nan_where_wrong
@@ -215,7 +216,7 @@ def _check_encoder(model: nn.Module, encode: str, query_statistics: str, joint_n
     name = type(model).__name__
     if not callable(getattr(model, encode, None)):
         raise UserError(f"{name} has no method {encode}(images); metric learners need the features before the head")
-    if not isinstance(getattr(model, "num_classes", None), int):
+    if not is_whole(getattr(model, "num_classes", None)):
         raise UserError(f"{name} has no num_classes; metric learners need it, the way of the episodes")
     if joint_normalisation and query_statistics == "support":
         raise UserError(
@@ -248,6 +249,20 @@ def sum_by_class(features: jax.Array, labels: jax.Array, way: int) -> jax.Array:
 
 
 def mean_by_class(features: jax.Array, labels: jax.Array, way: int) -> jax.Array:
-    """Means of ``features [N, ...]`` over the images of each class, ``[way, ...]``."""
+    """Means of ``features [N, ...]`` over the images of each class, ``[way, ...]``. A class without images has NaN."""
     shots = sum_by_class(jnp.ones_like(features, shape=labels.shape), labels, way)
-    return sum_by_class(features, labels, way) / shots.reshape(way, *(1 for _ in features.shape[1:]))
+    shots = shots.reshape(way, *(1 for _ in features.shape[1:]))
+    return jnp.where(shots == 0, jnp.nan, sum_by_class(features, labels, way) / jnp.where(shots == 0, 1, shots))
+
+
+def with_classes_at_hand(
+    similarity: Callable[[jax.Array, jax.Array], jax.Array], features: jax.Array, means: jax.Array
+) -> jax.Array:
+    """``similarity(features [N, D], means [way, D])``: logits ``[N, way]``, -inf for a class without support images.
+
+    So a model of five classes serves an episode of three. If no mean is a number, the logits are NaN.
+    """
+    missing = jnp.all(jnp.isnan(means), axis=-1)
+    missing &= ~jnp.all(missing)
+    logits = similarity(features, jnp.where(missing[:, None], 1, means))  # 1: any number, so that gradients are finite
+    return jnp.where(missing, -jnp.inf, logits)

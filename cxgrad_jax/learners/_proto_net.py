@@ -10,10 +10,11 @@ running averages (``query_statistics="running"``). The published miniImageNet nu
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.learners._base import MetaLearner
-from cxgrad_jax.learners._metric import mean_by_class, metric_based
+from cxgrad_jax.learners._metric import mean_by_class, metric_based, with_classes_at_hand
 from cxgrad_jax.learners._spec import described
 
 
@@ -37,9 +38,14 @@ def proto_net(model: nn.Module, *, joint_normalisation: bool = False, query_stat
         return mean_by_class(features, labels, model.num_classes)
 
     def compare(params, prototypes, features):
-        return -jnp.sum((features[:, None] - prototypes[None]) ** 2, axis=-1)
+        return with_classes_at_hand(minus_squared_distance, features, prototypes)
 
     return metric_based(
         model, "embed", describe, compare,
         query_statistics=query_statistics, joint_normalisation=joint_normalisation,
     )  # fmt: skip
+
+
+def minus_squared_distance(a: jax.Array, b: jax.Array) -> jax.Array:
+    """``-|a_i - b_j|^2`` of ``a [N, D]`` and ``b [M, D]``: ``[N, M]``."""
+    return -jnp.sum((a[:, None] - b[None]) ** 2, axis=-1)

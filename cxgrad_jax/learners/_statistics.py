@@ -82,23 +82,25 @@ def averaging_term(old: Statistics, new: Statistics) -> jax.Array | int:
     return sum(jax.tree.leaves(jax.tree.map(term, old, new)), start=0)
 
 
-def with_running_averages(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
+def with_running_averages(optimiser: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Lets ``optimiser`` leave the running averages ``params["statistics"]`` to ``averaging_term``.
 
-    For meta-parameters without running averages the result is the same as ``optimiser``, including its state.
+    For meta-parameters without running averages the result is the same as ``optimiser``, including its state. Further
+    arguments of ``update``, such as the loss as ``value``, go on to ``optimiser``.
     """
+    optimiser = optax.with_extra_args_support(optimiser)
 
     def init(params):
-        return optimiser.init(trained(params))
+        return optimiser.init(without_statistics(params))
 
-    def update(updates, state, params=None):
-        steps, state = optimiser.update(trained(updates), state, trained(params))
+    def update(updates, state, params=None, **extra):
+        steps, state = optimiser.update(without_statistics(updates), state, without_statistics(params), **extra)
         return with_statistics_of(steps, jax.tree.map(jnp.negative, updates)), state
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
-def trained(tree: Any) -> Any:
+def without_statistics(tree: Any) -> Any:
     """The part of meta-parameters, or of a tree like them, that an optimiser trains: all but running averages."""
     return {name: part for name, part in tree.items() if name != STATISTICS} if isinstance(tree, Mapping) else tree
 

@@ -20,6 +20,7 @@ offered.
 import flax.linen as nn
 import jax.numpy as jnp
 
+from cxgrad_jax.arguments import is_whole
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._base import MetaLearner, gradient_based
 from cxgrad_jax.learners._labels import ParamLabels
@@ -59,7 +60,7 @@ def unicorn_maml(
       UserError: the model has no ``num_classes``, or in ``init``, it has no linear layer ``head``.
     """
     way = getattr(model, "num_classes", None)
-    if not isinstance(way, int):
+    if not is_whole(way):
         raise UserError(f"{type(model).__name__} has no num_classes; unicorn_maml copies its head so many times")
     inner_loop = gradient_steps(model, inner_lr, num_steps, first_order=True, remat=False, param_labels=param_labels)
 

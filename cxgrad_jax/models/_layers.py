@@ -16,7 +16,7 @@ from cxgrad_jax.models._dtypes import wide_dtype, widen
 
 Film = tuple[jax.Array, jax.Array]  # scale and shift, each [C]
 
-STATISTICS = {  # mean and standard deviation of red, green and blue
+IMAGE_STATISTICS = {  # mean and standard deviation of red, green and blue
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "efficientnet_lite": ((127 / 255,) * 3, (128 / 255,) * 3),
 }
@@ -98,12 +98,12 @@ def modulate(x: jax.Array, film: Film | None) -> jax.Array:
 def standardise(images: jax.Array, statistics: str) -> jax.Array:
     """Subtracts a mean from images in [0, 1] ``[N, H, W, C]`` and divides by a standard deviation.
 
-    Both come from ``STATISTICS``. With ``statistics="none"`` the images stay as they are. A grey image takes the
+    Both come from ``IMAGE_STATISTICS``. With ``statistics="none"`` the images stay as they are. A grey image takes the
     numbers of red.
     """
     if statistics == "none":
         return images
     channels = images.shape[-1]
-    pair = (jnp.asarray(values, images.dtype)[:channels] for values in STATISTICS[statistics])
+    pair = (jnp.asarray(values, images.dtype)[:channels] for values in IMAGE_STATISTICS[statistics])
     mean, deviation = (values.reshape(1, 1, 1, channels) for values in pair)
     return (images - mean) / deviation

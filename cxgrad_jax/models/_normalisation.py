@@ -15,7 +15,7 @@ from cxgrad_jax.models._dtypes import wide_dtype, widen
 from cxgrad_jax.models._pooling import max_pool
 
 GROUPS = 8  # the number of groups of channels in group normalisation
-STATISTICS = "batch_stats"  # flax's collection of means and variances
+COLLECTION = "batch_stats"  # flax's collection of means and variances
 MOMENTUM = 0.9  # the share of the old value in a running average; PyTorch calls it 0.1
 
 
@@ -56,9 +56,9 @@ class Norm(nn.Module):
 
     def statistics(self) -> tuple[jax.Array, jax.Array] | None:
         """The given mean and variance to normalise by, each ``[C]``. None means those of the batch."""
-        if self.kind != "batch" or self.is_mutable_collection(STATISTICS) or not self.has_variable(STATISTICS, "mean"):
+        if self.kind != "batch" or self.is_mutable_collection(COLLECTION) or not self.has_variable(COLLECTION, "mean"):
             return None
-        return self.get_variable(STATISTICS, "mean"), self.get_variable(STATISTICS, "var")
+        return self.get_variable(COLLECTION, "mean"), self.get_variable(COLLECTION, "var")
 
     def record(self, moments: tuple[jax.Array, jax.Array], count: int) -> tuple[jax.Array, jax.Array]:
         """Returns ``moments`` of the batch, and records them if the collection is mutable.
@@ -66,14 +66,14 @@ class Norm(nn.Module):
         If the collection holds running averages, it is these, moved by ``moments``, that are recorded. The moments come
         from ``count`` values of each channel.
         """
-        if self.kind == "batch" and self.is_mutable_collection(STATISTICS) and not self.is_initializing():
+        if self.kind == "batch" and self.is_mutable_collection(COLLECTION) and not self.is_initializing():
             recorded = moments
-            if self.has_variable(STATISTICS, "mean"):
+            if self.has_variable(COLLECTION, "mean"):
                 new = moments[0], moments[1] * (count / max(count - 1, 1))
-                old = (self.get_variable(STATISTICS, name) for name in ("mean", "var"))
+                old = (self.get_variable(COLLECTION, name) for name in ("mean", "var"))
                 recorded = [MOMENTUM * o + (1 - MOMENTUM) * n for o, n in zip(old, new, strict=True)]
             for name, value in zip(("mean", "var"), recorded, strict=True):
-                self.put_variable(STATISTICS, name, value)
+                self.put_variable(COLLECTION, name, value)
         return moments
 
     @nn.compact

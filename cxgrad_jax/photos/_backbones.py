@@ -15,7 +15,7 @@ from cxgrad_jax.arguments import check_learner
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.models import Conv4, EfficientNetLite
-from cxgrad_jax.models._layers import STATISTICS
+from cxgrad_jax.models._layers import IMAGE_STATISTICS
 from cxgrad_jax.photos._preprocessing import Preprocessing
 from cxgrad_jax.photos._pretrained import pretrained
 from cxgrad_jax.saving import load as load_learner
@@ -54,7 +54,7 @@ def find_backbone(backbone: "str | Path | Backbone") -> Backbone:
     if str(backbone) in NAMES:
         model, variables = pretrained(NAMES[str(backbone)])
         variables["params"].pop("head")  # the head of ImageNet's classes
-        mean, deviation = STATISTICS[model.image_statistics]
+        mean, deviation = IMAGE_STATISTICS[model.image_statistics]
         views = WIDER_VIEWS.get(str(backbone), ("middle",))
         preprocessing = Preprocessing(model.image_size, views, mean=mean, deviation=deviation)
         return Backbone(str(backbone), model.clone(image_statistics="none"), variables, preprocessing)
@@ -152,11 +152,6 @@ def features_of(backbone: Backbone, views: np.ndarray) -> np.ndarray:
     """
     embed = _compiled(backbone.model, backbone.preprocessing)
     return np.asarray(embed(backbone.variables, [view[None] for view in views])[0], np.float32)
-
-
-def embedding_of_views(backbone: Backbone, views: np.ndarray) -> np.ndarray:
-    """Features of each view alone, ``[views, D]``. They serve to measure what several views gain."""
-    return np.stack([features_of(backbone, view[None]) for view in views])
 
 
 def standardised(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:

@@ -126,8 +126,9 @@ def grown(accuracy: float, chance: float, share: float) -> float:
     return chance + (1 - chance) * odds / (1 + odds)
 
 
-def wilson(share: float, count: float, z: float = 1.96) -> tuple[float, float]:
+def wilson(share: float, count: float) -> tuple[float, float]:
     """Wilson's 95 % interval of the share of ``count`` independent trials."""
+    z = 1.96  # standard deviations, of 95 %
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     return max(0.0, middle - half), min(1.0, middle + half)

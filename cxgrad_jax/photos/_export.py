@@ -72,8 +72,8 @@ def export_stablehlo(classifier: Classifier, path: Path) -> str:
     content = bytes(exported.serialize())
     write_whole(path, content)
     write_json(path.with_name(f"{path.name}.json"), description(classifier))
-    ours = _program(classifier)(*_examples(classifier, 2))
-    theirs = export.deserialize(bytearray(content)).call(*_examples(classifier, 2))
+    ours = _program(classifier)(*_examples(classifier))
+    theirs = export.deserialize(bytearray(content)).call(*_examples(classifier))
     return f"{path}: StableHLO, differs by at most {_difference(ours, theirs):.1g} from our own answers"
 
 
@@ -102,7 +102,7 @@ def export_onnx(classifier: Classifier, path: Path) -> str:
     onnx.checker.check_model(model, full_check=True)
     content = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    examples = _examples(classifier, 2)
+    examples = _examples(classifier)
     theirs = session.run(list(OUTPUTS), dict(zip(_shapes(classifier), examples, strict=True)))
     difference = _difference(_program(classifier)(*examples), theirs)
     if not difference < TOLERANCE:
@@ -131,9 +131,10 @@ def _shapes(classifier: Classifier) -> dict[str, tuple[int, int, int]]:
     return dict.fromkeys(classifier.backbone.preprocessing.views, (size, size, channels))
 
 
-def _examples(classifier: Classifier, number: int) -> list[np.ndarray]:
+def _examples(classifier: Classifier) -> list[np.ndarray]:
+    """The views of two random photos."""
     rng = np.random.default_rng(0)
-    return [rng.integers(0, 256, (number, *shape), dtype=np.uint8) for shape in _shapes(classifier).values()]
+    return [rng.integers(0, 256, (2, *shape), dtype=np.uint8) for shape in _shapes(classifier).values()]
 
 
 def _difference(ours: Any, theirs: Any) -> float:

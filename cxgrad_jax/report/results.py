@@ -16,7 +16,7 @@ from cxgrad_jax import parallel
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import check_writable, write_json
 from cxgrad_jax.fitting import init_state
-from cxgrad_jax.learners._statistics import trained
+from cxgrad_jax.learners._statistics import without_statistics
 from cxgrad_jax.training import build, checks
 from cxgrad_jax.training.config import ConfigDict, to_json
 from cxgrad_jax.training.evaluate import evaluate_run, results_name
@@ -214,7 +214,7 @@ def measure(config: ConfigDict) -> dict[str, Any]:
     source = build.build_source(config, store, mesh, "host")
     episodes = next(source.arrays([(0, per_dispatch)]))
     state = parallel.put(mesh, init_state(learner, optimiser, config.seed, np.asarray(store.images[:2])))
-    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(trained(state.params)))
+    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(without_statistics(state.params)))
     program = build.build_program(config, learner, optimiser, mesh, source, per_dispatch)
     program = program.lower(state, episodes).compile()
     state, _ = jax.block_until_ready(program(state, episodes))

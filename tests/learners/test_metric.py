@@ -273,3 +273,22 @@ def test_mistakes_get_one_line(factory, network, hyper_parameters, words):
     with pytest.raises(cx.UserError, match=words) as error:
         factory(network or model(), **hyper_parameters)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["proto_net", "classifier_baseline", "meta_baseline"])
+def test_a_model_of_more_classes_serves_an_episode_of_fewer(name):
+    factory, episode = getattr(cx.learners, name), make_episode()
+    learner, wider = (jitted(factory(cx.models.Conv4(num_classes=n, features=FEATURES))) for n in (WAY, WAY + 2))
+    params = learner.init(jax.random.key(0), episode.support_images)
+    narrow, wide = logits_of(learner, params, episode), logits_of(wider, params, episode)
+    np.testing.assert_allclose(wide[:, :WAY], narrow, rtol=1e-12)
+    assert np.all(wide[:, WAY:] == -np.inf)
+    ours, theirs = (meta_gradient(each, params, episode) for each in (wider, learner))
+    np.testing.assert_allclose(ravel_pytree(ours)[0], ravel_pytree(theirs)[0], rtol=1e-9, atol=1e-12)
+
+
+def test_a_wrong_label_is_no_class_without_images():
+    learner, params = make(PROTO)
+    episode = make_episode()
+    adapted = jax.jit(learner.adapt)(params, episode.support_images, jnp.full_like(episode.support_labels, WAY))
+    assert np.isnan(learner.predict(params, adapted, episode.query_images)).all()

@@ -8,13 +8,12 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from cxgrad_jax import analysis
-from cxgrad_jax.analysis._landscape import Landscape, multiples
+from cxgrad_jax.analysis._landscape import RATES, Landscape
 from cxgrad_jax.report.figures.style import COLOURS, panels, plain_numbers, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.study import Study, adapting, over_tasks, remarks, write_numbers
 
 TITLE = "The landscape of the inner loop, over training (Figure 5)"
-RATES = multiples(0.01)  # the rates of the paper
 
 
 def sections(study: Study) -> list[Section]:
