@@ -9,6 +9,7 @@ from cxgrad_jax.arguments import check_episode, check_learner
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.learners._base import model_and_labels
 from cxgrad_jax.learners._labels import by_path, merge
 from cxgrad_jax.learners._model import Params, batch_statistics
 
@@ -119,10 +120,10 @@ def model_of(learner: MetaLearner) -> nn.Module:
     Raises:
       UserError: the learner does not know its model.
     """
-    parts = getattr(learner.adapt, "parts", None)
-    if parts is None:
+    model, _ = model_and_labels(learner)
+    if model is None:
         raise UserError("this learner does not tell its model, which the analysis needs; make it with gradient_based")
-    return parts[0]
+    return model
 
 
 def unadapted(adapted: Any) -> Any:

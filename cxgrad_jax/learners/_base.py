@@ -248,11 +248,16 @@ def checked(
         with fitting(params, support):
             return loss(params, Episode(support, support_labels, query, query_labels), iteration)
 
-    checked_adapt.parts = model, param_labels  # pyright: ignore[reportAttributeAccessIssue]  (for ``describe``)
+    checked_adapt.model_and_labels = model, param_labels  # pyright: ignore[reportAttributeAccessIssue]
     return MetaLearner(checked_init, checked_adapt, checked_predict, checked_loss)
 
 
 SETS = ("support", "query")
+
+
+def model_and_labels(learner: MetaLearner) -> tuple[nn.Module | None, ParamLabels | None]:
+    """The model of a learner and its label function, each None if it is not known. A metric learner has no labels."""
+    return getattr(learner.adapt, "model_and_labels", (None, None))  # jax.jit keeps this attribute
 
 
 def num_classes(model: nn.Module, images: Any) -> int:
@@ -266,7 +271,7 @@ def check_way(learner: MetaLearner, way: int, images: Any) -> None:
 
     A compiled program could not refuse their labels, and would give NaN.
     """
-    model, _ = getattr(learner.adapt, "parts", (None, None))
+    model, _ = model_and_labels(learner)
     if model is not None and way > (classes := num_classes(model, images)):
         raise UserError(
             f"way is {way}, but the learner's model has {classes} classes; make the model with num_classes={way}, or "

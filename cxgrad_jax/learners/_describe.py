@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import MetaLearner
+from cxgrad_jax.learners._base import MetaLearner, model_and_labels
 from cxgrad_jax.learners._labels import ADAPTED, META, SCALED, ParamLabels, by_path, default_labels, labels_by_path
 from cxgrad_jax.learners._model import ModuleClass, Params, module_classes
 from cxgrad_jax.learners._statistics import STATISTICS
@@ -39,10 +39,9 @@ def describe(
       UserError: the learner does not know its labels, or the model takes none of the usual sizes of images.
     """
     if isinstance(learner_or_model, MetaLearner):
-        parts = getattr(learner_or_model.adapt, "parts", None)  # jax.jit keeps this attribute
-        if parts is None:
+        model, labels_of = model_and_labels(learner_or_model)
+        if model is None:
             raise UserError("this learner does not tell which parameters adapt; give its model and its param_labels")
-        model, labels_of = parts
         flat = by_path(params)
         of_model = {path.removeprefix("model/"): x for path, x in flat.items() if path.startswith("model/")}
         others = {path: x for path, x in flat.items() if not path.startswith("model/")}

@@ -14,6 +14,7 @@ from cxgrad_jax import runtime
 from cxgrad_jax.arguments import check_learner
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.learners._base import model_and_labels
 from cxgrad_jax.models import Conv4, EfficientNetLite
 from cxgrad_jax.models._layers import IMAGE_STATISTICS
 from cxgrad_jax.photos._preprocessing import Preprocessing
@@ -86,8 +87,7 @@ def backbone_of_learner(
       UserError: the learner does not know its model, or the model has no features.
     """
     check_learner(learner)
-    parts = getattr(learner.adapt, "parts", None)
-    model = parts[0] if parts else None
+    model, _ = model_and_labels(learner)
     if model is None or not hasattr(model, "embed") or "model" not in params:
         raise UserError(f"{name} is no backbone; expected a learner whose model has a method embed, such as Conv4")
     channels = _first_kernel(params["model"]).shape[2]
