@@ -51,6 +51,9 @@ def alfa(
     Meta-parameters: ``{"model": ..., "inner_lr": alpha, "decay": beta, "generator": {"hidden": ..., "output": ...}}``.
     alpha and beta, each ``[num_steps]``, have the structure of the model's adapted part. Trace: ``"support_loss"
     [steps]``, ``"tau" [steps, 2 n]``, and ``"A"`` and ``"B" [steps, n]``, in the order of ``split_by_label``.
+
+    Raises:
+      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no parameter adapts.
     """
 
     def adapt(params, support_images, support_labels):

@@ -61,6 +61,9 @@ def baseline_plus_plus(
 
     Meta-parameters: ``{"model": ...}`` without a head. ``adapt`` describes the episode by the fine-tuned head: kernel v
     ``[D, way]`` and length g ``[way]``, or kernel and bias.
+
+    Raises:
+      UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
     """
     logits_of = cosine_logits(scale) if classifier == "cosine" else linear
 

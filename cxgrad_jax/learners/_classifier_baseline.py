@@ -33,6 +33,9 @@ def classifier_baseline(model: nn.Module, *, scale: float = 10.0, query_statisti
         training, at evaluation (inductive).
 
     Meta-parameters: ``{"model": ...}`` without a head. ``adapt`` describes the episode by the class means ``[way, D]``.
+
+    Raises:
+      UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
     """
 
     def describe(params, features, labels):

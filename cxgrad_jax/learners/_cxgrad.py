@@ -67,6 +67,9 @@ def cxgrad(
     ``"gamma" [steps, L]`` and ``"context" [steps, context_dim]``, with which each step scales; ``"fast"``, the scaled
     kernels and the head; ``"gradient_norm/LAYER" [steps]``, the norms of the gradients with respect to these; and
     ``"first_loss"``, the loss of the context's own pass, ``[]``, or ``[steps]`` with ``context_update="step"``.
+
+    Raises:
+      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no kernel is scaled.
     """
 
     def adapt(params, support_images, support_labels):

@@ -50,6 +50,9 @@ def cxgrad_explicit(
     from zero before every step. The trace is that of ``cxgrad`` with three differences: the context and the factors are
     those after the update of each step, there is no ``"first_loss"``, and ``"trial_loss" [steps]`` is the loss after a
     step with the factors before that update.
+
+    Raises:
+      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no kernel is scaled.
     """
 
     def adapt(params, support_images, support_labels):

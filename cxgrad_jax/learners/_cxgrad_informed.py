@@ -54,6 +54,9 @@ def cxgrad_informed(
     Meta-parameters: ``{"model": ..., "generator": {"hidden": ..., "output": ...}}``. Trace: ``"support_loss" [steps]``;
     ``"tau" [steps, 4 L]`` and ``"gamma" [steps, L]`` of each step; ``"fast"``, the scaled kernels and the head; and
     ``"gradient_norm/LAYER" [steps]``, the norms of the gradients with respect to these.
+
+    Raises:
+      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no kernel is scaled.
     """
 
     def adapt(params, support_images, support_labels):

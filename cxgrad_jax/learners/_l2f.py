@@ -62,6 +62,9 @@ def l2f(
 
     Meta-parameters: ``{"model": ..., "attenuator": {"hidden": ..., "output": ...}}``. Trace: ``"support_loss"
     [steps]``, and ``"gamma" [n]`` and ``"embedding" [n]``, which is e, in the order of ``split_by_label``.
+
+    Raises:
+      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no parameter adapts.
     """
 
     def adapt_by(first_order):

@@ -44,6 +44,9 @@ def maml(
 
     Meta-parameters: ``{"model": ...}``. Trace: ``"support_loss"`` and ``"gradient_norm/LAYER" [num_steps]`` and
     ``"fast"``, before each update.
+
+    Raises:
+      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no parameter adapts.
     """
 
     adapt = gradient_steps(model, inner_lr, num_steps, first_order, remat, param_labels)

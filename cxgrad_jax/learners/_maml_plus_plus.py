@@ -62,6 +62,9 @@ def maml_plus_plus(
     Meta-parameters: ``{"model": ..., "inner_lr": ...}``. Parameters of the model that do not adapt have a leading axis
     ``[num_steps]``. The rates, each ``[num_steps]``, have the structure of the model's adapted part. Trace:
     ``"support_loss" [num_steps]``.
+
+    Raises:
+      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no parameter adapts.
     """
 
     def inner_loop(params, support_images, support_labels, first_order):

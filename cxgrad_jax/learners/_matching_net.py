@@ -56,6 +56,9 @@ def matching_net(
     Meta-parameters: ``{"model": ...}`` without a head, and with ``full_context`` the LSTMs ``{"context": {"forward",
     "backward", "query"}}``. ``adapt`` describes the episode by the support features ``[N, D]`` with their
     labels, or with ``joint_normalisation`` by the support images with theirs. Logits are ``log(p + 1e-6)``.
+
+    Raises:
+      UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
     """
 
     def describe(params, features, labels):

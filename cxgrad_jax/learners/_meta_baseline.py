@@ -42,6 +42,9 @@ def meta_baseline(
 
     Meta-parameters: ``{"model": ..., "scale": []}``, where the model has no head. ``adapt`` describes the episode by
     the class means ``[way, D]``, or with ``joint_normalisation`` by the support images and labels.
+
+    Raises:
+      UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
     """
 
     def describe(params, features, labels):

@@ -50,6 +50,9 @@ def meta_sgd(
 
     Meta-parameters: ``{"model": ..., "inner_lr": alpha, in the structure of the model's adapted part}``. Trace:
     ``"support_loss" [num_steps]``, before each update.
+
+    Raises:
+      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no parameter adapts.
     """
 
     def adapt(params, support_images, support_labels):

@@ -71,6 +71,9 @@ def metal(
     there too. Trace: ``"support_loss"``, ``"learned_support_loss"``, ``"learned_query_loss"`` and their sum
     ``"inner_loss"``, each ``[num_steps]``, and with ``alfa`` its own. With ``query_statistics="query"``, ``adapt``
     returns the support set, because everything else needs the query images.
+
+    Raises:
+      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no parameter adapts.
     """
     transductive = query_statistics == "query"
 

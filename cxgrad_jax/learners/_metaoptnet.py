@@ -51,6 +51,9 @@ def metaoptnet(
 
     Meta-parameters: ``{"model": ..., "scale": []}``, where the model has no head. ``adapt`` describes the episode by
     the weights ``[D, way]``.
+
+    Raises:
+      UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
     """
 
     def describe(params, features, labels):

@@ -32,6 +32,9 @@ def proto_net(model: nn.Module, *, joint_normalisation: bool = False, query_stat
 
     Meta-parameters: ``{"model": ...}`` without a head. ``adapt`` describes the episode by the prototypes
     ``[way, D]``, or with ``joint_normalisation`` by the support images and labels.
+
+    Raises:
+      UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
     """
 
     def describe(params, features, labels):

@@ -52,6 +52,9 @@ def r2d2(
     Meta-parameters: ``{"model": ..., "scale": [], "shift": []}``, where the model has no head, and
     ``"regularisation": []`` if it is learned. ``adapt`` describes the episode by the weights ``[D + 1, way]``, whose
     last row is the bias, or with ``joint_normalisation`` by the support images and labels.
+
+    Raises:
+      UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
     """
 
     def learned(value):

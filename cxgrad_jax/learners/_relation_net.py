@@ -44,6 +44,9 @@ def relation_net(
 
     Meta-parameters: ``{"model": ..., "relation": ...}``, where the model has no head. ``adapt`` describes the episode
     by the classes' maps ``[way, h, w, D]``. Logits are the relations before the sigmoid.
+
+    Raises:
+      UserError: a hyper-parameter cannot be, or the model has no ``feature_maps`` or no ``num_classes``.
     """
     shared = ("norm", "use_bias", "negative_slope", "norm_epsilon", "precision", "dtype")
     relation = RelationHead(hidden, **{field: getattr(model, field) for field in shared if hasattr(model, field)})

@@ -49,6 +49,9 @@ def rfs(model: nn.Module, *, regularisation: float = 1.0, query_statistics: str 
 
     Meta-parameters: ``{"model": ...}`` without a head. ``adapt`` describes the episode by the regression's
     ``{"kernel": [D, way], "bias": [way]}``.
+
+    Raises:
+      UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
     """
 
     def describe(params, features, labels):
