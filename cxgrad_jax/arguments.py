@@ -47,6 +47,8 @@ def as_path(name: str, value: Any) -> Path:
     """The path that a string or a path names, with the home folder in the place of ``~``."""
     if not isinstance(value, str | os.PathLike):
         raise UserError(f"{name} is {_shown(value)}; expected a path")
+    if not os.fspath(value):
+        raise UserError(f"{name} is empty; expected a path")
     try:
         return Path(value).expanduser()
     except RuntimeError:

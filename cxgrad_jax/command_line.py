@@ -7,12 +7,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from logging import root
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
 from absl import flags, logging
 
 from cxgrad_jax import runtime
+from cxgrad_jax.arguments import as_path
 from cxgrad_jax.errors import AlreadyTold, Interrupted, UserError
 from cxgrad_jax.streams import make_lasting, status_of_streams
 from cxgrad_jax.training import config as configuration
@@ -142,6 +144,15 @@ def _reader(value: Any) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(f"{text!r} is not {expected}") from None
 
     return read
+
+
+def a_path(text: str) -> Path:
+    """Reads a flag's text as a path that may begin with ``~``, for ``type=`` of an argument."""
+    try:
+        path = as_path("the path", text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return path if path.name else path.absolute()  # "." has no name
 
 
 def at_least_one(text: str) -> int:

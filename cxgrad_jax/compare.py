@@ -11,11 +11,10 @@ The exit status is that of ``cxgrad_jax.main``: 0 done, 2 a user's mistake, 130 
 defect.
 """
 
-from pathlib import Path
-
 from cxgrad_jax import runtime
 from cxgrad_jax.command_line import (
     Parser,
+    a_path,
     add_verbosity,
     at_least_one,
     check_several_runs,
@@ -58,9 +57,12 @@ def run(arguments: list[str]) -> int:
             allow_abbrev=False,
         )
         flags.add_argument(
-            "--configs", nargs="+", metavar="NAME[:PRESET]", help="files or names; the first is compared with"
+            "--configs", nargs="+", action="extend", metavar="NAME[:PRESET]",
+            help="files or names; the first is compared with",
+        )  # fmt: skip
+        flags.add_argument(
+            "--workdir", type=a_path, metavar="DIR", help="receives DIR/NAME and comparison.{md,csv,tex}"
         )
-        flags.add_argument("--workdir", type=Path, metavar="DIR", help="receives DIR/NAME and comparison.{md,csv,tex}")
         flags.add_argument("--seeds", type=at_least_one, metavar="N", help="train N runs of each, seeds 0 to N - 1")
         flags.add_argument("--wide", action="store_true", help="all columns in comparison.tex, not a paper's two")
         add_verbosity(flags)

@@ -21,10 +21,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Raises:
       UserError: the file cannot be written. The line names it and the cause, and the old content stays.
     """
+    raw = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content  # odd names of files
     temporary = path.parent / f".{path.name}.tmp"
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # such as /dev/stdout
+            path.write_bytes(raw)
+            return
+        if path.is_symlink():  # it stays one
+            path = path.resolve()
+            temporary = path.parent / f".{path.name}.tmp"
         with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(raw)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

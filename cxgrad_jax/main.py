@@ -17,7 +17,7 @@ import argparse
 from pathlib import Path
 
 from cxgrad_jax import runtime
-from cxgrad_jax.command_line import Parser, add_verbosity, exit_status, override, start
+from cxgrad_jax.command_line import Parser, a_path, add_verbosity, exit_status, override, start
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.training import config as configuration
 from cxgrad_jax.training.ahead_of_time import mesh_of
@@ -48,7 +48,7 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     """
     flags = _flags()
     given = flags.parse_known_args(arguments)[0]
-    if given.config:
+    if given.config is not None:
         config = load_config(given.config)
     elif given.mode == "pretrain":
         config = configuration.pretrain_glyphs_config()
@@ -61,7 +61,8 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
         config.analysis = configuration.analysis_config()
 
     given = override(config, arguments, flags)
-    given.workdir = given.workdir or [Path("runs", config_name(given.config) if given.config else DEFAULTS[given.mode])]
+    name = DEFAULTS[given.mode] if given.config is None else config_name(given.config)
+    given.workdir = given.workdir or [Path("runs", name)]
     _check(config, given)
     return config, given
 
@@ -74,7 +75,7 @@ def _flags() -> Parser:
         help="a configuration: a file or a name, such as mini_1shot; without: glyphs, or the run's own",
     )  # fmt: skip
     flags.add_argument(
-        "--workdir", type=Path, action="append", metavar="DIR",
+        "--workdir", type=a_path, action="append", metavar="DIR",
         help="folder of the run: configuration, metrics, checkpoints, results; several times in --mode=analyse",
     )  # fmt: skip
     flags.add_argument(
@@ -107,7 +108,7 @@ def _flags() -> Parser:
 def _check(config: ConfigDict, given: argparse.Namespace) -> None:
     """Refuses flags that do not fit the mode."""
     if not all(workdir.name for workdir in given.workdir):
-        raise UserError("--workdir is empty; give the folder of the run, such as --workdir=runs/first")
+        raise UserError("--workdir is /; give the folder of the run, such as --workdir=runs/first")
     if given.mode in ("train", "pretrain") and (given.mode == "pretrain") != is_pretraining(config):
         kind, other = ("no", "train") if given.mode == "pretrain" else ("a", "pretrain")
         raise UserError(f"--config={given.config} is {kind} pre-training; run it with --mode={other}")

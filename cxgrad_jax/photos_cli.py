@@ -10,6 +10,7 @@ with 2.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cxgrad_jax import photos
-from cxgrad_jax.command_line import Parser, add_verbosity, exit_status, start
+from cxgrad_jax.command_line import Parser, a_path, add_verbosity, exit_status, start
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import check_writable, csv_text, write_whole
 
@@ -43,30 +44,30 @@ def _parser() -> argparse.ArgumentParser:
     words = parser.add_subparsers(dest="word", metavar="WORD", parser_class=Parser)
 
     fit = words.add_parser("fit", help="make a classifier of PHOTOS/CLASS/*.jpg", allow_abbrev=False)
-    fit.add_argument("photos", type=Path, metavar="PHOTOS", help="folder with a folder of photos for each class")
-    fit.add_argument("--out", type=Path, required=True, metavar="FILE", help="the classifier, a safetensors file")
+    fit.add_argument("photos", type=a_path, metavar="PHOTOS", help="folder with a folder of photos for each class")
+    fit.add_argument("--out", type=a_path, required=True, metavar="FILE", help="the classifier, a safetensors file")
     fit.add_argument(
         "--backbone", default="efficientnet_lite0", metavar="NAME",
         help="efficientnet_lite0, 1 or 2; bundled weights; a file that cx.save wrote; or the folder of a run",
     )  # fmt: skip
     fit.add_argument("--head", default="auto", choices=("auto", "centroid", "logistic"))
-    fit.add_argument("--others", type=Path, metavar="DIR", help="photos of none of the classes, for the threshold")
+    fit.add_argument("--others", type=a_path, metavar="DIR", help="photos of none of the classes, for the threshold")
     fit.add_argument("--seed", type=int, default=0, metavar="N", help="of the splits that the estimate is made with")
 
     check = words.add_parser("check", help="compare predictions with the truth", allow_abbrev=False)
-    check.add_argument("classifier", type=Path, metavar="FILE", help="that fit wrote")
-    check.add_argument("photos", type=Path, metavar="PHOTOS", help="folder with a folder of photos for each class")
-    check.add_argument("--html", type=Path, metavar="FILE", help="the page; NAME_check.html beside the classifier")
+    check.add_argument("classifier", type=a_path, metavar="FILE", help="that fit wrote")
+    check.add_argument("photos", type=a_path, metavar="PHOTOS", help="folder with a folder of photos for each class")
+    check.add_argument("--html", type=a_path, metavar="FILE", help="the page; NAME_check.html beside the classifier")
 
     predict = words.add_parser("predict", help="predict photos", allow_abbrev=False)
-    predict.add_argument("classifier", type=Path, metavar="FILE", help="that fit wrote")
-    predict.add_argument("photos", type=Path, nargs="+", metavar="FILE_OR_FOLDER")
-    predict.add_argument("--csv", type=Path, metavar="FILE", help="the table; without --csv and --html it is printed")
-    predict.add_argument("--html", type=Path, metavar="FILE", help="a page with the photos")
+    predict.add_argument("classifier", type=a_path, metavar="FILE", help="that fit wrote")
+    predict.add_argument("photos", type=a_path, nargs="+", metavar="FILE_OR_FOLDER")
+    predict.add_argument("--csv", type=a_path, metavar="FILE", help="the table; without --csv and --html it is printed")
+    predict.add_argument("--html", type=a_path, metavar="FILE", help="a page with the photos")
 
     export = words.add_parser("export", help="write the classifier for another program", allow_abbrev=False)
-    export.add_argument("classifier", type=Path, metavar="FILE", help="that fit wrote")
-    export.add_argument("out", type=Path, metavar="OUT", help="such as shop.onnx")
+    export.add_argument("classifier", type=a_path, metavar="FILE", help="that fit wrote")
+    export.add_argument("out", type=a_path, metavar="OUT", help="such as shop.onnx")
     export.add_argument("--format", choices=FORMATS, default="onnx")
     for each in (parser, fit, check, predict, export):
         add_verbosity(each)
@@ -118,7 +119,7 @@ def _check(given: argparse.Namespace) -> None:
     from cxgrad_jax.report.photos import Checked, check_page
 
     page = given.html or given.classifier.with_name(f"{given.classifier.stem}_check.html")
-    _check_place(page)
+    _check_place(page, given.classifier)
     classifier = photos.load(given.classifier)
     found = photos.labelled_photos(given.photos, least=1)
     for name in found.class_names:
@@ -157,9 +158,9 @@ def _check(given: argparse.Namespace) -> None:
 
 
 def _predict(given: argparse.Namespace) -> None:
-    for place in (given.csv, given.html):
+    for place, other in ((given.csv, given.html), (given.html, None)):
         if place:
-            _check_place(place)
+            _check_place(place, other, given.classifier)
     classifier = photos.load(given.classifier)
     paths = photos.photos_in(given.photos)
     predictions, unreadable = _predictions(classifier, paths)
@@ -179,7 +180,7 @@ def _predict(given: argparse.Namespace) -> None:
 
 
 def _export(given: argparse.Namespace) -> None:
-    _check_place(given.out)
+    _check_place(given.out, given.classifier)
     classifier = photos.load(given.classifier)
     export = photos.export_onnx if given.format == "onnx" else photos.export_stablehlo
     print(export(classifier, given.out))
@@ -195,7 +196,8 @@ def _predictions(
     for error in found.errors:
         print(f"cxgrad_jax: {error}", file=sys.stderr)
     read = [i for i, row in enumerate(found.features) if row.size and row[0] == row[0]]
-    return classifier.predict_features([paths[i] for i in read], found.features[read]), found.errors
+    predictions = classifier.predict_features([paths[i] for i in read], found.features[read]) if read else []
+    return predictions, found.errors
 
 
 def _end(unreadable: Sequence[UserError], number: int) -> None:
@@ -206,7 +208,7 @@ def _end(unreadable: Sequence[UserError], number: int) -> None:
 
 def _backbone(name: str) -> str | photos.Backbone:
     """Returns a name or a file as it is, and for the folder of a run the backbone of its learner."""
-    if not Path(name).is_dir():
+    if not os.path.isdir(os.path.expanduser(name)):
         return name
     from cxgrad_jax.training.runs import load_run
 
@@ -214,11 +216,14 @@ def _backbone(name: str) -> str | photos.Backbone:
     return photos.backbone_of_learner(run.learner, run.params, run.config.data.image_size, name=name)
 
 
-def _check_place(path: Path) -> None:
-    """Refuses a file that cannot be written before the work that it is for."""
-    if path.is_dir():
+def _check_place(path: Path, *others: Path | None) -> None:
+    """Refuses a file that cannot be written, or that is one of ``others``, before the work that it is for."""
+    for other in others:
+        if other and os.path.realpath(path) == os.path.realpath(other):
+            raise UserError(f"{path} would be overwritten; give another file for the result")
+    if os.path.isdir(path):
         raise UserError(f"{path} is a folder; give the name of a file")
-    if not path.absolute().parent.is_dir():
+    if not os.path.isdir(path.absolute().parent):
         raise UserError(f"{path} cannot be written: there is no folder {path.absolute().parent}")
     check_writable(path.absolute().parent)
 

@@ -10,11 +10,10 @@ ablation over the normalisation. Overrides apply to all cells: ``--config.data.n
 The exit status is that of ``cxgrad_jax.main``.
 """
 
-from pathlib import Path
-
 from cxgrad_jax import runtime
 from cxgrad_jax.command_line import (
     Parser,
+    a_path,
     add_verbosity,
     at_least_one,
     check_several_runs,
@@ -39,7 +38,7 @@ def run(arguments: list[str]) -> int:
         )
         flags.add_argument("number", choices=list(TABLES), metavar="NUMBER", help="of the table, 1 to 7, or norm")
         flags.add_argument(
-            "--workdir", type=Path, metavar="DIR", help="receives the runs and table_NUMBER.{md,csv,tex}"
+            "--workdir", type=a_path, metavar="DIR", help="receives the runs and table_NUMBER.{md,csv,tex}"
         )
         flags.add_argument("--seeds", type=at_least_one, metavar="N", help="N runs a cell, seeds 0 to N - 1")
         flags.add_argument("--preset", choices=("paper",), help="the paper's text where it disagrees with its code")

@@ -42,8 +42,12 @@ REFUSALS: list[tuple[Any, ...]] = [
      "--config.model.channels: 'big' is not whole numbers"),
     ("flag without value", "{new} --config.seed", "--config.seed: expected one argument"),
     ("unknown mode", "{new} --mode=test", "--mode: invalid choice: 'test' (choose from"),
-    ("empty workdir", "{fields} --workdir=", "--workdir is empty; give the folder of the run"),
+    ("empty workdir", "{fields} --workdir=", "--workdir: the path is empty; expected a path"),
+    ("empty configuration", "{fields} --config=", "--config: '' is neither a file nor the name of a configuration"),
+    ("folder that is not UTF-8", "{fields} --workdir={folder}/\udcff", "has a name that is not UTF-8, and checkpoints"),
     # The configuration's file.
+    ("get_config ends the program", "{config}", "config.py, line 3: SystemExit: 0",
+     ("write", f"{IMPORTS}def get_config():\n  raise SystemExit(0)", "config.py")),
     ("no such configuration", "--config=configs/none.py",
      "configs/none.py is neither a file nor the name of a configuration; "),
     ("syntax error", "{config}", "config.py, line 2: SyntaxError: invalid syntax",

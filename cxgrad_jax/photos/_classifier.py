@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cxgrad_jax.arguments import check_seed
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.photos._backbones import Backbone, find_backbone, with_statistics
 from cxgrad_jax.photos._estimate import Estimate, fit_and_estimate
@@ -133,6 +134,7 @@ def fit(
     """
     if head not in ("auto", *HEADS):
         raise UserError(f"head is {head!r}; expected one of auto, {', '.join(HEADS)}")
+    check_seed(seed)
     photos = labelled_photos(folder)
     strangers = [] if others is None else photos_in(others)
     network = find_backbone(backbone if isinstance(backbone, Backbone) else str(backbone))

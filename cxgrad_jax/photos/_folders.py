@@ -1,7 +1,7 @@
 """The photos that a command line or a folder stands for."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,8 +41,8 @@ def labelled_photos(folder: PathLike, least: int = 2) -> LabelledPhotos:
     """
     root = as_path("folder", folder)
     layout = "expected PHOTOS/CLASS/*.jpg, one folder for each class"
-    if not root.is_dir():
-        raise UserError(f"{root} is {'no folder' if root.exists() else 'not there'}; {layout}")
+    if not os.path.isdir(root):
+        raise UserError(f"{root} is {'no folder' if os.path.exists(root) else 'not there'}; {layout}")
     classes = [path for path in _entries(root) if path.is_dir()]
     paths, labels, left_out = [], [], [path for path in _entries(root) if not path.is_dir()]
     for label, directory in enumerate(classes):
@@ -71,15 +71,12 @@ def photos_in(places: PathLike | Iterable[PathLike]) -> list[Path]:
     given = [places] if isinstance(places, str | os.PathLike) else list(places)
     found: list[Path] = []
     for path in (as_path("the place of photos", place) for place in given):
-        if path.is_dir():
-            inside = [
-                each for each in path.rglob("*")
-                if is_image(each.name) and not each.is_dir() and not _is_hidden(each.relative_to(path).parts)
-            ]  # fmt: skip
+        if os.path.isdir(path):
+            inside = [each for each in _below(path) if is_image(each.name) and not each.is_dir()]
             if not inside:
                 raise UserError(f"{path} holds no photo ({', '.join(SUFFIXES)})")
             found += sorted(inside)
-        elif path.exists():
+        elif os.path.exists(path):
             found.append(path)
         else:
             raise UserError(f"{path} is not there; expected a photo or a folder of photos")
@@ -99,5 +96,12 @@ def _entries(folder: Path) -> list[Path]:
         raise UserError(f"{folder} cannot be read: {reason(error)}") from None
 
 
-def _is_hidden(parts: Sequence[str]) -> bool:
-    return any(part.startswith(".") for part in parts)
+def _below(folder: Path) -> Iterator[Path]:
+    """The files in ``folder`` and in the folders below it, without hidden ones."""
+
+    def refuse(error):
+        raise UserError(f"{error.filename} cannot be read: {reason(error)}") from None
+
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in files if not name.startswith("."))

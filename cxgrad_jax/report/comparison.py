@@ -23,6 +23,7 @@ from cxgrad_jax.report.tables import (
     percent_with,
     write_tables,
 )
+from cxgrad_jax.training.build import is_pretraining
 from cxgrad_jax.training.config import ConfigDict, value_at
 from cxgrad_jax.training.transductive import is_transductive
 
@@ -99,6 +100,8 @@ def check_alike(configs: Mapping[str, ConfigDict]) -> None:
     """
     first, expected_of = next(iter(configs.items()))
     for name, config in configs.items():
+        if is_pretraining(config):
+            raise UserError(f"{name} is a pre-training, which is no learner to compare; leave it out")
         for field in ALIKE:
             ours, expected = (value_at(each, field) for each in (config, expected_of))
             if field == "evaluation.data":

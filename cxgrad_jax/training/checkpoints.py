@@ -168,6 +168,8 @@ class Checkpoints:
             except Exception as error:  # Orbax raises many kinds for a damaged file
                 time.sleep(OTHER_THREADS)
                 self._record(iteration)  # it may be gone
+                if isinstance(error, PermissionError) or "PERMISSION_DENIED" in str(error):
+                    raise UserError(f"checkpoint {folder} cannot be read: Permission denied") from None
                 raise _damaged(folder, error) from None
         if params_sha256(jax.device_get(state)) != record["sha256"]:
             raise _damaged(folder, "its content is not what was saved")
@@ -199,6 +201,8 @@ class Checkpoints:
             kinds = {"val_accuracy": float, "shapes": dict, "sha256": str}
             if not all(isinstance(record[name], kind) for name, kind in kinds.items()) or not record["sha256"]:
                 raise ValueError("its metrics are not those that were saved")
+        except PermissionError as error:
+            raise UserError(f"checkpoint {folder} cannot be read: {reason(error)}") from None
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             if folder.exists():  # the training that still goes on may just have dropped it
                 raise _damaged(folder, error) from None
@@ -225,6 +229,13 @@ def check_place(workdir: Path) -> None:
         place = str(workdir.absolute())
     except FileNotFoundError:
         raise UserError(f"--workdir {workdir} lies in a folder that was removed; go to another one") from None
+    try:
+        place.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"--workdir {workdir} has a name that is not UTF-8, and checkpoints there could not be written; choose "
+            "another folder, or a locale with UTF-8"
+        ) from None
     if bad := [character for character in "[]*?\\" if character in place]:
         raise UserError(
             f"--workdir {workdir} has a {bad[0]!r} in its path, and checkpoints there could not be read again; choose "

@@ -5,10 +5,13 @@ contains: ``tiered_1shot``, ``baselines/alfa``, or ``configs/NAME.py`` as in a c
 """
 
 import difflib
+import os
 import runpy
 import traceback
 from pathlib import Path
 from typing import Any
+
+from ml_collections import FrozenConfigDict
 
 from cxgrad_jax.errors import UserError, reason
 from cxgrad_jax.training.checks import check_fields
@@ -34,7 +37,7 @@ def find(file: str) -> Path:
     Raises:
       UserError: there is none. The line has similar names.
     """
-    if Path(file).is_file():
+    if os.path.isfile(file):  # unlike Path.is_file, it raises nothing
         return Path(file)
     name = Path(file).as_posix().removeprefix("configs/").removesuffix(".py")
     known = packaged()
@@ -43,7 +46,7 @@ def find(file: str) -> Path:
     by_stem = {each.rsplit("/", 1)[-1]: each for each in reversed(known)} | {each: each for each in known}
     close = [by_stem[each] for each in difflib.get_close_matches(name.rsplit("/", 1)[-1], by_stem, n=3)]
     hint = f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else "expected one such as tiered_1shot"
-    raise UserError(f"--config: {file} is neither a file nor the name of a configuration; {hint}")
+    raise UserError(f"--config: {file or repr(file)} is neither a file nor the name of a configuration; {hint}")
 
 
 def config_name(spec: str) -> str:
@@ -76,12 +79,14 @@ def load_config(spec: str) -> ConfigDict:
         config = get_config(preset) if preset else get_config()
     except UserError:
         raise
-    except Exception as error:  # the file is the user's code and may raise anything
+    except (Exception, SystemExit) as error:  # the file is the user's code and may raise anything
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         line, cause = (lines or ["?"])[-1], reason(error)
         if isinstance(error, SyntaxError):
             line, cause = error.lineno, error.msg
         raise UserError(f"{path}, line {line}: {type(error).__name__}: {cause}") from None
+    if isinstance(config, FrozenConfigDict):
+        config = ConfigDict(config.to_dict())
     if not isinstance(config, ConfigDict):
         raise UserError(f"{path}: get_config() returns a {type(config).__name__}; expected a ConfigDict")
     check_fields(config)

@@ -41,10 +41,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
     A line that is no record is left out. A kill may cut the last one short, and a disk may lose one in the middle.
     """
-    if not path.exists():
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {reason(error)}") from None
     records, lost = [], 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in text.splitlines():
         try:
             record = json.loads(line)
             if type(record["iteration"]) is not int or not all(map(_is_number, record.values())):

@@ -21,7 +21,7 @@ def trained_params(config: ConfigDict) -> Any:
     Raises:
       UserError: there are none, they are damaged, they describe no learner, or they are of another model.
     """
-    origin = config.train.start_from
+    origin = os.path.expanduser(config.train.start_from)
     if os.path.isdir(origin):  # unlike Path.is_dir, it raises nothing if a folder may not be read
         try:
             run = load_run(origin, named=(config.learner.name, config.model.name))

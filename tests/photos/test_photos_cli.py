@@ -1,7 +1,9 @@
 """``cxgrad photos``: the four commands, their refusals, and what an interruption leaves."""
 
 import csv
+import os
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -76,6 +78,21 @@ def test_an_unreadable_photo_is_told_and_the_others_are_predicted(place, tmp_pat
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 4
 
 
+def test_photos_that_cannot_be_read_at_all_make_an_empty_table(place, tmp_path, capsys):
+    (tmp_path / "text.jpg").write_text("hello")
+    assert run("predict", place / "shop.safetensors", tmp_path / "text.jpg", "--csv", tmp_path / "o.csv") == 2
+    assert "1 of 1 photos could not be read and are left out" in capsys.readouterr().err
+    assert len((tmp_path / "o.csv").read_text().splitlines()) == 1
+
+
+def test_a_name_that_is_not_utf8_costs_no_result(place, tmp_path):
+    photo = next((place / "PHOTOS").glob("*/*"))
+    odd = os.fsencode(tmp_path) + b"/\xff" + os.fsencode(photo.suffix)
+    shutil.copy(photo, odd)
+    assert run("predict", place / "shop.safetensors", os.fsdecode(odd), "--csv", tmp_path / "o.csv") == 0
+    assert "\\udcff" in (tmp_path / "o.csv").read_text()
+
+
 def test_check_compares_with_the_truth(place, tmp_path, capsys):
     folder_of_shapes(tmp_path / "test", 4, seed=7)
     folder_of_shapes(tmp_path / "strange", 3, kinds=("stripes",))
@@ -106,6 +123,17 @@ def test_check_compares_with_the_truth(place, tmp_path, capsys):
         (["check", "mine.safetensors", "PHOTOS"], "of another program; expected one that cxgrad photos fit wrote"),
         (["export", "shop.safetensors", "shop.onnx"], "ONNX is written for EfficientNetLite alone, not Conv4"),
         (["export", "shop.safetensors", "x", "--format", "tflite"], "invalid choice: 'tflite'"),
+        (
+            ["export", "shop.safetensors", "shop.safetensors", "--format", "stablehlo"],
+            "would be overwritten; give another",
+        ),
+        (
+            ["predict", "shop.safetensors", "PHOTOS", "--csv", "a", "--html", "a"],
+            "a would be overwritten; give another",
+        ),
+        (["predict", "shop.safetensors", ""], "the path is empty; expected a path"),
+        (["predict", "shop.safetensors", "x" * 300], "is not there; expected a photo or a folder of photos"),
+        (["fit", "PHOTOS", "--out", "x.safetensors", "--seed", "-1"], "seed is -1; expected a whole number, 0 to"),
     ],
 )
 def test_refusals_are_one_line(words, line, place, capsys, monkeypatch):

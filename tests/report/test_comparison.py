@@ -12,9 +12,10 @@ import pytest
 import scipy.stats
 from runs import environment, flags, results
 
+from cxgrad_jax.errors import UserError
 from cxgrad_jax.report import comparison
 from cxgrad_jax.report.tables import INDUCTIVE, TRANSDUCTIVE
-from cxgrad_jax.training.config import base_config, learner_config
+from cxgrad_jax.training.config import base_config, glyphs_config, learner_config, pretrain_glyphs_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = ["maml", "maml_plus_plus", "proto_net"]
@@ -186,3 +187,8 @@ def test_what_cannot_stand_in_one_table(tmp_path):
         done = compare("--configs", *files, f"--workdir={tmp_path / 'run'}")
         assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_pretraining_is_no_learner_to_compare():
+    with pytest.raises(UserError, match="pretrain_glyphs is a pre-training, which is no learner to compare"):
+        comparison.check_alike({"glyphs_1shot": glyphs_config(), "pretrain_glyphs": pretrain_glyphs_config()})

@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+
+from cxgrad_jax.errors import UserError
 from cxgrad_jax.training import metrics_file
 
 
@@ -30,3 +33,9 @@ def test_a_record_holds_numbers_alone(tmp_path):
     lines = [f'{{"iteration": 1, "val_accuracy": {value}}}' for value in bad]
     path.write_text("\n".join(['{"iteration": 1, "val_accuracy": null}', '{"iteration": true}', *lines]))
     assert metrics_file.read_metrics(path) == [{"iteration": 1, "val_accuracy": None}]
+
+
+def test_records_that_cannot_be_read_are_told(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(UserError, match="metrics.jsonl cannot be read: Is a directory"):
+        metrics_file.read_metrics(tmp_path / "metrics.jsonl")
