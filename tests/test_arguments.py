@@ -60,6 +60,7 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
             "path is '~nobody-here/a', whose home folder is not known; give a",
         ),
         (lambda: cx.load(None), "name_or_path is None; expected a path"),
+        (lambda: cx.load(""), "name_or_path is empty; expected a path"),
         (lambda: cx.save("x", None, [1]), "params is of type list; expected a nested dict of arrays"),
         (
             lambda: cx.save("x", None, {"a": (np.ones(2),)}),

@@ -77,7 +77,6 @@ def test_a_file_of_the_users_wins(package, file):
         ("hf:/owner/name", "expected a file that cx.save wrote, or one of"),
         ("x" * 5000, "expected a file that cx.save wrote, or one of"),
         ("a\0b", "expected a file that cx.save wrote, or one of"),
-        ("", "expected a file that cx.save wrote, or one of"),
     ],
 )
 def test_a_mistyped_path_is_one_line_with_the_names(package, name, hint, monkeypatch):
