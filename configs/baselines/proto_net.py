@@ -8,8 +8,9 @@ The default preset, :shared, is the setting that all learners share: Conv-4 with
 images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, second order, five best checkpoints.
 
 The preset :authors is the method's own: 64 filters with bias, ReLU, one episode an iteration, support and query
-normalised together, the rate halved every 2,000 iterations, the best checkpoint alone. Running averages at evaluation
-and the 30 or 20 ways of the published training are not offered.
+normalised together, the rate halved every 2,000 iterations, the best checkpoint alone. Running averages at evaluation,
+as published, need --config.learner.query_statistics=running. The 30 or 20 ways of the published training are not
+offered.
 
 Published test accuracy: 49.42 ± 0.78 % (5-shot 68.20 ± 0.66 %).
 """

@@ -12,7 +12,7 @@ from cxgrad_jax.data import ImageStore
 from cxgrad_jax.errors import AlreadyTold, UserError
 from cxgrad_jax.files import check_writable, write_json
 from cxgrad_jax.fitting import TrainState
-from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.learners import MetaLearner, by_path
 from cxgrad_jax.training import build
 from cxgrad_jax.training.checkpoints import Checkpoints
 from cxgrad_jax.training.config import ConfigDict, fields
@@ -119,7 +119,8 @@ def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 def by_query_statistics(opened: Opened, results: dict[str, Any]) -> dict[str, dict[str, float]]:
     """The accuracies of ``test_run`` by ``"query"`` statistics, by ``"support"`` statistics, and by the given ones.
 
-    If there is no batch normalisation, or the learner refuses the others, they are only by the given ones.
+    If there is no batch normalisation, or the learner refuses the others or would need other parameters for them, they
+    are only by the given ones.
     """
     found = {results["query_statistics"]: results}
     norm = opened.config.model.get("norm", "batch")
@@ -132,6 +133,9 @@ def by_query_statistics(opened: Opened, results: dict[str, Any]) -> dict[str, di
             learner = build.build_learner(config)
         except UserError:  # such as "support" with support and query images encoded together
             continue
+        needed = jax.eval_shape(learner.init, jax.random.key(0), opened.store.images[:2])
+        if not by_path(needed).keys() <= by_path(opened.state.params).keys():
+            continue  # MeTAL's losses of query images are trained with "query" statistics alone
         found[name] = test_run(config, learner, opened.store, opened.mesh, opened.checkpoints, opened.state)
     numbers = ("test_accuracy", "test_ci95_tasks", "test_ci95_pooled", "single_model_test_accuracy")
     return {name: {key: found[name][key] for key in numbers} for name in sorted(found)}

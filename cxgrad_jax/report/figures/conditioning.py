@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cxgrad_jax import analysis
+from cxgrad_jax.analysis._features import at_own_statistics
 from cxgrad_jax.evaluation import paired
 from cxgrad_jax.learners import accuracy, default_labels, split_by_label
 from cxgrad_jax.report.figures.style import panels, plain_numbers, save, style
@@ -116,6 +117,8 @@ def with_other_factors(run: Run) -> Callable[..., Any]:
                 model, params, episode.support_images, episode.support_labels, gamma,
                 inner_lr=settings.inner_lr, explicit=settings.name == "cxgrad_explicit",
             )  # fmt: skip
+            usual = learner.adapt(params, episode.support_images, episode.support_labels)
+            adapted = at_own_statistics(learner, usual, adapted, episode.support_images)
             return accuracy(learner.predict(params, adapted, episode.query_images), episode.query_labels)
 
         factors = {"own": own.gamma, "zero": shared, "other": other.gamma}
