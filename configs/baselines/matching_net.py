@@ -9,8 +9,8 @@ images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, second order, five be
 
 The method's authors have published no code. The preset :authors is that of CloserLookFewShot: 64 filters with bias,
 ReLU, ImageNet's mean and deviation, full-context embeddings, support and query normalised together, 16 queries, one
-episode an iteration, 60,000 of them (5-shot 40,000), the best checkpoint alone. Running averages at evaluation, as there,
-need --config.learner.query_statistics=running.
+episode an iteration, 60,000 of them (5-shot 40,000), the best checkpoint alone. Running averages at evaluation,
+as there, need --config.learner.query_statistics=running.
 
 Published test accuracy: 43.44 ± 0.77 % (5-shot 55.31 ± 0.73 %). The first number is probably that of another method.
 """
