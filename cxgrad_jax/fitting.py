@@ -124,14 +124,20 @@ def train_program(
 
 
 def updated(
-    optimiser: optax.GradientTransformation, state: TrainState, loss: jax.Array, metrics: dict[str, Any], gradients: Any
+    optimiser: optax.GradientTransformationExtraArgs,
+    state: TrainState,
+    loss: jax.Array,
+    metrics: dict[str, Any],
+    gradients: Any,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Makes the state after an outer iteration with these gradients, and all its metrics."""
+    """Makes the state after an outer iteration with these gradients, and all its metrics.
+
+    The optimiser gets the loss as ``value``, which some need, such as ``optax.contrib.reduce_on_plateau``.
+    """
     metrics = {"loss": loss, **metrics, "gradient_norm": optax.tree.norm(without_statistics(gradients))}
     # Optax mixes dtypes and ranks, which a user may have forbidden to JAX.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        update = optax.with_extra_args_support(optimiser).update
-        updates, opt_state = update(gradients, state.opt_state, state.params, value=loss)  # for reduce_on_plateau
+        updates, opt_state = optimiser.update(gradients, state.opt_state, state.params, value=loss)
     return TrainState(optax.apply_updates(state.params, updates), opt_state, state.iteration + 1), metrics
 
 

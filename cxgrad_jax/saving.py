@@ -67,7 +67,7 @@ def arrays_of(params: Any) -> dict[str, np.ndarray]:
     if not isinstance(params, Mapping):
         raise UserError(f"params is of type {type(params).__name__}; expected a nested dict of arrays")
     arrays = {}
-    for path, leaf in jax.tree.leaves_with_path(params):
+    for path, leaf in jax.tree.leaves_with_path(params, is_leaf=lambda leaf: leaf is None):
         names = [getattr(key, "key", None) for key in path]
         where = "/".join(str(getattr(key, "key", key)) for key in path)
         if not all(isinstance(name, str) and "/" not in name for name in names):

@@ -66,6 +66,7 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
             lambda: cx.save("x", None, {"a": (np.ones(2),)}),
             "the parameter a/[0] is not in a nested dict whose keys are strings without a slash",
         ),
+        (lambda: cx.save("x", None, {"a": None}), "the parameter a is of type NoneType; expected an array of numbers"),
         (lambda: cx.save("x", None, {"a/b": np.ones(2)}), "the parameter a/b is not in a nested dict whose keys"),
         (lambda: cx.save("x", None, {"a": jax.random.key(0)}), "the parameter a is a key of JAX; expected an array"),
         (

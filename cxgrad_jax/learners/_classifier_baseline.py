@@ -42,6 +42,6 @@ def classifier_baseline(model: nn.Module, *, scale: float = 10.0, query_statisti
         return mean_by_class(features, labels, model.num_classes)
 
     def compare(params, means, features):
-        return with_classes_at_hand(lambda *pair: scale * cosine(*pair), features, means)
+        return scale * with_classes_at_hand(cosine, features, means)
 
     return metric_based(model, "embed", describe, compare, query_statistics=query_statistics)

@@ -20,7 +20,14 @@ from cxgrad_jax.learners._metric import mean_by_class, members, metric_based, su
 from cxgrad_jax.learners._spec import described
 from cxgrad_jax.models import RelationHead
 
-CLASS_FEATURES = {"sum": sum_by_class, "mean": mean_by_class}
+
+def mean_or_zeros(maps: jax.Array, labels: jax.Array, way: int) -> jax.Array:
+    """``mean_by_class``, with zeros for a class without images, as its sum has. A wrong label still gives NaN."""
+    none = jnp.sum(members(labels, way, maps.dtype), axis=0) == 0
+    return jnp.where(none.reshape(way, *(1 for _ in maps.shape[1:])), 0, mean_by_class(maps, labels, way))
+
+
+CLASS_FEATURES = {"sum": sum_by_class, "mean": mean_or_zeros}
 
 
 @described

@@ -287,8 +287,20 @@ def test_a_model_of_more_classes_serves_an_episode_of_fewer(name):
     np.testing.assert_allclose(ravel_pytree(ours)[0], ravel_pytree(theirs)[0], rtol=1e-9, atol=1e-12)
 
 
-def test_a_wrong_label_is_no_class_without_images():
-    learner, params = make(PROTO)
+@pytest.mark.parametrize("shot_reduction", ["sum", "mean"])
+def test_relation_net_compares_with_zeros_where_a_class_has_no_images(shot_reduction):
+    episode = make_episode()
+    learner, params = make(
+        RELATION, cx.models.Conv4(num_classes=WAY + 1, features=FEATURES), shot_reduction=shot_reduction
+    )
+    adapted = learner.adapt(params, episode.support_images, episode.support_labels)
+    np.testing.assert_array_equal(adapted.episode[WAY], 0)
+    assert np.isfinite(ravel_pytree(meta_gradient(learner, params, episode))[0]).all()
+
+
+@pytest.mark.parametrize("factory", [PROTO, partial(RELATION, shot_reduction="mean")])
+def test_a_wrong_label_is_no_class_without_images(factory):
+    learner, params = make(factory)
     episode = make_episode()
     adapted = jax.jit(learner.adapt)(params, episode.support_images, jnp.full_like(episode.support_labels, WAY))
     assert np.isnan(learner.predict(params, adapted, episode.query_images)).all()

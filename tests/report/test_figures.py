@@ -4,15 +4,19 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from small import make_episode
 
 from cxgrad_jax import parallel
 from cxgrad_jax.report.figures import FIGURES, questions
+from cxgrad_jax.report.figures.conditioning import with_other_factors
 from cxgrad_jax.report.figures.style import binned, panels, plain_numbers, save, style
 from cxgrad_jax.report.study import Study
-from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.build import build_learner
+from cxgrad_jax.training.config import ConfigDict, base_config
 
 
 def test_every_listed_figure_can_be_asked():
@@ -79,3 +83,20 @@ def test_further_questions_are_shown_where_they_were_asked(tmp_path):
         "boil was not asked --question=parts.",
     ]  # fmt: skip
     assert (tmp_path / "questions.csv").read_text().count("\n") == 8
+
+
+@pytest.mark.parametrize("statistics", ["query", "support"])
+def test_own_factors_are_judged_as_the_learner_is(statistics):
+    episode = make_episode(query=6)
+    config = base_config()
+    config.model.features, config.episode.way, config.learner.num_steps = 4, 3, 2
+    config.learner.query_statistics, config.learner.inner_lr = statistics, 0.2
+    learner = build_learner(config)
+    params = learner.init(jax.random.key(0), episode.support_images)
+    logits = []
+    run: Any = SimpleNamespace(config=config)
+    measure = with_other_factors(run)
+    watched = learner._replace(predict=lambda *given: logits.append(learner.predict(*given)) or logits[-1])
+    measure(watched, params, (episode, make_episode(1)))
+    adapted = learner.adapt(params, episode.support_images, episode.support_labels)
+    np.testing.assert_allclose(logits[0], learner.predict(params, adapted, episode.query_images), rtol=1e-4, atol=1e-4)

@@ -117,6 +117,14 @@ def test_an_evaluation_gives_both_query_statistics_side_by_side(copy):
     assert support["by_query_statistics"] == both and support["test_accuracy"] == both["support"]["test_accuracy"]
 
 
+def test_an_evaluation_leaves_out_query_statistics_that_need_other_parameters(tiny_data, tmp_path):
+    given = [flag for flag in flags(tiny_data, tmp_path / "run", train__iterations=2) if "context_dim" not in flag]
+    given += ["--config=baselines/metal", "--config.learner.query_statistics=support", "--config.learner.num_steps=1"]
+    assert run(given) == 0
+    assert run([f"--workdir={tmp_path / 'run'}", "--mode=evaluate"]) == 0
+    assert set(results(tmp_path / "run")["by_query_statistics"]) == {"support"}
+
+
 def test_the_checkpoints_of_the_ensemble_one_by_one(finished):
     tested = results(finished)
     assert len(tested["checkpoint_test_accuracies"]) == tested["ensemble_size"] == 2

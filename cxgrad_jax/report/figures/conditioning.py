@@ -110,6 +110,7 @@ def with_other_factors(run: Run) -> Callable[..., Any]:
     def measure(learner, params, pair):
         episode, another = pair
         own, other = (analysis.conditioning(learner, params, each) for each in (episode, another))
+        usual = learner.adapt(params, episode.support_images, episode.support_labels)
         shared = jnp.broadcast_to(own.gamma_at_zero, own.gamma.shape)
 
         def accuracy_with(gamma):
@@ -117,7 +118,6 @@ def with_other_factors(run: Run) -> Callable[..., Any]:
                 model, params, episode.support_images, episode.support_labels, gamma,
                 inner_lr=settings.inner_lr, explicit=settings.name == "cxgrad_explicit",
             )  # fmt: skip
-            usual = learner.adapt(params, episode.support_images, episode.support_labels)
             adapted = at_own_statistics(learner, usual, adapted, episode.support_images)
             return accuracy(learner.predict(params, adapted, episode.query_images), episode.query_labels)
 
