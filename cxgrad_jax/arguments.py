@@ -32,9 +32,25 @@ def check_seed(seed: Any) -> None:
 
 
 def check_key(key: Any) -> None:
-    """Refuses a number in the place of a key."""
+    """Refuses a number or several keys in the place of a key."""
+    expected = "expected a key of JAX, such as jax.random.key(0)"
     if not isinstance(key, jax.Array | np.ndarray):
-        raise UserError(f"key is {_shown(key)}; expected a key of JAX, such as jax.random.key(0)")
+        raise UserError(f"key is {_shown(key)}; {expected}")
+    typed = jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if key.ndim != (0 if typed else 1) or not (typed or key.dtype == np.uint32):
+        raise UserError(f"key has shape {list(key.shape)} and dtype {key.dtype}; {expected}")
+
+
+def as_array(name: str, value: Any) -> Any:
+    """An array as it is, and lists of numbers or of arrays of one shape as an array of NumPy."""
+    if isinstance(value, jax.Array | np.ndarray):
+        return value
+    try:
+        return np.asarray(value)
+    except ValueError:  # NumPy's word for lists of several lengths
+        shapes = {np.shape(part) for part in value if isinstance(part, jax.Array | np.ndarray)}
+        found = f" {' and '.join(map(str, sorted(shapes)[:2]))}" if shapes else ""
+        raise UserError(f"{name} are of several shapes{found}; expected one array, or arrays of one shape") from None
 
 
 def check_function(name: str, value: Any, expected: str) -> None:

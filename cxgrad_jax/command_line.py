@@ -15,7 +15,7 @@ from absl import flags, logging
 
 from cxgrad_jax import runtime
 from cxgrad_jax.arguments import as_path
-from cxgrad_jax.errors import AlreadyTold, Interrupted, UserError
+from cxgrad_jax.errors import AlreadyTold, Interrupted, UserError, reason
 from cxgrad_jax.streams import make_lasting, status_of_streams
 from cxgrad_jax.training import config as configuration
 from cxgrad_jax.training.checkpoints import is_worth_reading
@@ -185,6 +185,15 @@ def exit_status(action: Callable[[], object]) -> int:
         print(
             f"cxgrad_jax: memory does not suffice ({first[:150]}); lower parallel.tasks_per_chunk, train.meta_batch or "
             "what makes the model or the images large",
+            file=sys.stderr,
+        )
+        return 2
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        print(
+            f"cxgrad_jax: {error.filename} cannot be used: {reason(error)}; choose another path, or change its owner "
+            "or mode",
             file=sys.stderr,
         )
         return 2

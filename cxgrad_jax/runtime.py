@@ -108,7 +108,8 @@ def join_processes(
             ) from None
     else:
         address, number, own = known.values()
-        if not str(address).rpartition(":")[2].isdecimal():
+        host, _, port = str(address).rpartition(":")
+        if not host or not port.isdecimal():
             raise UserError(f"--coordinator is {address!r}; expected HOST:PORT, such as node1:1234")
         if number < 1:
             raise UserError(f"--num_processes is {number}; expected at least 1")

@@ -5,7 +5,8 @@
     learner, params = cxgrad_jax.load("classifier_baseline_cifar_fs")  # weights that this package contains
 
 The file holds every array of the meta-parameters by its path, such as ``"model/block_0/conv/kernel"``. Its header has
-``"format"``, ``"learner"`` (the learner's ``spec`` as JSON) and ``"sha256"`` (``params_sha256`` of the arrays).
+``"format"``, ``"learner"`` (the learner's ``spec`` as JSON), ``"sha256"`` (``params_sha256`` of the arrays) and, if it
+is known, ``"image_size"``.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from cxgrad_jax.arguments import as_path, check_learner
+from cxgrad_jax.arguments import as_path, check_learner, check_whole
 from cxgrad_jax.errors import UserError, reason
 from cxgrad_jax.files import write_whole
 from cxgrad_jax.learners import MetaLearner, from_spec, merge
@@ -30,7 +31,9 @@ from cxgrad_jax.weight_files import find
 FORMAT = "1"  # of the header; a change that older files cannot follow raises it
 
 
-def save(path: str | os.PathLike[str], learner: MetaLearner | None, params: Any) -> None:
+def save(
+    path: str | os.PathLike[str], learner: MetaLearner | None, params: Any, *, image_size: int | None = None
+) -> None:
     """Saves a learner and its meta-parameters, whole or not at all.
 
     Args:
@@ -38,10 +41,12 @@ def save(path: str | os.PathLike[str], learner: MetaLearner | None, params: Any)
       learner: the learner, which the header describes. None saves the parameters alone, and ``load`` then needs the
         learner.
       params: the meta-parameters, a nested dict of arrays.
+      image_size: the height and width of the images that it was trained on, in pixels. A classifier of photos resizes
+        them to it.
 
     Raises:
-      UserError: ``path`` or ``learner`` is something else, a part of it is not this package's and cannot be described,
-        a leaf is no array of numbers, or the file cannot be written.
+      UserError: ``path``, ``learner`` or ``image_size`` is something else, a part of the learner is not this package's
+        and cannot be described, a leaf is no array of numbers, or the file cannot be written.
     """
     path = as_path("path", path)
     if learner is not None:
@@ -53,9 +58,11 @@ def save(path: str | os.PathLike[str], learner: MetaLearner | None, params: Any)
             f"{part} not part of cxgrad_jax, and a file never names code to run; save the parameters alone with "
             "cx.save(path, None, params), and read them with cx.load(path, learner=...)"
         )
+    if image_size is not None:
+        check_whole("image_size", image_size)
     arrays = arrays_of(params)
     header = {"format": FORMAT, "learner": json.dumps(spec), "sha256": params_sha256(params)}
-    write_arrays(path, arrays, header)
+    write_arrays(path, arrays, header | ({} if image_size is None else {"image_size": str(image_size)}))
 
 
 def arrays_of(params: Any) -> dict[str, np.ndarray]:
@@ -141,6 +148,15 @@ def load(name_or_path: str | os.PathLike[str], learner: MetaLearner | None = Non
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); get it again") from None
     return learner, params
+
+
+def image_size_of(name_or_path: str | os.PathLike[str]) -> int | None:
+    """The ``image_size`` that ``save`` wrote into a file that ``load`` reads, or None if it wrote none."""
+    path = find(name_or_path)
+    text = read_arrays(path, "cx.save", "format", FORMAT)[0].get("image_size")
+    if text is not None and not (text.isdecimal() and int(text)):
+        raise UserError(f"{path} is damaged (its image_size is {text!r}); get it again")
+    return None if text is None else int(text)
 
 
 def read_arrays(path: Path, writer: str, kind: str, version: str) -> tuple[dict[str, str], dict[str, np.ndarray]]:

@@ -156,6 +156,23 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         (lambda: cx.sampler(STORE, seed=0.5), "seed is 0.5; expected a whole number, 0 to 4294967295"),
         (lambda: cx.data.split_classes(STORE, seed=1.5), "seed is 1.5; expected a whole number, at least 0"),
         (lambda: LEARNER.init(0, STORE.images), "key is 0; expected a key of JAX, such as jax.random.key(0)"),
+        (lambda: LEARNER.init(jax.random.split(jax.random.key(0)), STORE.images), "key has shape [2] and dtype key<"),
+        (lambda: LEARNER.init(np.zeros(2), STORE.images), "key has shape [2] and dtype float64; expected a key of JAX"),
+        (
+            lambda: LEARNER.init(jax.random.key(0), [STORE.images[0], STORE.images[0, 1:]]),
+            "images are of several shapes (15, 16, 1) and (16, 16, 1); expected one array, or arrays of one shape",
+        ),
+        (
+            lambda: cx.data.from_arrays([STORE.images[0], STORE.images[0, 1:]], [0, 1]),
+            "images are of several shapes (15, 16, 1) and (16, 16, 1); expected one array, or arrays of one shape",
+        ),
+        (lambda: cx.data.from_arrays(STORE.images, [[0], [1, 2]]), "labels are of several shapes; expected one array"),
+        (lambda: cx.data.load(None, "train"), "name is None; expected the name of a data set, such as 'glyphs'"),
+        (lambda: cx.data.load(["glyphs"], "train"), "name is ['glyphs']; expected the name of a data set"),
+        (lambda: cx.data.load("glyphs", "train", image_size="big"), "image_size is 'big'; expected a whole number"),
+        (lambda: cx.data.prepare(None), "name is None; expected the name of a data set, such as 'glyphs'"),
+        (lambda: cx.data.prepare("glyphs", image_size=8.5), "image_size=8.5: expected a whole number, 1 to 1024"),
+        (lambda: cx.save("never_written", None, {"a": np.ones(2)}, image_size=0), "image_size is 0; expected a whole"),
     ],
 )
 def test_another_kind_of_argument_is_refused_in_one_line(call, line):

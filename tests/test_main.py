@@ -1,5 +1,6 @@
 """The command line as a user meets it: overrides, exit statuses, and one clear line for every mistake."""
 
+import errno
 import json
 import re
 import shutil
@@ -76,6 +77,15 @@ def test_memory_that_does_not_suffice_is_told_in_one_line(error, capsys):
     assert command_line.exit_status(action) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("cxgrad_jax: memory does not suffice (") and "train.meta_batch" in line
+
+
+def test_a_path_that_may_not_be_used_is_told_in_one_line(capsys):
+    def action():
+        raise PermissionError(errno.EACCES, "Permission denied", "locked/config.json")
+
+    assert command_line.exit_status(action) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cxgrad_jax: locked/config.json cannot be used: Permission denied; choose another path")
 
 
 def test_another_failure_of_a_device_is_a_defect():

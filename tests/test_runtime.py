@@ -120,6 +120,7 @@ def test_no_cluster_gets_one_line(monkeypatch):
         ((None, None, 0), {"JAX_NUM_PROCESSES": "2"}, "--num_processes and --process_id given without --coordinator;"),
         ((None, None, None), {"JAX_PROCESS_ID": "first"}, "JAX_PROCESS_ID is 'first'; expected a whole number"),
         (("node0", 2, 0), {}, "--coordinator is 'node0'; expected HOST:PORT"),
+        ((":99", 2, 0), {}, "--coordinator is ':99'; expected HOST:PORT"),
         (("node0:99", 0, 0), {}, "--num_processes is 0; expected at least 1"),
         (("node0:99", 2, 2), {}, "--process_id is 2, and --num_processes is 2; expected 0 to 1"),
     ],

@@ -55,6 +55,18 @@ def test_anyone_can_read_the_header(saved):
     assert json.loads(header["learner"])["learner"] == "cxgrad"
 
 
+def test_the_size_of_the_images_is_kept(saved):
+    learner, params, path = saved
+    assert saving.image_size_of(path) is None
+    cx.save(path, learner, params, image_size=48)
+    assert saving.image_size_of(path) == 48 and cx.load(path)[0].spec == learner.spec
+    header, arrays = saving.read_arrays(path, "cx.save", "format", saving.FORMAT)
+    for spoilt in ("0", "big"):
+        saving.write_arrays(path, arrays, {**header, "image_size": spoilt})
+        with pytest.raises(cx.UserError, match=f"is damaged .its image_size is '{spoilt}'"):
+            saving.image_size_of(path)
+
+
 def test_the_same_content_is_the_same_bytes(saved, tmp_path):
     learner, params, path = saved
     for number in range(5):  # the format's own writer orders the header by chance

@@ -60,7 +60,7 @@ def make(run: Path, name: str, commit: str, folder: Path = FOLDER) -> None:
     store = build.load_stores(config, ("test",), config.evaluation.data or config.data.name)["test"]
     learner, params = few_shot(opened, store.images[:2])
     path = folder / f"{name}.safetensors"
-    cx.save(path, learner, params)
+    cx.save(path, learner, params, image_size=config.data.image_size)
     learner, params = cx.load(path)  # what is tested is the file
     sampler, tested = build.build_sampler(config, store), {}
     for statistics, each in by_statistics(learner).items():

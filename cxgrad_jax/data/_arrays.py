@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cxgrad_jax.arguments import as_path
+from cxgrad_jax.arguments import as_array, as_path
 from cxgrad_jax.data._store import SPLITS, ImageStore, offsets_of
 from cxgrad_jax.data._tfds import require_tfds
 from cxgrad_jax.data.datasets.images import resized_array
@@ -34,7 +34,7 @@ def from_arrays(
     Raises:
       UserError: an array has another shape, dtype or range, or the lengths do not fit.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
+    images, labels = (np.asarray(as_array(*x)) for x in (("images", images), ("labels", labels)))
     _check_images(images)
     _check_labels(labels, len(images))
     if split not in SPLITS:

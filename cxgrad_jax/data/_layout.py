@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from cxgrad_jax.arguments import as_path
+from cxgrad_jax.arguments import as_path, check_whole
 from cxgrad_jax.data._store import SPLITS, ImageStore, offsets_of
 from cxgrad_jax.data.datasets import catalogue
 
@@ -39,7 +39,14 @@ def default_data_dir() -> Path:
 
 
 def location(name: str, image_size: int | None = None, data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of a data set, prepared or not. A name outside of the catalogue is the user's own."""
+    """The folder of a data set, prepared or not. A name outside of the catalogue is the user's own.
+
+    Raises:
+      UserError: the name is no text, the size no whole number, or ``data_dir`` no path.
+    """
+    catalogue.check_name(name)
+    if image_size is not None:
+        check_whole("image_size", image_size)
     facts = catalogue.CATALOGUE.get(name, catalogue.CATALOGUE["image_folder"])
     root = default_data_dir() if data_dir is None else as_path("data_dir", data_dir)
     return root / name / str(image_size or facts.image_size) / facts.version

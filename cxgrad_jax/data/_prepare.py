@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from absl import logging
 
 from cxgrad_jax.accounts import accounts_without_names
-from cxgrad_jax.arguments import as_path
+from cxgrad_jax.arguments import as_path, is_whole
 from cxgrad_jax.data import _layout
 from cxgrad_jax.data._lock import locked
 from cxgrad_jax.data._tfds import require_tfds
@@ -138,8 +138,8 @@ def _run(builder: "FewShotBuilder", facts: Facts) -> None:
 
 def _check_arguments(name: str, image_size: int | None, as_name: str | None, download: bool) -> str:
     """Checks the arguments that need no file, and returns the name to prepare under."""
-    if image_size is not None and not 1 <= image_size <= 1024:
-        raise UserError(f"image_size={image_size}: expected 1 to 1024 pixels")
+    if image_size is not None and not (is_whole(image_size) and 1 <= image_size <= 1024):
+        raise UserError(f"image_size={image_size}: expected a whole number, 1 to 1024 pixels")
     if download and not catalogue.facts(name).downloadable:
         raise UserError(f"{name} cannot be downloaded without an account: {_needs(name)}")
     if as_name is None:

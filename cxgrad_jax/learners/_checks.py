@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from cxgrad_jax.arguments import is_whole
+from cxgrad_jax.arguments import as_array, is_whole
 from cxgrad_jax.errors import UserError
 
 # The least value of each hyper-parameter that is a whole number, and the sign or range of each other one.
@@ -87,7 +87,7 @@ def check_images(name: str, images: Any) -> Any:
       UserError: they have another shape or dtype, there is no image, or their values are known and are floats far
         outside of [0, 1].
     """
-    images = _as_array(images)
+    images = as_array(name, images)
     shape, expected = list(images.shape), "expected [N, H, W, C], the channels last"
     if len(shape) == 5:
         expected += "; a batch of episodes is for cx.mean_loss or jax.vmap"
@@ -119,7 +119,7 @@ def check_labels(name: str, labels: Any, num_images: int, way: int) -> Any:
     Raises:
       UserError: they have another shape or dtype, or their values are known and one is outside of 0 to way - 1.
     """
-    labels = _as_array(labels)
+    labels = as_array(name, labels)
     if list(labels.shape) != [num_images]:
         raise UserError(f"{name} have shape {list(labels.shape)}; expected [{num_images}], one label an image")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -169,10 +169,6 @@ def fitting(params: Any, images: Any) -> Iterator[None]:
         if not (isinstance(name, str) and isinstance(params, Mapping) and name not in params):
             raise
         raise UserError(f"the parameters have no {name!r}; give those of this learner's init") from None
-
-
-def _as_array(value: Any) -> Any:
-    return value if isinstance(value, (jax.Array, np.ndarray)) else np.asarray(value)
 
 
 def _is_known(array: Any) -> bool:

@@ -37,7 +37,7 @@ def dtype_of(params: Params) -> Any:
     return jax.tree.leaves(params)[0].dtype
 
 
-def init_model(model: nn.Module, key: jax.Array, images: Any, method: str = "__call__") -> tuple[jax.Array, Params]:
+def init_model(model: nn.Module, key: jax.Array, images: Any, method: str = "__call__") -> tuple[Any, Params]:
     """Draws a model's parameters; returns the output of ``method`` on ``images [N, H, W, C]``, and the parameters.
 
     Raises:
@@ -45,7 +45,7 @@ def init_model(model: nn.Module, key: jax.Array, images: Any, method: str = "__c
     """
     with nn.intercept_methods(_refuse_empty_maps(images.shape)):
         output, variables = model.init_with_output(key, as_float(images), method=method)
-    return jnp.asarray(output), variables["params"]
+    return output, variables["params"]
 
 
 def apply_model(
@@ -193,11 +193,21 @@ def head_name(model: nn.Module, model_params: Mapping[str, Any], images: Any) ->
 
 
 def num_outputs(model: nn.Module, images: Any) -> int:
-    """The size of the last axis of the model's output for ``images [N, H, W, C]``: the way of a classifier."""
-    return _called(model, images)[1]
+    """The number of classes of a model whose output for ``images [N, H, W, C]`` is ``[N, way]``.
+
+    Raises:
+      UserError: the output has another shape, or there are several.
+    """
+    shapes = _called(model, images)[1]
+    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != 1:
+        found = " and ".join(str(list(shape)) for shape in shapes) or "nothing"
+        raise UserError(
+            f"the model {type(model).__name__} gives {found} for one image; expected logits [1, way], one row an image"
+        )
+    return shapes[0][1]
 
 
-def _called(model: nn.Module, images: Any) -> tuple[dict[str, ModuleClass], int]:
+def _called(model: nn.Module, images: Any) -> tuple[dict[str, ModuleClass], tuple[tuple[int, ...], ...]]:
     floating = jnp.issubdtype(images.dtype, jnp.floating)
     dtype = jax.dtypes.canonicalize_dtype(images.dtype if floating else jnp.float32)  # float64 only if it is enabled
     arguments = model, (1, *images.shape[1:]), dtype
@@ -209,7 +219,9 @@ def _called(model: nn.Module, images: Any) -> tuple[dict[str, ModuleClass], int]
 
 
 @functools.lru_cache(maxsize=64)
-def _call(model: nn.Module, shape: tuple[int, ...], dtype: Any) -> tuple[dict[str, ModuleClass], int]:
+def _call(
+    model: nn.Module, shape: tuple[int, ...], dtype: Any
+) -> tuple[dict[str, ModuleClass], tuple[tuple[int, ...], ...]]:
     found: dict[str, ModuleClass] = {}
 
     def record(call, arguments, keywords, context):
@@ -220,8 +232,8 @@ def _call(model: nn.Module, shape: tuple[int, ...], dtype: Any) -> tuple[dict[st
         with nn.intercept_methods(record):
             return init_model(model, key, images)[0]
 
-    output = jax.eval_shape(output_of, jax.random.key(0), jax.ShapeDtypeStruct(shape, dtype))
-    return found, output.shape[-1]
+    outputs = jax.eval_shape(output_of, jax.random.key(0), jax.ShapeDtypeStruct(shape, dtype))
+    return found, tuple(output.shape for output in jax.tree.leaves(outputs))
 
 
 def _refuse_empty_maps(shape: tuple[int, ...]):

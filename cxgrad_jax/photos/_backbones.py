@@ -19,13 +19,14 @@ from cxgrad_jax.models import Conv4, EfficientNetLite
 from cxgrad_jax.models._layers import IMAGE_STATISTICS
 from cxgrad_jax.photos._preprocessing import Preprocessing
 from cxgrad_jax.photos._pretrained import pretrained
+from cxgrad_jax.saving import image_size_of
 from cxgrad_jax.saving import load as load_learner
 from cxgrad_jax.weight_files import bundled
 
 NAMES = {f"efficientnet_lite{variant}": variant for variant in (0, 1, 2)}
 WIDER_VIEWS = {"efficientnet_lite2": ("middle", "whole")}  # more views brought Lite0 nothing: benchmarks/photos.py
 SUFFIX = ".safetensors"
-USUAL_SIZES = (84, 32, 28, 64, 224)  # of images, to be tried if a file of meta-parameters does not have the size
+USUAL_SIZES = (84, 32, 28, 64, 224)  # of images, to be tried where only a head tells the size
 
 
 class Backbone(NamedTuple):
@@ -61,7 +62,7 @@ def find_backbone(backbone: "str | Path | Backbone") -> Backbone:
         return Backbone(str(backbone), model.clone(image_statistics="none"), variables, preprocessing)
     if str(backbone).endswith(SUFFIX) or str(backbone) in bundled():
         learner, params = load_learner(backbone)
-        return backbone_of_learner(learner, params, name=Path(backbone).name)
+        return backbone_of_learner(learner, params, image_size_of(backbone), name=Path(backbone).name)
     known = ", ".join((*NAMES, *bundled()))
     raise UserError(
         f"backbone is {str(backbone)!r}; expected one of {known}, a file that cx.save wrote, or a run's folder"
@@ -80,18 +81,25 @@ def backbone_of_learner(
       learner: a learner of this package, such as ``cx.load`` returns.
       params: its meta-parameters.
       size: the height and width of the images that it was trained on. If None, it is the size of EfficientNet-Lite, or
-        the size that fits the head of a Conv-4, or 84.
+        the one that fits the head of a Conv-4.
       name: the name of the backbone.
 
     Raises:
-      UserError: the learner does not know its model, or the model has no features.
+      UserError: the learner does not know its model, the model has no features, or the size is not known.
     """
     check_learner(learner)
     model, _ = model_and_labels(learner)
     if model is None or not hasattr(model, "embed") or "model" not in params:
         raise UserError(f"{name} is no backbone; expected a learner whose model has a method embed, such as Conv4")
     channels = _first_kernel(params["model"]).shape[2]
-    preprocessing = Preprocessing(size or _image_size(model, params["model"], channels), channels=channels)
+    size = size or _image_size(model, params["model"], channels)
+    if not size:
+        raise UserError(
+            f"{name} does not say the size of the images that it was trained on; save it with "
+            "cx.save(path, learner, params, image_size=...), or give the backbone as "
+            "cx.photos.backbone_of_learner(learner, params, size)"
+        )
+    preprocessing = Preprocessing(size, channels=channels)
     averages = {"batch_stats": params["statistics"]["model"]} if "statistics" in params else {}
     return Backbone(name, model, {"params": params["model"], **averages}, preprocessing)
 
@@ -173,16 +181,16 @@ def _first_kernel(params: Any) -> Any:
     return min(kernels, key=lambda kernel: kernel.shape[2])
 
 
-def _image_size(model: nn.Module, params: Any, channels: int) -> int:
-    """A usual size of images whose features have the length that the head expects."""
+def _image_size(model: nn.Module, params: Any, channels: int) -> int | None:
+    """The size of the images that the model or its head tells, or None."""
     if isinstance(model, EfficientNetLite):
         return model.image_size
     if not isinstance(model, Conv4) or "head" not in params:
-        return USUAL_SIZES[0]
+        return None
     length = params["head"]["kernel"].shape[0]
     for size in USUAL_SIZES:
         shape = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
         embed = functools.partial(model.apply, {"params": params}, method="embed")
         if jax.eval_shape(embed, shape).shape[-1] == length:  # pyright: ignore[reportAttributeAccessIssue]
             return size
-    raise UserError(f"the size of the images cannot be told from a head of {length} inputs; give it")
+    return None

@@ -1,5 +1,7 @@
 """The front door of every learner: what it refuses, and that it says so in one line."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -136,6 +138,26 @@ def test_a_model_that_does_not_tell_its_classes_is_asked_by_its_output():
     words = "expected 0 to 2, for the model has 3 classes"
     refused(words, learner.adapt, params, IMAGES, LABELS + 1)
     refused(words, learner.loss, params, EPISODE._replace(query_labels=LABELS + 1))
+
+
+class Twice(Wayless):
+    def __call__(self, x):
+        return super().__call__(x), super().__call__(x)
+
+
+class OfRows(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(WAY)(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "found"), [(Twice(), "[1, 3] and [1, 3]"), (OfRows(), "[1, 16, 16, 3]")], ids=["two_outputs", "four_axes"]
+)
+def test_a_model_that_gives_no_logits_is_refused(model, found):
+    learner = cx.learners.maml(model)
+    params = learner.init(jax.random.key(0), IMAGES)
+    refused(re.escape(f"gives {found} for one image; expected logits [1, way]"), learner.adapt, params, IMAGES, LABELS)
 
 
 @pytest.mark.slow_except("larger-cxgrad", "grey-maml", "grey-proto_net")

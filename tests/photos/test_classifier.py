@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -12,7 +13,8 @@ import safetensors
 from pictures import folder_of_shapes, shape
 
 import cxgrad_jax as cx
-from cxgrad_jax.photos import Backbone, Preprocessing
+from cxgrad_jax.photos import Backbone, Preprocessing, _backbones
+from cxgrad_jax.weight_files import bundled
 
 
 def conv4(size=32):
@@ -109,11 +111,33 @@ def test_a_meta_trained_learner_is_a_backbone(root, tmp_path):
     model = cx.models.Conv4(num_classes=3, features=4)
     learner = cx.learners.proto_net(model)
     params = learner.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
-    cx.save(tmp_path / "mine.safetensors", learner, params)
+    cx.save(tmp_path / "mine.safetensors", learner, params, image_size=32)
     clf = cx.photos.fit(root, backbone=tmp_path / "mine.safetensors")
-    assert "batch_stats" in clf.backbone.variables and clf.backbone.preprocessing.channels == 3
+    assert "batch_stats" in clf.backbone.variables
+    assert (clf.backbone.preprocessing.channels, clf.backbone.preprocessing.size) == (3, 32)
     together = clf.predict(root)
     assert clf.predict(together[3].file)[0] == together[3]
+
+
+def test_a_backbone_knows_the_size_of_its_images_or_asks_for_it(root, tmp_path):
+    learner = cx.learners.proto_net(cx.models.Conv4(num_classes=3, features=4))
+    params = learner.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    path = tmp_path / "mine.safetensors"
+    cx.save(path, learner, params)
+    with pytest.raises(cx.UserError, match="mine.safetensors does not say the size of the images that it was trained"):
+        cx.photos.fit(root, backbone=path)
+    given = cx.photos.backbone_of_learner(learner, params, 48)
+    assert cx.photos.fit(root, backbone=given).backbone.preprocessing.size == 48
+    maml = cx.learners.maml(cx.models.Conv4(num_classes=3, features=4))  # its head tells the size
+    cx.save(path, maml, maml.init(jax.random.key(0), np.zeros((1, 28, 28, 3), np.float32)))
+    assert cx.photos.fit(root, backbone=path).backbone.preprocessing.size == 28
+
+
+@pytest.mark.parametrize("name", sorted(bundled()))
+def test_bundled_weights_take_photos_of_the_size_that_they_were_trained_on(name):
+    size = _backbones.find_backbone(name).preprocessing.size
+    card = Path(__file__).parents[2] / "weights" / f"{name}.md"
+    assert f"**images**: `[N, {size}, {size}, " in card.read_text()
 
 
 def test_bundled_weights_are_a_backbone_with_their_running_averages(root):

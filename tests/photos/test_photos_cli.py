@@ -22,7 +22,7 @@ def place(tmp_path_factory):
     folder_of_shapes(place / "PHOTOS", 5)
     learner = cx.learners.proto_net(cx.models.Conv4(num_classes=3, features=8))
     params = learner.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
-    cx.save(place / "mine.safetensors", learner, params)
+    cx.save(place / "mine.safetensors", learner, params, image_size=32)
     assert fit(place, "shop.safetensors") == 0
     return place
 
@@ -40,7 +40,7 @@ def test_fit_prints_what_to_expect(place, capsys):
     assert fit(place, "b.safetensors") == 0
     told = capsys.readouterr()
     lines = told.out.splitlines()
-    assert "3 classes, 15 photos, mine.safetensors at 84 pixels, " in lines[0]
+    assert "3 classes, 15 photos, mine.safetensors at 32 pixels, " in lines[0]
     assert re.fullmatch(r"expected accuracy [\d.]+ % \(95 % interval [\d.]+ to [\d.]+ %\)", lines[1])
     assert re.fullmatch(r"for comparison: chance 33.3 %, colour histogram [\d.]+ %", lines[2])
     assert re.search(r"^circle +5 +\d +\d+ %$", told.out, re.M) and "AUROC" in told.out

@@ -1,7 +1,7 @@
 """The list of all data sets. Each is a module of its own."""
 
 import difflib
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -47,8 +47,15 @@ DATASETS: dict[str, DataSet] = {
 CATALOGUE: dict[str, Facts] = {name: module.FACTS for name, module in DATASETS.items()}
 
 
+def check_name(name: Any) -> None:
+    """Refuses a value that cannot name a data set."""
+    if not isinstance(name, str):
+        raise UserError(f"name is {name!r}; expected the name of a data set, such as 'glyphs'")
+
+
 def facts(name: str) -> Facts:
     """The facts of a data set; raises UserError for a name that is not in the catalogue."""
+    check_name(name)
     if name not in CATALOGUE:
         close = difflib.get_close_matches(name, CATALOGUE, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
