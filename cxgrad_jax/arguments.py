@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cxgrad_jax.errors import UserError
@@ -36,7 +37,7 @@ def check_key(key: Any) -> None:
     expected = "expected a key of JAX, such as jax.random.key(0)"
     if not isinstance(key, jax.Array | np.ndarray):
         raise UserError(f"key is {_shown(key)}; {expected}")
-    typed = jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if key.ndim != (0 if typed else 1) or not (typed or key.dtype == np.uint32):
         raise UserError(f"key has shape {list(key.shape)} and dtype {key.dtype}; {expected}")
 
