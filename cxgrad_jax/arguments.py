@@ -76,31 +76,26 @@ def as_path(name: str, value: Any) -> Path:
 
 def check_learner(learner: Any) -> None:
     """Refuses a model, parameters or anything else in the place of a learner."""
-    _check_kind("learner", learner, ("adapt", "predict", "loss"), "a learner, such as cx.learners.maml(model)")
+    check_kind("learner", learner, ("adapt", "predict", "loss"), "a learner, such as cx.learners.maml(model)")
 
 
 def check_episode(episode: Any) -> None:
     """Refuses a tuple of arrays or anything else in the place of an episode."""
-    _check_kind("episode", episode, ("support_images", "query_labels"), "an Episode, such as sampler(0)")
+    check_kind("episode", episode, ("support_images", "query_labels"), "an Episode, such as sampler(0)")
 
 
 def check_sampler(sampler: Any) -> None:
     """Refuses a store or anything else in the place of a sampler."""
-    _check_kind("sampler", sampler, ("batch", "shape", "store"), "a sampler, such as cx.sampler(store, way=5, shot=1)")
+    check_kind("sampler", sampler, ("batch", "shape", "store"), "a sampler, such as cx.sampler(store, way=5, shot=1)")
 
 
 def check_optimiser(optimiser: Any) -> None:
     """Refuses a learning rate, a schedule or anything else in the place of an optimiser."""
-    _check_kind("optimiser", optimiser, ("init", "update"), "an Optax optimiser, such as optax.adam(1e-3)")
+    check_kind("optimiser", optimiser, ("init", "update"), "an Optax optimiser, such as optax.adam(1e-3)")
 
 
-def check_store(store: Any) -> None:
-    """Refuses arrays or anything else in the place of an image store."""
-    expected = "an image store, such as cx.data.from_arrays(images, labels)"
-    _check_kind("store", store, ("images", "offsets"), expected)
-
-
-def _check_kind(name: str, value: Any, attributes: tuple[str, ...], expected: str) -> None:
+def check_kind(name: str, value: Any, attributes: tuple[str, ...], expected: str) -> None:
+    """Refuses a value without these attributes."""
     if isinstance(value, type) or not all(hasattr(value, attribute) for attribute in attributes):
         raise UserError(f"{name} is {_shown(value)}; expected {expected}")
 

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cxgrad_jax.arguments import check_seed, check_store, check_whole
+from cxgrad_jax.arguments import check_seed, check_whole
 from cxgrad_jax.data import ImageStore
+from cxgrad_jax.data._store import check_store
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.keys import purpose_key
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cxgrad_jax.arguments import as_array, as_path
-from cxgrad_jax.data._store import SPLITS, ImageStore, offsets_of
+from cxgrad_jax.data._store import SPLITS, ImageStore, check_images, offsets_of
 from cxgrad_jax.data._tfds import require_tfds
 from cxgrad_jax.data.datasets.images import resized_array
 from cxgrad_jax.errors import UserError, reason
@@ -35,7 +35,7 @@ def from_arrays(
       UserError: an array has another shape, dtype or range, or the lengths do not fit.
     """
     images, labels = (np.asarray(as_array(*x)) for x in (("images", images), ("labels", labels)))
-    _check_images(images)
+    check_images(images)
     _check_labels(labels, len(images))
     if split not in SPLITS:
         raise UserError(f"split={split!r}: expected one of {', '.join(SPLITS)}")
@@ -116,36 +116,6 @@ def from_tfds(
         names = [names[value] for value in np.unique(labels)]
     word = {"validation": "val"}.get(split.partition("[")[0], split.partition("[")[0])
     return from_arrays(np.stack(images), labels, names, builder.name, word if word in SPLITS else "train")
-
-
-def _check_images(images: np.ndarray) -> None:
-    shape = list(images.shape)
-    if images.ndim == 3:
-        raise UserError(f"images have shape {shape}: expected [N, H, W, C]; images[..., None] adds a channel axis")
-    if images.ndim != 4:
-        raise UserError(f"images have shape {shape}: expected [N, H, W, C]")
-    if 0 in images.shape:
-        raise UserError(f"images have shape {shape}: expected at least one image and one pixel")
-    if images.shape[1] in (1, 3, 4) and images.shape[3] not in (1, 3, 4):
-        raise UserError(
-            f"images have shape {shape}, which looks like [N, C, H, W]: expected [N, H, W, C]; "
-            "images.transpose(0, 2, 3, 1) moves the channels"
-        )
-    if images.dtype == np.uint8:
-        return
-    if images.dtype.kind != "f" and images.dtype.name != "bfloat16":
-        raise UserError(
-            f"images have dtype {images.dtype}: expected uint8, or float in [0, 1]; images.astype(np.uint8) where "
-            "the values are whole numbers from 0 to 255"
-        )
-    low, high = float(images.min()), float(images.max())
-    if np.isnan(low):
-        raise UserError("images hold NaN: expected finite values in [0, 1]")
-    if low < 0 or high > 1:
-        raise UserError(
-            f"images have values from {low:g} to {high:g}: expected float values in [0, 1], or uint8; divide by 255 "
-            "where they go up to 255"
-        )
 
 
 def _check_labels(labels: np.ndarray, num_images: int) -> None:

@@ -1,11 +1,11 @@
 """An image store: the images of one split, grouped by class."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from cxgrad_jax.arguments import check_store, check_whole
+from cxgrad_jax.arguments import check_kind, check_whole
 from cxgrad_jax.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -44,6 +44,50 @@ class ClassSplits(NamedTuple):
     train: ImageStore
     val: ImageStore
     test: ImageStore
+
+
+def check_store(store: Any) -> None:
+    """Refuses anything else in the place of an image store, and a store whose parts do not fit together."""
+    check_kind("store", store, ImageStore._fields, "an image store, such as cx.data.from_arrays(images, labels)")
+    check_images(store.images)
+    offsets, sizes = np.asarray(store.offsets), np.diff(store.offsets)
+    images, classes = len(store.images), len(store.class_names)
+    if offsets.shape != (classes + 1,) or offsets[0] != 0 or offsets[-1] != images or (sizes < 1).any():
+        raise UserError(
+            f"offsets {offsets.tolist() if offsets.size < 20 else ''} do not divide {images} images among {classes} "
+            "classes; expected rising numbers from 0 to the number of images, one more than classes"
+        )
+
+
+def check_images(images: np.ndarray) -> None:
+    """Refuses arrays that are no images ``[N, H, W, C]``, uint8 or float in [0, 1]."""
+    shape = list(images.shape)
+    if images.ndim == 3:
+        raise UserError(f"images have shape {shape}: expected [N, H, W, C]; images[..., None] adds a channel axis")
+    if images.ndim != 4:
+        raise UserError(f"images have shape {shape}: expected [N, H, W, C]")
+    if 0 in images.shape:
+        raise UserError(f"images have shape {shape}: expected at least one image and one pixel")
+    if images.shape[1] in (1, 3, 4) and images.shape[3] not in (1, 3, 4):
+        raise UserError(
+            f"images have shape {shape}, which looks like [N, C, H, W]: expected [N, H, W, C]; "
+            "images.transpose(0, 2, 3, 1) moves the channels"
+        )
+    if images.dtype == np.uint8:
+        return
+    if images.dtype.kind != "f" and images.dtype.name != "bfloat16":
+        raise UserError(
+            f"images have dtype {images.dtype}: expected uint8, or float in [0, 1]; images.astype(np.uint8) where "
+            "the values are whole numbers from 0 to 255"
+        )
+    low, high = float(images.min()), float(images.max())
+    if np.isnan(low):
+        raise UserError("images hold NaN: expected finite values in [0, 1]")
+    if low < 0 or high > 1:
+        raise UserError(
+            f"images have values from {low:g} to {high:g}: expected float values in [0, 1], or uint8; divide by 255 "
+            "where they go up to 255"
+        )
 
 
 def with_rotations(store: ImageStore) -> ImageStore:
