@@ -20,6 +20,7 @@ from cxgrad_jax.learners._statistics import without_statistics
 from cxgrad_jax.training import build, checks
 from cxgrad_jax.training.config import ConfigDict, to_json
 from cxgrad_jax.training.evaluate import evaluate_run, results_name
+from cxgrad_jax.training.images_of_run import check_images
 from cxgrad_jax.training.train import train
 from cxgrad_jax.training.workdir import check_extends
 
@@ -70,17 +71,17 @@ def check_all(runs: Iterable[tuple[Planned, str]], given: Path) -> None:
       UserError: a configuration or folder is refused, a data set is not prepared, or the folder cannot be written. The
         line names the run, and the field, data set or folder.
     """
-    seen = set()
+    known = {}
     for run, other in runs:
         try:
             checks.check(run.config)
             checks.check_parallel(run.config)
             tested = other or run.config.evaluation.data or run.config.data.name
             needs = (run.config.data.to_json(), run.config.episode.to_json(), tested)
-            if needs not in seen:
-                build.load_stores(run.config, ("train", "val"))
-                build.load_stores(run.config, ("test",), tested)
-                seen.add(needs)
+            if needs not in known:
+                own = build.load_stores(run.config, ("train", "val"))
+                known[needs] = [*own.values(), *build.load_stores(run.config, ("test",), tested).values()]
+            check_images(known[needs], run.workdir)
         except UserError as error:
             raise UserError(f"{run.name}: {error}") from None
         if (run.workdir / "config.json").exists():

@@ -16,6 +16,7 @@ from cxgrad_jax.episodes import EpisodeShape, Sampler, sampler
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.fitting import TrainState, init_state, outer_adam, train_program
 from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.platforms import current_platform
 from cxgrad_jax.pretraining import pretraining, pretraining_sgd
 from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.factories import learner_factory, model_class
@@ -215,7 +216,7 @@ def num_devices(config: ConfigDict) -> int:
     """
     if is_pretraining(config):
         return 1
-    if config.parallel.num_devices or jax.process_count() > 1 or jax.devices()[0].platform != "cpu":
+    if config.parallel.num_devices or jax.process_count() > 1 or current_platform() != "cpu":
         return config.parallel.num_devices or jax.device_count()
     return max(n for n in range(1, jax.device_count() + 1) if config.train.meta_batch % n == 0)
 
@@ -224,7 +225,7 @@ def iterations_per_dispatch(config: ConfigDict) -> int:
     """The largest number of iterations in one compiled call: as configured, else a divisor of an epoch."""
     if config.train.iterations_per_dispatch:
         return config.train.iterations_per_dispatch
-    most = 5 if jax.devices()[0].platform == "cpu" else 50
+    most = 5 if current_platform() == "cpu" else 50
     common = math.gcd(config.train.epoch_iterations, config.train.iterations)
     return max(n for n in range(1, most + 1) if common % n == 0)
 

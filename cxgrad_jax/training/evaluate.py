@@ -15,9 +15,10 @@ from cxgrad_jax.fitting import TrainState
 from cxgrad_jax.learners import MetaLearner, by_path
 from cxgrad_jax.training import build
 from cxgrad_jax.training.checkpoints import Checkpoints
-from cxgrad_jax.training.config import ConfigDict, fields
+from cxgrad_jax.training.config import ConfigDict, fields, value_at
+from cxgrad_jax.training.images_of_run import check_images, note_images
 from cxgrad_jax.training.runs import open_checkpoints
-from cxgrad_jax.training.testing import SIZES, announce, test_run
+from cxgrad_jax.training.testing import announce, test_run
 from cxgrad_jax.training.workdir import check_same_run, read_config
 
 # A test may change these: the meta-parameters do not depend on them, or the shapes of the meta-parameters do.
@@ -62,8 +63,8 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
       question: the name of a further question, for the name of the file.
 
     Raises:
-      UserError: there is no run or one of another configuration, the data cannot be used, there is no checkpoint, or a
-        change would need other parameters.
+      UserError: there is no run or one of another configuration, the data cannot be used or are not those that the run
+        used, there is no checkpoint, or a change would need other parameters.
     """
     workdir = Path(workdir)
     check_same_run(config, workdir, *MAY_CHANGE, "train.iterations", advice=f"a test may change {MAY_CHANGE_IN_WORDS}")
@@ -79,12 +80,52 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
     path = workdir / results_name(config, changed, question)
     only_printed = _tell_what_cannot_be_written(path) if jax.process_index() == 0 else ""
     store = build.load_stores(config, ("test",), config.evaluation.data or config.data.name)["test"]
+    (check_images if only_printed else note_images)([store], workdir)
     mesh, learner = build.build_mesh(config), build.build_learner(config)
     checkpoints = open_checkpoints(config, workdir)
     images, optimiser = np.asarray(store.images[:2]), build.build_optimiser(config)
-    like = build.abstract_state(initialiser(config, trained), optimiser, images, mesh)
-    state = checkpoints.restore(checkpoints.all()[-1], like)
+    newest, like = checkpoints.all()[-1], build.abstract_state(initialiser(config, trained), optimiser, images, mesh)
+    if not checkpoints.fits(newest, like):
+        check_shapes(config, changed, trained, workdir, images)
+    state = checkpoints.restore(newest, like)
     return Opened(path, only_printed, config, changed, learner, store, mesh, checkpoints, state)
+
+
+def check_shapes(
+    config: ConfigDict, changed: dict[str, Any], trained: ConfigDict, workdir: Path, images: np.ndarray
+) -> None:
+    """Refuses changes that need parameters of other shapes than those of the run.
+
+    Args:
+      config: the configuration of the test.
+      changed: its changes, by field.
+      trained: the configuration of the run.
+      workdir: the folder of the run.
+      images: two test images, ``[2, H, W, C]``.
+
+    Raises:
+      UserError: there are such changes. The line names them.
+    """
+
+    def shapes(config):
+        params = jax.eval_shape(initialiser(config, trained).init, jax.random.key(0), images)
+        return {path: leaf.shape for path, leaf in by_path(params).items()}
+
+    own, needing = shapes(trained), []
+    for field, value in changed.items():
+        if field.startswith(("learner.", "episode.", "model.")):
+            alone = ConfigDict(trained.to_dict())
+            alone.update_from_flattened_dict({field: value})
+            if shapes(alone) != own:
+                needing.append(f"{field} is {value}, but the parameters were trained with {value_at(trained, field)}")
+    if needing:
+        raise UserError(f"{workdir} cannot be tested so: {'; '.join(needing)}; train another run for that")
+    channels = images.shape[-1]
+    if config.evaluation.data and config.evaluation.data != config.data.name:
+        raise UserError(
+            f"evaluation.data is {config.evaluation.data}, whose images have {channels} channel(s), other than those "
+            f"of {config.data.name}, on which {workdir} was trained; give another data set"
+        )
 
 
 def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -173,15 +214,12 @@ def _tell_what_cannot_be_written(path: Path) -> str:
 
 
 def results_name(config: ConfigDict, changed: dict[str, Any], question: str = "") -> str:
-    """The name ``results.json``, or one with the changed fields: ``results_cub.json``, ``results_shot=5.json``.
+    """The name ``results.json``, or one with the changed fields: ``results_cub.json``, ``results_shot=5_seed=1.json``.
 
-    A further question comes first: ``results_question=parts.json``. The number of episodes and the size of the ensemble
-    are only in the name if nothing else is changed.
+    A further question comes first: ``results_question=parts.json``.
     """
-    sizes = {field: value for field, value in changed.items() if field in SIZES}
-    others = {field: value for field, value in changed.items() if field not in SIZES}
     words = [
         str(value or config.data.name) if field == "evaluation.data" else f"{field.split('.')[-1]}={value}"
-        for field, value in (others or sizes).items()
+        for field, value in changed.items()
     ]
     return "_".join(["results", *([f"question={question}"] if question else []), *words]) + ".json"

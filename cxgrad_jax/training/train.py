@@ -16,6 +16,7 @@ from cxgrad_jax.training.build import abstract_state, build, first_state, keep_e
 from cxgrad_jax.training.checkpoints import Checkpoints, machine
 from cxgrad_jax.training.checks import check_parallel
 from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.images_of_run import note_images
 from cxgrad_jax.training.loop import run_loop
 from cxgrad_jax.training.metrics_file import MetricsFile
 from cxgrad_jax.training.starting import started, trained_params
@@ -33,14 +34,15 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
     Args:
       config: a checked configuration.
-      workdir: the folder that receives ``config.json``, ``metrics.jsonl``, ``checkpoints/`` and ``results.json``.
+      workdir: the folder that receives ``config.json``, ``data.json``, ``metrics.jsonl``, ``checkpoints/`` and
+        ``results.json``.
 
     Returns:
       The content of ``results.json``.
 
     Raises:
-      UserError: the data cannot be used; the folder has a run of another configuration, is in use, not writable or too
-        small; or a loss is not finite.
+      UserError: the data cannot be used; the folder has a run of another configuration or of other images, is in use,
+        not writable or too small; or a loss is not finite.
       Interrupted: SIGINT or SIGTERM came, and the state is saved.
     """
     workdir = Path(workdir)
@@ -58,6 +60,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         jax.eval_shape(lambda: start(setup.learner.init(jax.random.key(0), setup.images)))  # it refuses other shapes
     with folder.locked(workdir):
         folder.claim(config, workdir)
+        note_images(stores.values(), workdir)
         checkpoints = Checkpoints(workdir, config.evaluation.ensemble, keep_every=keep_every(config))
         resumed = checkpoints.latest()
         if resumed is None:

@@ -122,7 +122,7 @@ def test_two_preparations_at_once(slow, tmp_path):
         ("image_folder", {"source": "no"}, "no does not exist"),
         ("image_folder", {"source": __file__}, r"test_prepare\.py is not a folder"),
         ("cifar_fs", {"archives": [__file__]}, "cannot be read as a complete zip or tar archive"),
-        ("cub", {"image_size": 0}, "image_size=0: expected 1 to 1024"),
+        ("cub", {"image_size": 0}, "image_size=0: expected a whole number, 1 to 1024"),
         ("cub", {"as_name": "mine"}, "as_name='mine' is for image_folder; cub keeps its name"),
         ("image_folder", {"as_name": "../up"}, r"as_name='\.\./up': expected small letters"),
         ("image_folder", {"as_name": "cub"}, "as_name='cub': expected .* no name of another"),

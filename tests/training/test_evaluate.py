@@ -6,12 +6,14 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from runs import flags, results
+from runs import flags, results, told
 from runs import run as run_alone
 
 import cxgrad_jax as cx
 from cxgrad_jax.main import run
 from cxgrad_jax.training.build import build_sampler, load_stores
+from cxgrad_jax.training.config import glyphs_config
+from cxgrad_jax.training.evaluate import results_name
 
 
 @pytest.fixture
@@ -45,8 +47,24 @@ def test_an_evaluation_may_change_what_the_parameters_do_not_depend_on(copy, cha
 
 
 def test_a_change_that_needs_other_parameters_is_refused(copy, capsys):
-    assert run([f"--workdir={copy}", "--mode=evaluate", "--config.episode.way=2"]) == 2
-    assert "head" in capsys.readouterr().err and len(list(copy.glob("results*.json"))) == 1
+    for change, words in {
+        "episode.way=2": "episode.way is 2, but the parameters were trained with 3; train another run for that",
+        "learner.context_dim=7": "learner.context_dim is 7, but the parameters were trained with 4; train",
+        "evaluation.data=omniglot": "evaluation.data is omniglot, whose images have 1 channel(s), other than those of",
+    }.items():
+        flags = [f"--workdir={copy}", "--mode=evaluate", "--config.episode.shot=2", f"--config.{change}"]
+        assert run(flags) == 2
+        (line,) = told(capsys.readouterr().err)
+        assert words in line and "shot" not in line
+    assert len(list(copy.glob("results*.json"))) == 1
+
+
+def test_the_file_of_a_changed_test_names_every_change():
+    config = glyphs_config()
+    changed = {"episode.shot": 5, "evaluation.episodes": 20}
+    assert results_name(config, changed) == "results_shot=5_episodes=20.json"
+    assert results_name(config, {"evaluation.data": "cub"}, "parts") == "results_question=parts_cub.json"
+    assert results_name(config, {}) == "results.json"
 
 
 def test_load_run_gives_the_checkpoint_best_in_validation(copy):
