@@ -4,7 +4,7 @@ A Python error would come later, in a program's middle, and would name something
 """
 
 import os
-from numbers import Integral
+from numbers import Integral, Number
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -72,6 +72,17 @@ def as_path(name: str, value: Any) -> Path:
         raise UserError(
             f"{name} is {os.fspath(value)!r}, whose home folder is not known; give a path without ~"
         ) from None
+
+
+def check_params(params: Any) -> None:
+    """Refuses what cannot be meta-parameters: a pytree without arrays, or with something else than arrays in it."""
+    leaves = jax.tree.leaves(params)
+    other = next((leaf for leaf in leaves if not (hasattr(leaf, "dtype") or isinstance(leaf, Number))), None)
+    if leaves and other is None:
+        return
+    found = f"has no array and is of type {type(params).__name__}" if not leaves else f"holds a {type(other).__name__}"
+    hint = "; cx.load gives two things: learner, params = cx.load(...)" if isinstance(params, tuple) else ""
+    raise UserError(f"params {found}; expected meta-parameters, such as learner.init(key, images){hint}")
 
 
 def check_learner(learner: Any) -> None:

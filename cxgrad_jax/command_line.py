@@ -47,6 +47,9 @@ def add_verbosity(parser: argparse.ArgumentParser) -> None:
 def override(config: ConfigDict, arguments: list[str], flags: argparse.ArgumentParser) -> argparse.Namespace:
     """Sets the fields that ``--config.FIELD=VALUE`` among ``arguments`` name.
 
+    ``--config.model.name=MODULE.CLASS`` and ``--config.learner.name=MODULE.FUNCTION`` name the user's own. Their fields
+    take the place of those of the section.
+
     Args:
       config: the configuration, which is changed in place.
       arguments: the command line.
@@ -58,6 +61,10 @@ def override(config: ConfigDict, arguments: list[str], flags: argparse.ArgumentP
     Raises:
       UserError: an unknown flag or field, or a value of the wrong type.
     """
+    for section, make in (("learner", configuration.learner_config), ("model", configuration.model_config)):
+        for name in (flag.partition("=")[2] for flag in arguments if flag.startswith(f"--config.{section}.name=")):
+            if "." in name and name != config[section].name:
+                config[section] = make(name)
     fields = configuration.fields(config)
     everything = Parser(
         usage="python -m cxgrad_jax.main --workdir=DIR [--config=NAME] [--mode=MODE] [--config.FIELD=VALUE ...]",

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from cxgrad_jax import batching, parallel
-from cxgrad_jax.arguments import check_learner, check_sampler, check_whole
+from cxgrad_jax.arguments import check_learner, check_params, check_sampler, check_whole
 from cxgrad_jax.episodes import Episode, Sampler
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.learners._base import check_way
@@ -66,18 +66,19 @@ def evaluate(
       UserError: an argument is of another kind, ``episodes`` is not positive, the episodes have more classes than the
         model, or the learner's ``adapt`` or ``predict`` refuses an episode.
     """
-    check_evaluated(learner, sampler, episodes)
+    check_evaluated(learner, params, sampler, episodes)
     mesh = parallel.task_mesh()
     title = "evaluation" if progress else ""
     logits, labels = over_episodes(query_logits_and_labels(learner), sampler.batch, episodes, mesh, title)(params)
     return evaluation_of(logits, labels)
 
 
-def check_evaluated(learner: Any, sampler: Any, episodes: Any) -> None:
-    """Refuses what ``evaluate`` cannot take as a learner, a sampler and a number of episodes."""
+def check_evaluated(learner: Any, params: Any, sampler: Any, episodes: Any) -> None:
+    """Refuses what ``evaluate`` cannot take as a learner, its meta-parameters, a sampler and a number of episodes."""
     check_learner(learner)
     check_sampler(sampler)
     check_whole("episodes", episodes)
+    check_params(params)
     check_way(learner, sampler.shape.way, sampler.store.images)
 
 

@@ -18,7 +18,15 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from cxgrad_jax import batching, parallel
-from cxgrad_jax.arguments import check_function, check_learner, check_optimiser, check_sampler, check_seed, check_whole
+from cxgrad_jax.arguments import (
+    check_function,
+    check_learner,
+    check_optimiser,
+    check_params,
+    check_sampler,
+    check_seed,
+    check_whole,
+)
 from cxgrad_jax.episodes import Episode, Sampler
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.keys import purpose_key
@@ -212,6 +220,7 @@ def fit(
     mesh = parallel.task_mesh(devices)
     state = init_state(learner, optimiser, seed, np.asarray(sampler.store.images[:2]))
     if params is not None:
+        check_params(params)
         params = jax.tree.map_with_path(_start, params)
         state = TrainState(params, with_running_averages(optimiser).init(params), state.iteration)
     state = parallel.put(mesh, state)

@@ -50,7 +50,7 @@ def evaluate_by_step(
     Raises:
       UserError: the learner adapts no parameters, or ``evaluate`` raises it.
     """
-    check_evaluated(learner, sampler, episodes)
+    check_evaluated(learner, params, sampler, episodes)
     found = _accuracies(_by_step(learner), sampler, episodes, progress)(params)
     return [_evaluation(of_step, sampler) for of_step in found.T]
 
@@ -68,7 +68,7 @@ def evaluate_by_part(
     Raises:
       UserError: the learner adapts no parameters, or ``evaluate`` raises it.
     """
-    check_evaluated(learner, sampler, episodes)
+    check_evaluated(learner, params, sampler, episodes)
     found = _accuracies(_by_part(learner), sampler, episodes, progress)(params)
     return {part: _evaluation(found[part], sampler) for part in analysis.PARTS}
 
@@ -84,7 +84,7 @@ def evaluate_permutations(
     Raises:
       UserError: an episode has more than 6 classes, or ``evaluate`` raises it.
     """
-    check_evaluated(learner, sampler, episodes)
+    check_evaluated(learner, params, sampler, episodes)
     way = sampler.shape.way
     analysis.permutations(way)
     found = np.asarray(_accuracies(_permuted(learner, way), sampler, episodes, progress)(params), np.float64)

@@ -230,8 +230,13 @@ def checked(
 
     def checked_predict(params, adapted, query_images):
         images = check_images("query images", query_images)
-        with fitting(params, images):
-            return predict(params, adapted, images)
+        try:
+            with fitting(params, images):
+                return predict(params, adapted, images)
+        except AttributeError as error:
+            if error.obj is not adapted:
+                raise
+            raise UserError(f"adapted is of type {type(adapted).__name__}; expected what adapt returns") from None
 
     def checked_loss(params, episode, iteration=None):
         check_episode(episode)

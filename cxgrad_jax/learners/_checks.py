@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from cxgrad_jax.arguments import as_array, is_whole
+from cxgrad_jax.arguments import as_array, check_params, is_whole
 from cxgrad_jax.errors import UserError
 
 # The least value of each hyper-parameter that is a whole number, and the sign or range of each other one.
@@ -149,8 +149,12 @@ def fitting(params: Any, images: Any) -> Iterator[None]:
     """A context that says in one line that parameters do not fit a learner or the images.
 
     Raises:
-      UserError: in the context, flax or a learner misses a parameter or finds one of another shape.
+      UserError: ``params`` is no dict or has no array; or in the context, flax or a learner misses a parameter or finds
+        one of another shape.
     """
+    check_params(params)
+    if not isinstance(params, Mapping):
+        raise UserError(f"params is of type {type(params).__name__}; expected a dict, as this learner's init gives it")
     shape = f"images of shape {list(images.shape)}"
     try:
         yield

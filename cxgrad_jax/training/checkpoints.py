@@ -67,7 +67,8 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy(keep),
             best_fn=accuracy,
             enable_async_checkpointing=False,
-            todelete_subdir=_DROPPED,
+            save_interval_steps=0 if read_only else 1,
+            todelete_subdir=None if read_only else _DROPPED,
             create=not read_only,
             read_only=read_only,
         )

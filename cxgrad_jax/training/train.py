@@ -16,7 +16,6 @@ from cxgrad_jax.training.build import abstract_state, build, first_state, keep_e
 from cxgrad_jax.training.checkpoints import Checkpoints, machine
 from cxgrad_jax.training.checks import check_parallel
 from cxgrad_jax.training.config import ConfigDict
-from cxgrad_jax.training.images_of_run import note_images
 from cxgrad_jax.training.loop import run_loop
 from cxgrad_jax.training.metrics_file import MetricsFile
 from cxgrad_jax.training.starting import started, trained_params
@@ -59,8 +58,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         start = functools.partial(started, trained=trained_params(config), config=config, images=setup.images)
         jax.eval_shape(lambda: start(setup.learner.init(jax.random.key(0), setup.images)))  # it refuses other shapes
     with folder.locked(workdir):
-        folder.claim(config, workdir)
-        note_images(stores.values(), workdir)
+        folder.claim(config, workdir, stores.values())
         checkpoints = Checkpoints(workdir, config.evaluation.ensemble, keep_every=keep_every(config))
         resumed = checkpoints.latest()
         if resumed is None:

@@ -9,11 +9,13 @@ from typing import Any
 
 import jax
 
+from cxgrad_jax.data import ImageStore
 from cxgrad_jax.errors import UserError, reason
 from cxgrad_jax.files import write_json
 from cxgrad_jax.training.checkpoints import check_place
 from cxgrad_jax.training.checks import check_fields, expected_fields
 from cxgrad_jax.training.config import ConfigDict, fields, to_json
+from cxgrad_jax.training.images_of_run import check_images, note_images
 
 try:
     import fcntl
@@ -140,11 +142,12 @@ def check_extends(config: ConfigDict, workdir: Path, given: Path | None = None) 
         )
 
 
-def claim(config: ConfigDict, workdir: Path) -> None:
-    """Writes ``config.json``, or refuses a folder that belongs to another configuration.
+def claim(config: ConfigDict, workdir: Path, stores: Iterable[ImageStore]) -> None:
+    """Writes ``config.json`` and ``data.json``, or refuses a folder that belongs to another configuration.
 
     Raises:
-      UserError: ``check_extends`` refuses the configuration, or there are checkpoints without a configuration.
+      UserError: ``check_extends`` refuses the configuration or ``check_images`` the images, or there are checkpoints
+        without a configuration.
     """
     if jax.process_index() != 0:
         return
@@ -152,7 +155,10 @@ def claim(config: ConfigDict, workdir: Path) -> None:
         check_extends(config, workdir)
     elif (workdir / "checkpoints").exists():
         raise UserError(f"{workdir} has checkpoints but no config.json; expected a new folder or a run's own")
+    stores = list(stores)
+    check_images(stores, workdir)
     write_json(workdir / "config.json", {"format": FORMAT, **to_json(config)})
+    note_images(stores, workdir)
 
 
 def check_space(workdir: Path, needed: int) -> None:

@@ -93,8 +93,8 @@ def test_a_prediction_sees_its_own_image_alone(name, network):
     assert relative(transductive(replaced)[0], transductive(images)[0]) > 1e-10
 
 
-@pytest.mark.slow_except("proto_net")
-@pytest.mark.parametrize("name", ["cxgrad", "proto_net"])
+@pytest.mark.slow_except("cxgrad", "proto_net")
+@every_learner
 def test_in_float32_another_batch_size_changes_rounding_only(name):
     predict = predictor(build(name, "conv4"), np.float32)
     together = predict(EPISODE.query_images)

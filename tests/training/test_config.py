@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cxgrad_jax import Episode, learners, models
+from cxgrad_jax import Episode, learners, main, models
 from cxgrad_jax.data.datasets.catalogue import CATALOGUE
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.training import build, checks, factories
@@ -150,6 +150,21 @@ def test_a_learner_of_ones_own_needs_no_entry_anywhere(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=f"^learner.name is '{name}'; .*{words}") as error:
             configuration.learner_config(name)
         assert "\n" not in str(error.value)
+
+
+def test_a_flag_that_names_ones_own_brings_its_fields(tmp_path, monkeypatch):
+    (tmp_path / "own_parts.py").write_text(
+        "import flax.linen as nn\nfrom cxgrad_jax.learners import maml\n"
+        "def mine(model, *, inner_lr=0.5):\n    return maml(model, inner_lr=inner_lr)\n"
+        "class Small(nn.Module):\n    num_classes: int = 5\n    width: int = 16\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    names = ["--config.learner.name=own_parts.mine", "--config.model.name=own_parts.Small"]
+    config, _ = main.parse([*names, "--config.model.width=8", "--config.learner.inner_lr=0.1"])
+    assert config.model.to_dict() == {"name": "own_parts.Small", "width": 8}
+    assert config.learner.to_dict() == {"name": "own_parts.mine", "inner_lr": 0.1}
+    with pytest.raises(UserError, match=r"--config.model.features is unknown"):
+        main.parse([*names, "--config.model.features=8"])
 
 
 def test_every_learner_has_a_configuration():

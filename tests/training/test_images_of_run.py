@@ -80,12 +80,13 @@ def test_a_run_refuses_data_that_were_prepared_again(finished, tiny_data, prepar
     shutil.copytree(finished, workdir)
     before = {path: path.read_bytes() for path in workdir.glob("*.json*")}
     assert workdir / FILE in before
+    analyse = [f"--workdir={workdir}", "--mode=analyse", "--config.analysis.perplexity=3"]
     extended = [*flags(prepared_again, workdir), "--config.train.iterations=18"]
     for words in (
         flags(prepared_again, workdir),
         extended,
         [f"--workdir={workdir}", "--mode=evaluate", f"--config.data.dir={prepared_again}"],
-        [f"--workdir={workdir}", "--mode=analyse", f"--config.data.dir={prepared_again}", "--config.analysis.perplexity=3"],
+        [*analyse, f"--config.data.dir={prepared_again}"],
     ):
         assert run(words) == 2
         (line,) = told(capsys.readouterr().err)
