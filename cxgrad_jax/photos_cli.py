@@ -129,6 +129,7 @@ def _check(given: argparse.Namespace) -> None:
                 f"{given.photos / name} is no class of {given.classifier}; expected one of {known}, or "
                 f"{photos.NONE!r} for photos of no class"
             )
+    _tell_left_out(found.left_out)
     predictions, unreadable = _predictions(classifier, found.paths)
     read = {prediction.file for prediction in predictions}
     truths = [
@@ -162,7 +163,8 @@ def _predict(given: argparse.Namespace) -> None:
         if place:
             _check_place(place, other, given.classifier)
     classifier = photos.load(given.classifier)
-    paths = photos.photos_in(given.photos)
+    paths, left_out = photos.photos_and_left_out(given.photos)
+    _tell_left_out(left_out, where="")
     predictions, unreadable = _predictions(classifier, paths)
     table = csv_text(photos.Prediction._fields, predictions)
     if given.csv:
@@ -194,10 +196,19 @@ def _predictions(
         done = iter(range(1, len(paths) + 1))
         found = photos.all_features(classifier.backbone, paths, lambda: progress(next(done), len(paths)))
     for error in found.errors:
-        print(f"cxgrad_jax: {error}", file=sys.stderr)
+        _tell(str(error))
     read = [i for i, row in enumerate(found.features) if row.size and row[0] == row[0]]
     predictions = classifier.predict_features([paths[i] for i in read], found.features[read]) if read else []
     return predictions, found.errors
+
+
+def _tell(line: str) -> None:
+    print(f"cxgrad_jax: {line}", file=sys.stderr)
+
+
+def _tell_left_out(paths: Sequence[Path], where: str = " in the folder of a class") -> None:
+    if paths:
+        _tell(photos.left_out_line(paths, where))
 
 
 def _end(unreadable: Sequence[UserError], number: int) -> None:

@@ -8,7 +8,14 @@ from pictures import folder_of_shapes
 from PIL import Image
 
 import cxgrad_jax as cx
-from cxgrad_jax.photos import Preprocessing, labelled_photos, photos_in, thumbnail
+from cxgrad_jax.photos import (
+    Preprocessing,
+    _preprocessing,
+    labelled_photos,
+    photos_and_left_out,
+    photos_in,
+    thumbnail,
+)
 from cxgrad_jax.photos._features import colour_histogram
 from cxgrad_jax.photos._preprocessing import read_views, views_of
 
@@ -55,6 +62,20 @@ def test_photos_in_files_and_folders(tmp_path):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(cx.UserError, match=line):
             photos_in(place)
+
+
+def test_links_to_folders_are_followed_and_other_files_are_told(tmp_path):
+    root = folder_of_shapes(tmp_path / "new", 1)
+    (tmp_path / "elsewhere").mkdir()
+    (root / "square" / "0.jpg").rename(tmp_path / "elsewhere" / "far.jpg")
+    (root / "away").symlink_to(tmp_path / "elsewhere")
+    (root / "circle" / "back").symlink_to(root)
+    (root / "a").symlink_to(root / "triangle")  # its photos count once, by the name of their own folder
+    for name in ("one.heic", "square/two.avif", ".hidden", "circle/.DS_Store"):
+        (root / name).write_text("")
+    found, left_out = photos_and_left_out(root)
+    assert [str(path.relative_to(root)) for path in found] == ["away/far.jpg", "circle/0.jpg", "triangle/0.jpg"]
+    assert [path.name for path in left_out] == ["one.heic", "two.avif"] and photos_in(root) == found
 
 
 def halves(width=60, height=40):

@@ -48,6 +48,17 @@ def test_fit_prints_what_to_expect(place, capsys):
     (place / "PHOTOS" / "circle" / "note.heic").unlink()
 
 
+def test_what_is_left_out_is_told(place, tmp_path, capsys):
+    shutil.copytree(place / "PHOTOS", tmp_path / "new")
+    for name in ("a.heic", ".hidden"):
+        (tmp_path / "new" / "circle" / name).write_text("")
+    line = "cxgrad_jax: 1 files are left out (a.heic); photos are .bmp, .gif, .jpeg, .jpg, .png, .webp"
+    assert run("predict", place / "shop.safetensors", tmp_path / "new") == 0
+    assert capsys.readouterr().err == f"{line}\n"
+    assert run("check", place / "shop.safetensors", tmp_path / "new", "--html", tmp_path / "page.html") == 0
+    assert capsys.readouterr().err == f"{line} in the folder of a class\n"
+
+
 def test_a_classifier_that_is_no_better_is_told_to_be(place):
     clf = cx.photos.load(place / "shop.safetensors")
     poor = clf._replace(estimate=clf.estimate._replace(accuracy=0.3, histogram=0.5))
