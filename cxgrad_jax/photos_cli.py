@@ -100,7 +100,10 @@ def summary(classifier: photos.Classifier, out: Path) -> list[str]:
     low, high = (100 * end for end in told.interval)
     lines.append(f"expected accuracy {100 * told.accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f} %)")
     histogram = f", colour histogram {100 * told.histogram:.1f} %" if told.histogram is not None else ""
-    lines.append(f"for comparison: chance {100 * told.chance:.1f} %{histogram}")
+    largest = ""
+    if told.largest is not None and len(set(told.photos.values())) > 1:
+        largest = f", always the largest class {100 * told.largest:.1f} %"
+    lines.append(f"for comparison: chance {100 * told.chance:.1f} %{largest}{histogram}")
     if not told.is_worth_it:
         lines.append("this classifier is NOT better than that; more photos, or other ones, are needed")
     if told.auroc is not None:
