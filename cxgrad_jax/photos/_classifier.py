@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cxgrad_jax.arguments import check_seed
+from cxgrad_jax.arguments import as_path, check_seed
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.photos._backbones import Backbone, find_backbone, with_statistics
 from cxgrad_jax.photos._estimate import Estimate, fit_and_estimate
@@ -72,6 +72,8 @@ class Classifier(NamedTuple):
           UserError: a file or folder does not exist, or a photo cannot be read.
         """
         paths = photos_in(photos)
+        if not paths:
+            return []
         features = all_features(self.backbone, paths)
         if features.errors:
             raise features.errors[0]
@@ -130,12 +132,18 @@ def fit(
       progress: a function that is called after each photo with the number of photos done and of all photos.
 
     Raises:
-      UserError: the folder has another layout, a photo cannot be read, or an argument has another value.
+      UserError: the folder has another layout, a class is called "none of these", a photo cannot be read, or an
+        argument has another value.
     """
     if head not in ("auto", *HEADS):
         raise UserError(f"head is {head!r}; expected one of auto, {', '.join(HEADS)}")
     check_seed(seed)
     photos = labelled_photos(folder)
+    if NONE in photos.class_names:
+        raise UserError(
+            f"{as_path('folder', folder) / NONE} cannot be a class, because {NONE!r} is the answer for photos of no "
+            "class; move it elsewhere and give it as others (on the command line: --others DIR)"
+        )
     strangers = [] if others is None else photos_in(others)
     network = find_backbone(backbone if isinstance(backbone, Backbone) else str(backbone))
     if "batch_stats" not in network.variables:  # some photos give statistics, so that each photo is alone later

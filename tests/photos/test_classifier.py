@@ -125,6 +125,17 @@ def test_arrays_of_other_shapes_are_refused(classifier, tmp_path):
         cx.photos.load(path)
 
 
+def test_no_photos_get_no_predictions(classifier):
+    assert classifier.predict([]) == []
+
+
+def test_the_answer_for_strangers_is_no_class(root, tmp_path):
+    shutil.copytree(root, tmp_path / "photos")
+    (tmp_path / "photos" / "square").rename(tmp_path / "photos" / cx.photos.NONE)
+    with pytest.raises(cx.UserError, match=r"photos/none of these cannot be a class.*give it as others .*--others DIR"):
+        cx.photos.fit(tmp_path / "photos", backbone=conv4())
+
+
 def test_the_same_seed_gives_the_same_classifier(classifier, root):
     again = cx.photos.fit(root, backbone=conv4())
     assert again.estimate == classifier.estimate and (again.head.weights == classifier.head.weights).all()
