@@ -15,6 +15,7 @@ from cxgrad_jax.photos._familiarity import familiarity, prototypes, threshold
 from cxgrad_jax.photos._features import all_features, each_photo
 from cxgrad_jax.photos._folders import PathLike, labelled_photos, photos_in
 from cxgrad_jax.photos._heads import HEADS, Head
+from cxgrad_jax.photos._held_out import same_in_two_classes
 from cxgrad_jax.photos._preprocessing import read_views
 
 NONE = "none of these"
@@ -115,6 +116,7 @@ def fit(
     others: PathLike | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Classifier:
     """Makes a classifier from a folder of labelled photos.
 
@@ -130,6 +132,8 @@ def fit(
       others: a folder of photos that are none of the classes, for the threshold of "none of these".
       seed: the seed of the splits for the estimate.
       progress: a function that is called after each photo with the number of photos done and of all photos.
+      tell: a function that is called with a line about photos that are the same and have different classes, if there
+        are any.
 
     Raises:
       UserError: the folder has another layout, a class is called "none of these", a photo cannot be read, or an
@@ -157,11 +161,19 @@ def fit(
         raise UserError(f"{next(iter(found.errors))}{more}")
     own, labels = len(photos.paths), np.array(photos.labels)
     features = found.features[:own]
+    pairs = same_in_two_classes(features, labels)
+    if pairs and tell:
+        one, other = (photos.paths[place] for place in pairs[0])
+        tell(f"{one} and {other} are the same photo in two classes ({_pairs(len(pairs))}); remove the wrong one")
     fitted = fit_and_estimate(features, found.histograms[:own], labels, photos.class_names, head, seed)
     like = prototypes(features, labels)
     unlike = familiarity(found.features[own:], like) if strangers else None
     limit = threshold(fitted.familiarity, unlike)
     return Classifier(network, photos.class_names, fitted.head, like, limit, fitted.estimate)
+
+
+def _pairs(number: int) -> str:
+    return "the only such pair" if number == 1 else f"the first of {number} such pairs"
 
 
 def load(path: PathLike, model: Any = None) -> Classifier:

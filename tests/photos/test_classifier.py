@@ -136,6 +136,19 @@ def test_the_answer_for_strangers_is_no_class(root, tmp_path):
         cx.photos.fit(tmp_path / "photos", backbone=conv4())
 
 
+def test_the_same_photo_in_two_classes_is_told(root, tmp_path):
+    lines = []
+    cx.photos.fit(root, backbone=conv4(), tell=lines.append)
+    assert lines == []
+    shutil.copytree(root, tmp_path / "photos")
+    shutil.copy(root / "circle" / "3.jpg", tmp_path / "photos" / "square" / "9.jpg")
+    cx.photos.fit(tmp_path / "photos", backbone=conv4(), tell=lines.append)
+    assert [line.replace(str(tmp_path), "") for line in lines] == [
+        "/photos/circle/3.jpg and /photos/square/9.jpg are the same photo in two classes (the only such pair); remove "
+        "the wrong one"
+    ]
+
+
 def test_the_same_seed_gives_the_same_classifier(classifier, root):
     again = cx.photos.fit(root, backbone=conv4())
     assert again.estimate == classifier.estimate and (again.head.weights == classifier.head.weights).all()
