@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+import re
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,10 +15,15 @@ from cxgrad_jax.errors import UserError, reason
 
 # A folder is tried with this many bytes. Most files that are written there are smaller.
 _PROBE = 64 << 10
+# Linux has the open files of a process as /proc/PROCESS/fd/NUMBER. Other systems have those of their own process alone.
+_OPEN_FILE = re.compile(r"(?:/dev|/proc/(?P<process>\d+)(?:/task/\d+)?)/fd/(?P<number>\d+)")
+_MOST_LINKS = 40  # as Linux follows
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file so that a reader, a kill or a power loss finds the old content or the new, never a part.
+
+    A path that ``is_stream`` is written to where it stands, and is not replaced.
 
     Raises:
       UserError: the file cannot be written. The line names it and the cause, and the old content stays.
@@ -24,8 +31,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
     raw = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content  # odd names of files
     temporary = path.parent / f".{path.name}.tmp"
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():  # such as /dev/stdout
-            path.write_bytes(raw)
+        if is_stream(path):
+            _write_stream(path, raw)
             return
         if path.is_symlink():  # it stays one
             path = path.resolve()
@@ -43,8 +50,21 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise
 
 
-def check_writable(folder: Path) -> None:
+def is_stream(path: Path) -> bool:
+    """Whether a path is a pipe or a device, or leads to a file that a process has open, as ``/dev/stdout`` does.
+
+    The shell may have opened that file to append to it, as in ``>> log.txt``. Replacing it would lose what it holds.
+    """
+    special = os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+    return special or _open_file(path) is not None
+
+
+def check_writable(folder: Path, size: int = _PROBE) -> None:
     """Makes a folder and tries to write a file there, before the work whose result it is to receive.
+
+    Args:
+      folder: the folder.
+      size: the number of bytes of the file.
 
     Raises:
       UserError: the folder cannot be written. The line names it and the cause.
@@ -52,7 +72,7 @@ def check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(_PROBE))
+            file.write(bytes(size))
             file.flush()
             os.fsync(file.fileno())
     except (OSError, ValueError) as error:
@@ -76,6 +96,27 @@ def csv_text(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
     writer.writerow(head)
     writer.writerows(["" if cell is None else cell for cell in line] for line in lines)
     return text.getvalue()
+
+
+def _open_file(path: Path) -> re.Match[str] | None:
+    """The match of ``_OPEN_FILE`` where a path or a link that it follows is an open file of a process."""
+    for _ in range(_MOST_LINKS):
+        place = os.path.join(os.path.realpath(path.parent), path.name)
+        found = _OPEN_FILE.fullmatch(place)
+        if found or not os.path.islink(place):
+            return found
+        path = Path(os.path.dirname(place), os.readlink(place))
+    return None
+
+
+def _write_stream(path: Path, raw: bytes) -> None:
+    """Writes where a stream stands. A file that this process has open keeps its position for what is printed next."""
+    opened = _open_file(path)
+    own = opened and opened["process"] in (None, str(os.getpid()))
+    if own and sys.stdout:
+        sys.stdout.flush()  # what was printed before comes first
+    with open(int(opened["number"]), "wb", closefd=False) if opened and own else path.open("ab") as file:
+        file.write(raw)
 
 
 def _remove(path: Path) -> None:

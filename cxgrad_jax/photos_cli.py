@@ -17,12 +17,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 from tqdm import tqdm
 
 from cxgrad_jax import photos
+from cxgrad_jax.arguments import check_seed
 from cxgrad_jax.command_line import Parser, a_path, add_verbosity, exit_status, start
+from cxgrad_jax.data.datasets.image_folder import is_image
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.files import check_writable, csv_text, write_whole
+from cxgrad_jax.files import check_writable, csv_text, is_stream, write_whole
+from cxgrad_jax.photos._backbones import find_backbone
 
 FORMATS = ("onnx", "stablehlo")
 
@@ -75,14 +79,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fit(given: argparse.Namespace) -> None:
-    _check_place(given.out)
-    left_out = photos.labelled_photos(given.photos).left_out
-    if left_out:
-        print(f"cxgrad_jax: {photos.left_out_line(left_out)}", file=sys.stderr)
+    weights = os.path.expanduser(given.backbone)
+    _check_place(given.out, Path(weights) if os.path.isfile(weights) else None, given.others)
+    _tell_left_out(photos.labelled_photos(given.photos).left_out)
+    if given.others:
+        _tell_left_out(photos.photos_and_left_out(given.others)[1], where="")
+    check_seed(given.seed)
+    backbone = find_backbone(_backbone(given.backbone))
+    if not is_stream(given.out):  # the classifier holds the backbone
+        size = sum(array.nbytes for array in jax.tree.leaves(backbone.variables))
+        check_writable(given.out.absolute().parent, size)
     with _progress() as progress:
         classifier = photos.fit(
-            given.photos, backbone=_backbone(given.backbone), head=given.head, others=given.others, seed=given.seed,
-            progress=progress,
+            given.photos, backbone=backbone, head=given.head, others=given.others, seed=given.seed,
+            progress=progress, tell=_tell,
         )  # fmt: skip
     classifier.save(given.out)
     print("\n".join(summary(classifier, given.out)))
@@ -100,7 +110,10 @@ def summary(classifier: photos.Classifier, out: Path) -> list[str]:
     low, high = (100 * end for end in told.interval)
     lines.append(f"expected accuracy {100 * told.accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f} %)")
     histogram = f", colour histogram {100 * told.histogram:.1f} %" if told.histogram is not None else ""
-    lines.append(f"for comparison: chance {100 * told.chance:.1f} %{histogram}")
+    largest = ""
+    if told.largest is not None and len(set(told.photos.values())) > 1:
+        largest = f", always the largest class {100 * told.largest:.1f} %"
+    lines.append(f"for comparison: chance {100 * told.chance:.1f} %{largest}{histogram}")
     if not told.is_worth_it:
         lines.append("this classifier is NOT better than that; more photos, or other ones, are needed")
     if told.auroc is not None:
@@ -129,6 +142,7 @@ def _check(given: argparse.Namespace) -> None:
                 f"{given.photos / name} is no class of {given.classifier}; expected one of {known}, or "
                 f"{photos.NONE!r} for photos of no class"
             )
+    _tell_left_out(found.left_out)
     predictions, unreadable = _predictions(classifier, found.paths)
     read = {prediction.file for prediction in predictions}
     truths = [
@@ -160,9 +174,10 @@ def _check(given: argparse.Namespace) -> None:
 def _predict(given: argparse.Namespace) -> None:
     for place, other in ((given.csv, given.html), (given.html, None)):
         if place:
-            _check_place(place, other, given.classifier)
+            _check_place(place, other, given.classifier, *given.photos)
     classifier = photos.load(given.classifier)
-    paths = photos.photos_in(given.photos)
+    paths, left_out = photos.photos_and_left_out(given.photos)
+    _tell_left_out(left_out, where="")
     predictions, unreadable = _predictions(classifier, paths)
     table = csv_text(photos.Prediction._fields, predictions)
     if given.csv:
@@ -181,6 +196,8 @@ def _predict(given: argparse.Namespace) -> None:
 
 def _export(given: argparse.Namespace) -> None:
     _check_place(given.out, given.classifier)
+    if given.format == "stablehlo":  # it writes the description beside it
+        _check_place(given.out.with_name(f"{given.out.name}.json"), given.classifier)
     classifier = photos.load(given.classifier)
     export = photos.export_onnx if given.format == "onnx" else photos.export_stablehlo
     print(export(classifier, given.out))
@@ -194,10 +211,19 @@ def _predictions(
         done = iter(range(1, len(paths) + 1))
         found = photos.all_features(classifier.backbone, paths, lambda: progress(next(done), len(paths)))
     for error in found.errors:
-        print(f"cxgrad_jax: {error}", file=sys.stderr)
+        _tell(str(error))
     read = [i for i, row in enumerate(found.features) if row.size and row[0] == row[0]]
     predictions = classifier.predict_features([paths[i] for i in read], found.features[read]) if read else []
     return predictions, found.errors
+
+
+def _tell(line: str) -> None:
+    print(f"cxgrad_jax: {line}", file=sys.stderr)
+
+
+def _tell_left_out(paths: Sequence[Path], where: str = " in the folder of a class") -> None:
+    if paths:
+        _tell(photos.left_out_line(paths, where))
 
 
 def _end(unreadable: Sequence[UserError], number: int) -> None:
@@ -217,20 +243,22 @@ def _backbone(name: str) -> str | photos.Backbone:
 
 
 def _check_place(path: Path, *others: Path | None) -> None:
-    """Refuses a file that cannot be written, or that is one of ``others``, before the work that it is for."""
-    for other in others:
-        if other and os.path.realpath(path) == os.path.realpath(other):
-            raise UserError(f"{path} would be overwritten; give another file for the result")
+    """Refuses a file that cannot be written, that is a photo, or that is one of ``others``, before the work for it."""
     if os.path.isdir(path):
         raise UserError(f"{path} is a folder; give the name of a file")
+    target = os.path.realpath(path)
+    photo = os.path.isfile(path) and (is_image(path.name) or is_image(os.path.basename(target)))
+    if photo or any(other and target == os.path.realpath(other) for other in others):
+        raise UserError(f"{path} would be overwritten; give another file for the result")
     if not os.path.isdir(path.absolute().parent):
         raise UserError(f"{path} cannot be written: there is no folder {path.absolute().parent}")
-    check_writable(path.absolute().parent)
+    if not is_stream(path):
+        check_writable(path.absolute().parent)
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, which appears when the first photo is done."""
+    """A progress bar on stderr, from the first photo that is done to the last one."""
     bar: Any = None  # a tqdm
 
     def show(done: int, number: int) -> None:
@@ -238,6 +266,8 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
         if bar is None:
             bar = tqdm(total=number, unit=" photos", leave=False, disable=None)
         bar.update(done - bar.n)
+        if done == number:  # lines may follow
+            bar.close()
 
     try:
         yield show

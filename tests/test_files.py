@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +45,51 @@ def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path):
     files.write_whole(tmp_path / "pipe", "text")
     assert os.read(reader, 10) == b"text" and (tmp_path / "pipe").is_fifo()
     os.close(reader)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="Linux has /proc")
+@pytest.mark.parametrize("how", ["/proc/self/fd/{}", "/dev/fd/{}", "link", "folder/{}"])
+def test_a_file_that_the_process_has_open_is_added_to_where_it_stands(how, tmp_path):
+    log = tmp_path / "log"
+    log.write_text("before ")
+    (tmp_path / "folder").symlink_to("/dev/fd")
+    with log.open("r+") as file:
+        file.seek(7)
+        (tmp_path / "link").symlink_to(f"/proc/self/fd/{file.fileno()}")
+        path = tmp_path / how.format(file.fileno())
+        assert files.is_stream(path) and not files.is_stream(log) and not files.is_stream(tmp_path / "new")
+        inode = log.stat().st_ino
+        files.write_whole(path, "text ")
+        file.write("after")
+    assert log.read_text() == "before text after" and log.stat().st_ino == inode
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["folder", "link", "log"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="Linux has /proc")
+def test_a_file_that_another_process_has_open_is_added_to(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("before ")
+    with log.open("a") as file, subprocess.Popen(["sleep", "60"], stdout=file) as other:
+        files.write_whole(Path(f"/proc/{other.pid}/fd/1"), "text")
+        other.kill()
+    assert log.read_text() == "before text"
+
+
+def test_a_device_stays_one_and_an_open_file_that_is_closed_is_told():
+    files.write_whole(Path(os.devnull), "text")
+    assert files.is_stream(Path(os.devnull)) and not os.path.isfile(os.devnull)
+    with pytest.raises(UserError, match="/dev/fd/987 cannot be written: Bad file descriptor"):
+        files.write_whole(Path("/dev/fd/987"), "text")
+
+
+def test_a_link_that_leads_to_itself_is_no_stream(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert not files.is_stream(tmp_path / "loop") and not files.is_stream(tmp_path / ("x" * 300))
+
+
+def test_the_room_that_a_file_needs_is_asked_for(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(files.os, "fsync", lambda number: written.append(os.fstat(number).st_size))
+    files.check_writable(tmp_path)
+    files.check_writable(tmp_path, 14_000_000)
+    assert written == [64 << 10, 14_000_000] and not list(tmp_path.iterdir())

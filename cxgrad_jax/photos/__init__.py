@@ -18,12 +18,12 @@ from cxgrad_jax.photos._classifier import NONE, Classifier, Prediction, fit, loa
 from cxgrad_jax.photos._estimate import Estimate
 from cxgrad_jax.photos._export import export_onnx, export_stablehlo
 from cxgrad_jax.photos._features import all_features
-from cxgrad_jax.photos._folders import labelled_photos, left_out_line, photos_in
+from cxgrad_jax.photos._folders import labelled_photos, left_out_line, photos_and_left_out, photos_in
 from cxgrad_jax.photos._preprocessing import Preprocessing, thumbnail
 from cxgrad_jax.photos._pretrained import pretrained
 
 __all__ = [
     "NONE", "Backbone", "Classifier", "Estimate", "Prediction", "Preprocessing", "all_features", "backbone_of_learner",
-    "export_onnx", "export_stablehlo", "fit", "labelled_photos", "left_out_line", "load", "photos_in", "pretrained",
-    "thumbnail",
+    "export_onnx", "export_stablehlo", "fit", "labelled_photos", "left_out_line", "load", "photos_and_left_out",
+    "photos_in", "pretrained", "thumbnail",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cxgrad_jax.arguments import check_seed
+from cxgrad_jax.arguments import as_path, check_seed
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.photos._backbones import Backbone, find_backbone, with_statistics
 from cxgrad_jax.photos._estimate import Estimate, fit_and_estimate
@@ -15,6 +15,7 @@ from cxgrad_jax.photos._familiarity import familiarity, prototypes, threshold
 from cxgrad_jax.photos._features import all_features, each_photo
 from cxgrad_jax.photos._folders import PathLike, labelled_photos, photos_in
 from cxgrad_jax.photos._heads import HEADS, Head
+from cxgrad_jax.photos._held_out import same_in_two_classes
 from cxgrad_jax.photos._preprocessing import read_views
 
 NONE = "none of these"
@@ -72,6 +73,8 @@ class Classifier(NamedTuple):
           UserError: a file or folder does not exist, or a photo cannot be read.
         """
         paths = photos_in(photos)
+        if not paths:
+            return []
         features = all_features(self.backbone, paths)
         if features.errors:
             raise features.errors[0]
@@ -113,6 +116,7 @@ def fit(
     others: PathLike | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Classifier:
     """Makes a classifier from a folder of labelled photos.
 
@@ -128,14 +132,22 @@ def fit(
       others: a folder of photos that are none of the classes, for the threshold of "none of these".
       seed: the seed of the splits for the estimate.
       progress: a function that is called after each photo with the number of photos done and of all photos.
+      tell: a function that is called with a line about photos that are the same and have different classes, if there
+        are any.
 
     Raises:
-      UserError: the folder has another layout, a photo cannot be read, or an argument has another value.
+      UserError: the folder has another layout, a class is called "none of these", a photo cannot be read, or an
+        argument has another value.
     """
     if head not in ("auto", *HEADS):
         raise UserError(f"head is {head!r}; expected one of auto, {', '.join(HEADS)}")
     check_seed(seed)
     photos = labelled_photos(folder)
+    if NONE in photos.class_names:
+        raise UserError(
+            f"{as_path('folder', folder) / NONE} cannot be a class, because {NONE!r} is the answer for photos of no "
+            "class; move it elsewhere and give it as others (on the command line: --others DIR)"
+        )
     strangers = [] if others is None else photos_in(others)
     network = find_backbone(backbone if isinstance(backbone, Backbone) else str(backbone))
     if "batch_stats" not in network.variables:  # some photos give statistics, so that each photo is alone later
@@ -149,11 +161,19 @@ def fit(
         raise UserError(f"{next(iter(found.errors))}{more}")
     own, labels = len(photos.paths), np.array(photos.labels)
     features = found.features[:own]
+    pairs = same_in_two_classes(features, labels)
+    if pairs and tell:
+        one, other = (photos.paths[place] for place in pairs[0])
+        tell(f"{one} and {other} are the same photo in two classes ({_pairs(len(pairs))}); remove the wrong one")
     fitted = fit_and_estimate(features, found.histograms[:own], labels, photos.class_names, head, seed)
     like = prototypes(features, labels)
     unlike = familiarity(found.features[own:], like) if strangers else None
     limit = threshold(fitted.familiarity, unlike)
     return Classifier(network, photos.class_names, fitted.head, like, limit, fitted.estimate)
+
+
+def _pairs(number: int) -> str:
+    return "the only such pair" if number == 1 else f"the first of {number} such pairs"
 
 
 def load(path: PathLike, model: Any = None) -> Classifier:

@@ -30,6 +30,8 @@ class Estimate(NamedTuple):
       histogram: the expected accuracy of logistic regression on colour histograms, which is a baseline; or None.
       auroc: how well familiarity tells apart photos of classes that were left out, or None. 0.5 is chance.
       note: one line on what could not be estimated, or "".
+      largest: the accuracy of always naming the largest class, which is its share of the held-out photos. It is
+        ``chance`` if all classes have the same number of photos. None in files of earlier versions.
     """
 
     accuracy: float | None
@@ -41,11 +43,12 @@ class Estimate(NamedTuple):
     histogram: float | None
     auroc: float | None
     note: str
+    largest: float | None = None
 
     @property
     def is_worth_it(self) -> bool:
-        """Whether the classifier is expected to be better than the baseline and than guessing."""
-        return self.accuracy is not None and self.accuracy > max(self.chance, self.histogram or 0)
+        """Whether it is expected to be better than the baseline, than guessing and than naming the largest class."""
+        return self.accuracy is not None and self.accuracy > max(self.chance, self.histogram or 0, self.largest or 0)
 
 
 class Fitted(NamedTuple):
@@ -107,6 +110,7 @@ def fit_and_estimate(
         histogram=grown(float((baseline.argmax(axis=-1) == truths).mean()), chance, share),
         auroc=auroc_of_left_out_classes(features, labels, parts[0]),
         note=_note([name for label, name in enumerate(class_names) if not (truths == label).any()]),
+        largest=_share_of_largest(labels, truths),
     )
     return Fitted(fitted, estimate, held_out_familiarity(features, labels, parts))
 
@@ -153,6 +157,12 @@ def _without_estimate(features, labels, groups, class_names, head) -> Fitted:
     nothing = dict.fromkeys(class_names)
     estimate = Estimate(None, None, nothing, photos, kinds, 1 / len(class_names), None, None, note)
     return Fitted(fitted, estimate, np.zeros(0, np.float32))
+
+
+def _share_of_largest(labels: np.ndarray, judged: np.ndarray) -> float:
+    """The share of the most frequent label among the ``judged``. Of equal classes none is the largest."""
+    counts = np.bincount(labels)
+    return float(np.bincount(judged).max() / len(judged)) if len(set(counts.tolist())) > 1 else 1 / len(counts)
 
 
 def _note(classes: list[str]) -> str:

@@ -68,25 +68,37 @@ def photos_in(places: PathLike | Iterable[PathLike]) -> list[Path]:
     Raises:
       UserError: a file or folder does not exist, or a folder holds no photo.
     """
+    return photos_and_left_out(places)[0]
+
+
+def photos_and_left_out(places: PathLike | Iterable[PathLike]) -> tuple[list[Path], list[Path]]:
+    """The photos of ``photos_in``, and the other files in the folders, except hidden ones.
+
+    Raises:
+      UserError: a file or folder does not exist, or a folder holds no photo.
+    """
     given = [places] if isinstance(places, str | os.PathLike) else list(places)
     found: list[Path] = []
+    left_out: list[Path] = []
     for path in (as_path("the place of photos", place) for place in given):
         if os.path.isdir(path):
-            inside = [each for each in _below(path) if is_image(each.name) and not each.is_dir()]
+            files = sorted(_below(path))
+            inside = [each for each in files if is_image(each.name)]
             if not inside:
                 raise UserError(f"{path} holds no photo ({', '.join(SUFFIXES)})")
-            found += sorted(inside)
+            found += inside
+            left_out += [each for each in files if not is_image(each.name)]
         elif os.path.exists(path):
             found.append(path)
         else:
             raise UserError(f"{path} is not there; expected a photo or a folder of photos")
-    return found
+    return found, left_out
 
 
-def left_out_line(paths: Sequence[Path]) -> str:
-    """A line about files that do not count as photos."""
+def left_out_line(paths: Sequence[Path], where: str = " in the folder of a class") -> str:
+    """A line about files that do not count as photos. It ends with ``where`` photos are expected."""
     some = ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
-    return f"{len(paths)} files are left out ({some}); photos are {', '.join(SUFFIXES)} in the folder of a class"
+    return f"{len(paths)} files are left out ({some}); photos are {', '.join(SUFFIXES)}{where}"
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -97,11 +109,21 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """The files in ``folder`` and in the folders below it, without hidden ones."""
+    """The files in ``folder`` and in the folders below it, without hidden ones.
+
+    Links to folders are followed when everything else is found. No folder is visited twice, so a link may lead back.
+    """
 
     def refuse(error):
         raise UserError(f"{error.filename} cannot be read: {reason(error)}") from None
 
-    for place, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place, name) for name in files if not name.startswith("."))
+    seen, waiting = set(), [folder]
+    while waiting:
+        for place, folders, files in os.walk(waiting.pop(0), onerror=refuse):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            if os.path.realpath(place) in seen:
+                folders.clear()
+                continue
+            seen.add(os.path.realpath(place))
+            waiting += [Path(place, name) for name in folders if os.path.islink(os.path.join(place, name))]
+            yield from (Path(place, name) for name in files if not name.startswith("."))

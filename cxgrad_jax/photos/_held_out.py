@@ -12,6 +12,7 @@ import numpy as np
 from cxgrad_jax.photos._heads import fit_head, log_softmax, span
 
 NEAR = (0.85, 0.9, 0.95)  # least cosines between the features of near-duplicates
+SAME = 0.9999  # the least cosine between the features of photos that count as the same one
 MOST_FOLDS = 10
 ENOUGH = 150  # if one split gives fewer predictions, photos are split several times (at most three)
 
@@ -52,17 +53,34 @@ def near_duplicates(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return groups
 
 
-def _chains(features: np.ndarray, near: float) -> np.ndarray:
-    """For each photo, the number of the first photo that a chain of pairs with at least this cosine joins it to."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+def same_in_two_classes(features: np.ndarray, labels: np.ndarray) -> list[tuple[int, int]]:
+    """The pairs of photos of different classes whose features have a cosine of at least 0.9999, in order.
 
+    Args:
+      features: ``[N, D]`` of length 1.
+      labels: ``[N]``.
+    """
+    row, column = _alike(features, SAME)
+    wrong = (row < column) & (labels[row] != labels[column])
+    return list(zip(row[wrong].tolist(), column[wrong].tolist(), strict=True))
+
+
+def _alike(features: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray]:
+    """The photos of all pairs ``[P]``, ``[P]`` whose features ``[N, D]`` have at least this cosine."""
     rows, columns = [], []
     for start in range(0, len(features), 1000):  # in parts, so that many photos fit into memory
         row, column = np.nonzero(features[start : start + 1000] @ features.T >= near)
         rows.append(row + start)
         columns.append(column)
-    row, column = np.concatenate(rows), np.concatenate(columns)
+    return np.concatenate(rows), np.concatenate(columns)
+
+
+def _chains(features: np.ndarray, near: float) -> np.ndarray:
+    """For each photo, the number of the first photo that a chain of pairs with at least this cosine joins it to."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    row, column = _alike(features, near)
     graph = coo_array((np.ones(len(row), bool), (row, column)), shape=(len(features), len(features)))
     _, first, component = np.unique(connected_components(graph)[1], return_index=True, return_inverse=True)
     return first[component]

@@ -1,6 +1,8 @@
 """From a photo's file to the pixels that a backbone takes: one function for every path."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +12,8 @@ from PIL import Image
 from cxgrad_jax.data.datasets.images import open_image, shown
 from cxgrad_jax.errors import UserError, reason
 
+LONGEST = 1 << 16  # no JPEG file is longer, in pixels; what is longer is shrunk before it is padded
+STRIP = 1 << 24  # the most pixels of a padded photo that are in memory at once
 GREY = (127, 127, 127)  # around a photo that is padded
 VIEWS = {  # the part of a photo that becomes the square
     "middle": "the largest square in the middle",
@@ -57,7 +61,8 @@ def views_of(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     if preprocessing.channels == 1:
         image = image.convert("L")
     size = (preprocessing.size, preprocessing.size)
-    views = [_square(image, view).resize(size, Image.Resampling.BICUBIC) for view in preprocessing.views]
+    makers = {"middle": _middle, "whole": _whole}
+    views = [makers[view](image, preprocessing.size) for view in preprocessing.views]
     return np.stack([np.asarray(view).reshape(*size, preprocessing.channels) for view in views])
 
 
@@ -65,31 +70,59 @@ def read_views(path: Path, preprocessing: Preprocessing) -> np.ndarray:
     """Makes ``views_of`` the photo in a file: uint8 ``[views, size, size, channels]``.
 
     Raises:
-      UserError: the file cannot be read, or is no image.
+      UserError: the file cannot be read, is no image, or takes more memory than there is.
     """
-    return views_of(read_photo(path, 2 * preprocessing.size), preprocessing)
+    with _memory_for(path):
+        return views_of(read_photo(path, 2 * preprocessing.size), preprocessing)
 
 
 def thumbnail(path: Path, side: int = 240) -> bytes:
     """The whole photo as the bytes of a small JPEG file, whose longer side has at most ``side`` pixels.
 
     Raises:
-      UserError: the file cannot be read, or is no image.
+      UserError: the file cannot be read, is no image, or takes more memory than there is.
     """
-    image = read_photo(path, side)
-    image.thumbnail((side, side))
+    with _memory_for(path):
+        image = read_photo(path, side)
+        image.thumbnail((side, side))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=80)
     return file.getvalue()
 
 
-def _square(image: Image.Image, view: str) -> Image.Image:
+@contextmanager
+def _memory_for(path: Path) -> Iterator[None]:
+    """Names the photo that memory does not suffice for. The others may still be read."""
+    try:
+        yield
+    except MemoryError:
+        raise UserError(f"{path} takes more memory than there is; make it smaller or remove it") from None
+
+
+def _middle(image: Image.Image, size: int) -> Image.Image:
     width, height = image.size
-    if view == "whole":
-        side = max(width, height)
-        square = Image.new(image.mode, (side, side), GREY if image.mode == "RGB" else GREY[0])
-        square.paste(image, ((side - width) // 2, (side - height) // 2))
-        return square
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+    square = image.crop((left, top, left + side, top + side))
+    return square.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _whole(image: Image.Image, size: int) -> Image.Image:
+    """The photo on a grey square, resized.
+
+    The square of a very long photo does not fit into memory. Pillow resizes each row first and then each column, so
+    the rows are padded and resized in strips. The pixels are those of the resized square.
+    """
+    longest = max(image.size)
+    if longest > LONGEST:
+        width, height = (max(1, side * LONGEST // longest) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    (width, height), side = image.size, max(image.size)
+    left, top, rows = (side - width) // 2, (side - height) // 2, max(1, STRIP // side)
+    grey = GREY if image.mode == "RGB" else GREY[0]
+    narrow = Image.new(image.mode, (size, side), grey)
+    for start in range(0, height, rows):
+        strip = Image.new(image.mode, (side, min(rows, height - start)), grey)
+        strip.paste(image.crop((0, start, width, start + strip.height)), (left, 0))
+        narrow.paste(strip.resize((size, strip.height), Image.Resampling.BICUBIC), (0, top + start))
+    return narrow.resize((size, size), Image.Resampling.BICUBIC)

@@ -2,17 +2,21 @@
 
 The arrays are ``backbone/params/…``, ``backbone/batch_stats/…``, ``head/weights``, ``head/bias`` and ``prototypes``.
 The header has ``"photos"`` (this format's number), ``"description"`` (JSON: classes, model, preprocessing, head,
-threshold, estimate) and ``"sha256"`` of the arrays.
+threshold, estimate), ``"sha256"`` of the arrays, and ``"sha256_of_all"``, of these and the description. Earlier
+versions did not write the last one.
 """
 
+import hashlib
 import json
+import math
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from cxgrad_jax import models
-from cxgrad_jax.arguments import as_path
+from cxgrad_jax.arguments import as_path, is_whole
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import by_path, merge, model_from_spec, model_spec
 from cxgrad_jax.photos._backbones import Backbone
@@ -20,7 +24,7 @@ from cxgrad_jax.photos._classifier import Classifier
 from cxgrad_jax.photos._estimate import Estimate
 from cxgrad_jax.photos._folders import PathLike
 from cxgrad_jax.photos._heads import Head
-from cxgrad_jax.photos._preprocessing import Preprocessing
+from cxgrad_jax.photos._preprocessing import VIEWS, Preprocessing
 from cxgrad_jax.saving import params_sha256, read_arrays, write_arrays
 
 FORMAT = "1"  # a change that older files cannot follow raises it
@@ -50,6 +54,7 @@ def save_classifier(path: PathLike, classifier: Classifier) -> None:
         "estimate": classifier.estimate._asdict(),
     }
     header = {"photos": FORMAT, "description": json.dumps(description), "sha256": params_sha256(arrays)}
+    header["sha256_of_all"] = _sha256_of_all(header)
     write_arrays(as_path("path", path), arrays, header)
 
 
@@ -58,8 +63,10 @@ def load_classifier(path: PathLike, model: Any = None) -> Classifier:
     path = as_path("path", path)
     header, arrays = read_arrays(path, "cxgrad photos fit", "photos", FORMAT)
     if params_sha256(arrays) != header["sha256"]:
-        raise UserError(f"{path} is damaged (its arrays are not those that were saved); get it again")
+        raise _damaged(path, "its arrays are not those that were saved")
     try:
+        if "sha256_of_all" in header and header["sha256_of_all"] != _sha256_of_all(header):
+            raise _damaged(path, "its description is not the one that was saved")
         told = json.loads(header["description"])
         if model is None and told["model"] is None:
             raise UserError(f"{path} holds a model that is not this package's; give it: cx.photos.load(path, model)")
@@ -69,14 +76,59 @@ def load_classifier(path: PathLike, model: Any = None) -> Classifier:
         variables = jax.device_put(tree["backbone"])
         head = Head(weights=tree["head"]["weights"], bias=tree["head"]["bias"], **told["head"])
         estimate = Estimate(**{key: _tuple(value) for key, value in told["estimate"].items()})
-        return Classifier(
+        classifier = Classifier(
             Backbone(told["backbone"], network, variables, preprocessing), tuple(told["class_names"]), head,
             tree["prototypes"], told["threshold"], estimate,
         )  # fmt: skip
+        fault = _fault(classifier)
+        if fault:
+            raise _damaged(path, fault)
+        return classifier
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); get it again") from None
+        raise _damaged(path, f"{type(error).__name__}: {error}") from None
+
+
+def _damaged(path: Path, cause: str) -> UserError:
+    return UserError(f"{path} is damaged ({cause}); get it again or fit again")
+
+
+def _sha256_of_all(header: dict[str, str]) -> str:
+    """SHA-256 of the arrays' digest and the description, as hexadecimal digits."""
+    return hashlib.sha256(f"{header['sha256']} {header['description']}".encode()).hexdigest()
+
+
+def _fault(classifier: Classifier) -> str:
+    """What no classifier that ``fit`` made has, in a few words, or "".
+
+    A file of an earlier version has no digest of its description, and somebody may have edited it.
+    """
+    head, names = classifier.head, classifier.class_names
+    size, views, channels, *standard = classifier.backbone.preprocessing
+    dimension, classes = np.shape(head.weights)
+    if not all(isinstance(name, str) for name in names) or len(set(names)) != classes:
+        return f"it names {len(set(names))} classes, and its head has {classes}"
+    if np.shape(head.bias) != (classes,) or np.shape(classifier.prototypes) != (dimension, classes):
+        return f"its head has {classes} classes of {dimension} features, and its other arrays do not fit"
+    if not _is_number(head.temperature) or head.temperature <= 0:
+        return f"its temperature is {head.temperature!r}"
+    if classifier.threshold is not None and not _is_number(classifier.threshold):
+        return f"its threshold is {classifier.threshold!r}"
+    if not is_whole(size) or size < 1:
+        return f"its size is {size!r}"
+    if not is_whole(channels) or channels not in (1, 3):
+        return f"its channels are {channels!r}"
+    if not views or not all(view in VIEWS for view in views):
+        return f"its views are {views!r}"
+    for numbers in standard:
+        if len(numbers) not in (1, channels) or not all(map(_is_number, numbers)):
+            return f"its mean and deviation are {standard!r}"
+    return "" if all(standard[1]) else "a deviation is 0"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _tuple(value: Any) -> Any:

@@ -14,6 +14,7 @@ from pictures import folder_of_shapes, shape
 
 import cxgrad_jax as cx
 from cxgrad_jax.photos import Backbone, Preprocessing, _backbones
+from cxgrad_jax.saving import read_arrays, write_arrays
 from cxgrad_jax.weight_files import bundled
 
 
@@ -62,6 +63,90 @@ def test_a_saved_classifier_answers_alike(classifier, root, tmp_path):
     with safetensors.safe_open(tmp_path / "shop.safetensors", "np") as file:
         told = json.loads(file.metadata()["description"])
     assert told["class_names"] == ["circle", "square", "triangle"] and told["preprocessing"]["size"] == 32
+
+
+def described(path, change, digest):
+    """Writes the file again with ``change`` made to its description, with or without the digest of all."""
+    header, arrays = read_arrays(path, "", "photos", "1")
+    told = json.loads(header["description"])
+    change(told)
+    header["description"] = json.dumps(told)
+    write_arrays(path, arrays, header if digest else {k: v for k, v in header.items() if k != "sha256_of_all"})
+
+
+def test_a_file_of_an_earlier_version_loads(classifier, root, tmp_path):
+    path = tmp_path / "shop.safetensors"
+    classifier.save(path)
+    described(path, lambda told: told["estimate"].pop("largest"), digest=False)
+    again = cx.photos.load(path)
+    assert again.predict(root) == classifier.predict(root)
+    assert again.estimate == classifier.estimate._replace(largest=None) and again.estimate.is_worth_it in (True, False)
+
+
+def test_an_edited_description_is_refused(classifier, tmp_path):
+    path = tmp_path / "shop.safetensors"
+    classifier.save(path)
+    described(path, lambda told: told["class_names"].reverse(), digest=True)
+    with pytest.raises(cx.UserError, match=r"is damaged \(its description is not the one .*\); get it again or fit"):
+        cx.photos.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda told: told["class_names"].pop(), "it names 2 classes, and its head has 3"),
+        (lambda told: told["class_names"].__setitem__(0, 5), "it names 3 classes"),
+        (lambda told: told["head"].update(temperature=0), "its temperature is 0"),
+        (lambda told: told["head"].update(temperature=float("nan")), "its temperature is nan"),
+        (lambda told: told["head"].update(temperature="1"), "its temperature is '1'"),
+        (lambda told: told.update(threshold="high"), "its threshold is 'high'"),
+        (lambda told: told["preprocessing"].update(size=0), "its size is 0"),
+        (lambda told: told["preprocessing"].update(size=32.5), "its size is 32.5"),
+        (lambda told: told["preprocessing"].update(channels=2), "its channels are 2"),
+        (lambda told: told["preprocessing"].update(views=["left"]), "its views are"),
+        (lambda told: told["preprocessing"].update(deviation=[0.0]), "a deviation is 0"),
+        (lambda told: told["preprocessing"].update(mean=[0.0, 1.0]), "its mean and deviation are"),
+        (lambda told: told.pop("threshold"), "KeyError"),
+    ],
+)
+def test_a_description_that_cannot_be_is_refused(change, cause, classifier, tmp_path):
+    path = tmp_path / "shop.safetensors"
+    classifier.save(path)
+    described(path, change, digest=False)
+    with pytest.raises(cx.UserError) as error:
+        cx.photos.load(path)
+    assert f"{path} is damaged ({cause}" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_arrays_of_other_shapes_are_refused(classifier, tmp_path):
+    path = tmp_path / "shop.safetensors"
+    classifier._replace(prototypes=classifier.prototypes[:, :2]).save(path)
+    with pytest.raises(cx.UserError, match=r"head has 3 classes of \d+ features, and its other arrays do not fit"):
+        cx.photos.load(path)
+
+
+def test_no_photos_get_no_predictions(classifier):
+    assert classifier.predict([]) == []
+
+
+def test_the_answer_for_strangers_is_no_class(root, tmp_path):
+    shutil.copytree(root, tmp_path / "photos")
+    (tmp_path / "photos" / "square").rename(tmp_path / "photos" / cx.photos.NONE)
+    with pytest.raises(cx.UserError, match=r"photos/none of these cannot be a class.*give it as others .*--others DIR"):
+        cx.photos.fit(tmp_path / "photos", backbone=conv4())
+
+
+def test_the_same_photo_in_two_classes_is_told(root, tmp_path):
+    lines = []
+    cx.photos.fit(root, backbone=conv4(), tell=lines.append)
+    assert lines == []
+    shutil.copytree(root, tmp_path / "photos")
+    shutil.copy(root / "circle" / "3.jpg", tmp_path / "photos" / "square" / "9.jpg")
+    cx.photos.fit(tmp_path / "photos", backbone=conv4(), tell=lines.append)
+    assert [line.replace(str(tmp_path), "") for line in lines] == [
+        "/photos/circle/3.jpg and /photos/square/9.jpg are the same photo in two classes (the only such pair); remove "
+        "the wrong one"
+    ]
 
 
 def test_the_same_seed_gives_the_same_classifier(classifier, root):

@@ -62,6 +62,23 @@ def test_a_class_of_one_is_told():
     assert told.per_class["cup"] == pytest.approx(1, abs=0.3)
 
 
+def test_always_naming_the_largest_class_is_a_rival():
+    features, labels = clusters(90, spread=0.9)
+    few = np.flatnonzero((labels == 0) | (np.arange(90) < 12))  # 30 cups, 4 hats, 4 shoes
+    told = estimate(features[few], labels[few]).estimate
+    assert told.photos == {"cup": 30, "hat": 4, "shoe": 4} and told.largest == pytest.approx(30 / 38)
+    assert told._replace(accuracy=0.78, histogram=0.5).is_worth_it is False
+    assert told._replace(accuracy=0.8, histogram=0.5).is_worth_it is True
+    assert told._replace(accuracy=0.78, histogram=0.5, largest=None).is_worth_it is True  # of an earlier version
+
+
+def test_of_equal_classes_none_is_the_largest():
+    features, labels = clusters(30)
+    features[labels == 0] = features[0]  # a class that cannot be held out
+    told = estimate(features, labels).estimate
+    assert told.per_class["cup"] is None and told.largest == told.chance == pytest.approx(1 / 3)
+
+
 def test_equal_heads_give_the_simplest():
     features, labels = clusters(30)
     assert estimate(features, labels).head.kind == "centroid"

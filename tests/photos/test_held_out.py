@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cxgrad_jax.photos._held_out import held_out_logits, near_duplicates, splits
+from cxgrad_jax.photos._held_out import held_out_logits, near_duplicates, same_in_two_classes, splits
 
 
 def unit(x):
@@ -30,6 +30,13 @@ def test_a_class_that_looks_all_alike_is_divided_by_more_likeness():
     features = unit(np.array([(*pair, 0) for pair in turned] + [(0, 0, 1)]))
     assert near_duplicates(features, np.array([0, 0, 0, 1])).tolist() == [0, 1, 0, 3]
     assert near_duplicates(features[[0, 2]], np.array([0, 0])).tolist() == [0, 0]  # twins stay twins
+
+
+def test_the_same_photo_in_two_classes_is_a_pair():
+    features, labels, _ = photos_with_twins()
+    assert same_in_two_classes(features, labels) == []
+    features[[13, 30, 31]] = features[2]  # another class, a third class twice
+    assert same_in_two_classes(features, labels) == [(2, 13), (2, 30), (2, 31), (13, 30), (13, 31)]
 
 
 def test_groups_are_held_out_as_a_whole_and_once():

@@ -8,7 +8,14 @@ from pictures import folder_of_shapes
 from PIL import Image
 
 import cxgrad_jax as cx
-from cxgrad_jax.photos import Preprocessing, labelled_photos, photos_in, thumbnail
+from cxgrad_jax.photos import (
+    Preprocessing,
+    _preprocessing,
+    labelled_photos,
+    photos_and_left_out,
+    photos_in,
+    thumbnail,
+)
 from cxgrad_jax.photos._features import colour_histogram
 from cxgrad_jax.photos._preprocessing import read_views, views_of
 
@@ -57,6 +64,20 @@ def test_photos_in_files_and_folders(tmp_path):
             photos_in(place)
 
 
+def test_links_to_folders_are_followed_and_other_files_are_told(tmp_path):
+    root = folder_of_shapes(tmp_path / "new", 1)
+    (tmp_path / "elsewhere").mkdir()
+    (root / "square" / "0.jpg").rename(tmp_path / "elsewhere" / "far.jpg")
+    (root / "away").symlink_to(tmp_path / "elsewhere")
+    (root / "circle" / "back").symlink_to(root)
+    (root / "a").symlink_to(root / "triangle")  # its photos count once, by the name of their own folder
+    for name in ("one.heic", "square/two.avif", ".hidden", "circle/.DS_Store"):
+        (root / name).write_text("")
+    found, left_out = photos_and_left_out(root)
+    assert [str(path.relative_to(root)) for path in found] == ["away/far.jpg", "circle/0.jpg", "triangle/0.jpg"]
+    assert [path.name for path in left_out] == ["one.heic", "two.avif"] and photos_in(root) == found
+
+
 def halves(width=60, height=40):
     """Left half red, right half blue."""
     image = Image.new("RGB", (width, height), "blue")
@@ -76,6 +97,42 @@ def test_middle_and_whole(tmp_path):
     middle, whole = views_of(halves(80, 40), SMALL)
     assert middle.shape == (32, 32, 3) and middle[16, 2, 0] == 255 and middle[16, -2, 2] == 255
     assert (whole[2] == 127).all() and whole[16, 2, 0] == 255
+
+
+@pytest.mark.parametrize("size", [(80, 40), (41, 90), (1500, 1001), (37, 37), (2000, 3), (32, 32), (5000, 900)])
+@pytest.mark.parametrize("strip", [1 << 24, 3000])
+def test_the_whole_photo_has_the_pixels_of_a_square_that_is_resized(size, strip, monkeypatch):
+    monkeypatch.setattr(_preprocessing, "STRIP", strip)
+    width, height = size
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    for image, grey in ((Image.fromarray(pixels), (127, 127, 127)), (Image.fromarray(pixels[..., 0].copy()), 127)):
+        square = Image.new(image.mode, (max(size), max(size)), grey)
+        square.paste(image, ((max(size) - width) // 2, (max(size) - height) // 2))
+        expected = np.asarray(square.resize((32, 32), Image.Resampling.BICUBIC))
+        assert (np.asarray(_preprocessing._whole(image, 32)) == expected).all()
+
+
+@pytest.mark.parametrize("size", [(24000, 300), (300, 24000), (70000, 20)])
+def test_a_very_long_photo_takes_little_memory(size, monkeypatch):
+    image, made, new = Image.new("RGB", size, "red"), [], Image.new
+    monkeypatch.setattr(Image, "new", lambda mode, size, *given: made.append(size) or new(mode, size, *given))
+    whole = views_of(image, SMALL)[1]
+    assert max(width * height for width, height in made) <= 1 << 24  # 64 MB, where the square would have 2.3 GB
+    assert (whole[0, 0] == 127).all() and whole[16, 16, 0] > 127
+
+
+def test_memory_that_does_not_suffice_is_told_of_the_photo(tmp_path, monkeypatch):
+    folder_of_shapes(tmp_path, 1, kinds=("circle",))
+
+    def without_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(_preprocessing, "views_of", without_memory)
+    with pytest.raises(cx.UserError, match=r"circle/0.jpg takes more memory than there is; make it smaller or remove"):
+        read_views(tmp_path / "circle" / "0.jpg", SMALL)
+    monkeypatch.setattr(Image.Image, "thumbnail", without_memory)
+    with pytest.raises(cx.UserError, match=r"0.jpg takes more memory"):
+        thumbnail(tmp_path / "circle" / "0.jpg")
 
 
 def test_transparent_grey_tiny_and_palette_photos(tmp_path):

@@ -4,6 +4,8 @@ import csv
 import os
 import re
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -46,6 +48,82 @@ def test_fit_prints_what_to_expect(place, capsys):
     assert re.search(r"^circle +5 +\d +\d+ %$", told.out, re.M) and "AUROC" in told.out
     assert "1 files are left out (note.heic)" in told.err
     (place / "PHOTOS" / "circle" / "note.heic").unlink()
+
+
+def test_fit_of_unequal_classes_prints_the_largest(place, tmp_path, capsys):
+    shutil.copytree(place / "PHOTOS", tmp_path / "PHOTOS")
+    shutil.copy(tmp_path / "PHOTOS" / "circle" / "0.jpg", tmp_path / "PHOTOS" / "square" / "9.jpg")
+    out = tmp_path / "a.safetensors"
+    assert run("fit", tmp_path / "PHOTOS", "--out", out, "--backbone", place / "mine.safetensors") == 0
+    told = capsys.readouterr()
+    assert re.search(r"^for comparison: chance 33.3 %, always the largest class [34]\d\.\d %, colour", told.out, re.M)
+    assert re.search(r"circle/0.jpg and .*/square/9.jpg are the same photo in two classes \(the only such", told.err)
+
+
+def test_what_is_left_out_is_told(place, tmp_path, capsys):
+    shutil.copytree(place / "PHOTOS", tmp_path / "new")
+    for name in ("a.heic", ".hidden"):
+        (tmp_path / "new" / "circle" / name).write_text("")
+    line = "cxgrad_jax: 1 files are left out (a.heic); photos are .bmp, .gif, .jpeg, .jpg, .png, .webp"
+    assert run("predict", place / "shop.safetensors", tmp_path / "new") == 0
+    assert capsys.readouterr().err == f"{line}\n"
+    assert run("check", place / "shop.safetensors", tmp_path / "new", "--html", tmp_path / "page.html") == 0
+    assert capsys.readouterr().err == f"{line} in the folder of a class\n"
+
+
+def test_no_input_is_overwritten(place, tmp_path, capsys):
+    for name in ("shop", "mine"):
+        shutil.copy(place / f"{name}.safetensors", tmp_path)
+    shutil.copytree(place / "PHOTOS", tmp_path / "PHOTOS")
+    photo, shop, mine = tmp_path / "PHOTOS/circle/0.jpg", tmp_path / "shop.safetensors", tmp_path / "mine.safetensors"
+    (tmp_path / "link").symlink_to(photo)
+    odd = tmp_path / "odd"
+    shutil.copy(photo, odd)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for words in (
+        ("fit", tmp_path / "PHOTOS", "--backbone", mine, "--out", mine),
+        ("fit", tmp_path / "PHOTOS", "--backbone", mine, "--out", photo),
+        ("predict", shop, tmp_path / "PHOTOS", "--csv", photo),
+        ("predict", shop, tmp_path / "PHOTOS", "--html", tmp_path / "link"),
+        ("predict", shop, odd, "--csv", odd),
+        ("check", shop, tmp_path / "PHOTOS", "--html", photo),
+        ("check", shop, tmp_path / "PHOTOS", "--html", shop),
+    ):
+        assert run(*words) == 2
+        assert (
+            capsys.readouterr().err
+            == f"cxgrad_jax: {words[-1]} would be overwritten; give another file for the result\n"
+        )
+    shop.rename(tmp_path / "x.json")
+    assert run("export", tmp_path / "x.json", tmp_path / "x", "--format", "stablehlo") == 2
+    (tmp_path / "x.json").rename(shop)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_disk_without_room_is_refused_before_the_work(place, capsys, monkeypatch):
+    asked = []
+
+    def full(folder, size=0):
+        asked.append((folder, size))
+        if size:
+            raise cx.UserError(f"{folder} cannot be written: No space left on device")
+
+    monkeypatch.setattr(photos_cli, "check_writable", full)
+    monkeypatch.setattr(_classifier, "all_features", None)  # the work
+    assert fit(place, "d.safetensors") == 2
+    assert capsys.readouterr().err == f"cxgrad_jax: {place} cannot be written: No space left on device\n"
+    assert 0 < asked[-1][1] <= (place / "mine.safetensors").stat().st_size
+
+
+def test_a_table_on_standard_output_is_added_to_a_log(place, tmp_path):
+    photo = place / "PHOTOS" / "circle" / "0.jpg"
+    words = [sys.executable, "-m", "cxgrad_jax.photos_cli", "predict", place / "shop.safetensors", photo]
+    (tmp_path / "log.txt").write_text("before\n")
+    with (tmp_path / "log.txt").open("a") as log:
+        subprocess.run([*words, "--csv", "/dev/stdout"], stdout=log, check=True)
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert lines[0] == "before" and lines[1].startswith("file,label") and lines[2].startswith(str(photo))
+    assert lines[3] == "1 photos: /dev/stdout" and len(lines) == 4
 
 
 def test_a_classifier_that_is_no_better_is_told_to_be(place):
