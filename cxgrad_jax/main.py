@@ -48,15 +48,16 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     """
     flags = _flags()
     given = flags.parse_known_args(arguments)[0]
+    workdir = given.workdir[0] if given.workdir else Path("runs", DEFAULTS[given.mode])
+    asks_for_help = bool({"-h", "--help"} & set(arguments))
     if given.config is not None:
         config = load_config(given.config)
     elif given.mode == "pretrain":
         config = configuration.pretrain_glyphs_config()
-    elif given.mode != "train":
-        workdir = given.workdir[0] if given.workdir else Path("runs", DEFAULTS[given.mode])
-        config = read_config(workdir, named=[flag.partition("=")[2] for flag in arguments if flag.startswith(OWN_CODE)])
-    else:
+    elif given.mode == "train" or (asks_for_help and not (workdir / "config.json").exists()):
         config = configuration.glyphs_config()
+    else:
+        config = read_config(workdir, named=[flag.partition("=")[2] for flag in arguments if flag.startswith(OWN_CODE)])
     if given.mode == "analyse":
         config.analysis = configuration.analysis_config()
 

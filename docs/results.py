@@ -79,7 +79,8 @@ query images a class. The logits of up to five checkpoints, those best in valida
 - *start* is the run or the weights whose body the learner started from, as *Commands* names it.
 - *validation* is the accuracy on validation classes halfway through the training and at its end, in the first seed.
 - *published* is what L. Bertinetto et al. (ICLR 2019) print, with 64 filters and under conditions of their own. In
-  brackets stands what others reached with the same method.
+  brackets stands what others reached with the same method. The column does not say what a prediction saw there, and
+  stands in the tables of both kinds.
 
 The CxGrad paper trains for 50,000 iterations. A run with fewer is not finished: a number below a published one says
 first of all that.

@@ -125,7 +125,7 @@ REFUSALS: list[tuple[Any, ...]] = [
     ("evaluating with a configuration file", "{evaluate} --config={configs}/glyphs_1shot.py",
      "data.image_size: 28, not 16; data.name: 'glyphs', not 'tiny'; "),
     ("evaluating on images of other channels", "{evaluate} --config.evaluation.data=omniglot",
-     "are the images of the size and channels trained"),
+     "evaluation.data is omniglot, whose images have 1 channel(s), other than those of tiny, on which"),
     ("evaluating on an unknown data set", "{evaluate} --config.evaluation.data=moon",
      "unknown data set 'moon': expected one of"),
     # Preparing data.

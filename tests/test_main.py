@@ -105,6 +105,14 @@ def test_help(capsys):
         assert flag in text
 
 
+@pytest.mark.parametrize("mode", ["pretrain", "evaluate", "analyse"])
+def test_help_needs_no_run(mode, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main.run([f"--mode={mode}", "--help"])
+    assert not end.value.code and "--workdir" in capsys.readouterr().out
+
+
 def test_without_a_configuration_the_embedded_one_runs():
     config, given = main.parse([])
     assert config == configuration.glyphs_config() == main.load_config(str(CONFIGS / "glyphs_1shot.py"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cxgrad_jax.arguments import as_array, as_path
+from cxgrad_jax.arguments import as_array, as_path, check_whole
 from cxgrad_jax.data._store import SPLITS, ImageStore, check_images, offsets_of
 from cxgrad_jax.data._tfds import require_tfds
 from cxgrad_jax.data.datasets.images import resized_array
@@ -77,8 +77,11 @@ def from_tfds(
       A store with uint8 images ``[N, H, W, C]``.
 
     Raises:
-      UserError: tfds is not installed, the data set cannot be read, or ``from_arrays`` refuses its images or labels.
+      UserError: tfds is not installed, the data set or the size cannot be used, or ``from_arrays`` refuses its images
+        or labels.
     """
+    if image_size is not None:
+        check_whole("image_size", image_size)
     require_tfds()
     import tensorflow_datasets as tfds
 

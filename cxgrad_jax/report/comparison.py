@@ -9,7 +9,7 @@ import numpy as np
 
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import csv_text
-from cxgrad_jax.report.published import METHODS, as_printed, published
+from cxgrad_jax.report.published import METHODS, WHAT_THEY_SEE, as_printed, published
 from cxgrad_jax.report.results import Planned, check_all, costs_of, planned, results_of
 from cxgrad_jax.report.seeds import paired_over_seeds, summary
 from cxgrad_jax.report.tables import (
@@ -177,7 +177,7 @@ def caption(configs: Mapping[str, ConfigDict], rows: Sequence[dict[str, Any]]) -
     seeds, over, test = "", "", "a paired t-test"
     if first["num_seeds"] > 1:
         seeds = (
-            f"accuracy: mean over {first['num_seeds']} training seeds, 0 to {first['num_seeds'] - 1}. sd seeds: "
+            f"accuracy: mean over the training seeds 0 to {first['num_seeds'] - 1}. sd seeds: "
             "standard deviation over the seeds. ± seeds: 95 % t-interval of the mean over seeds. "
         )
         over, test = ", mean over the seeds", "with seeds and episodes as random factors"
@@ -187,7 +187,7 @@ def caption(configs: Mapping[str, ConfigDict], rows: Sequence[dict[str, Any]]) -
         f"percentage points on the same episodes, with its 95 % interval; p: two-sided, {test}. tasks: of an "
         f"iteration. Time and memory: of the first training iterations, compiled, on {devices}. published: the number "
         "that the CxGrad paper prints for this model, data and iterations, obtained under other conditions and not "
-        "measured here."
+        f"measured here. {WHAT_THEY_SEE}"
     )
 
 

@@ -12,6 +12,7 @@ from cxgrad_jax.report.published import (
     METHODS,
     MINI,
     TIERED,
+    WHAT_THEY_SEE,
     as_printed,
     has_own_filters,
     printed,
@@ -279,7 +280,7 @@ def caption(number: str, grid: Sequence[Sequence[Cell]], num_tasks: int, seeds: 
         f"{num_tasks} test episodes of seed {config.evaluation.seed}{several or ', ± the 95 % interval over them'}. "
         + ("The settings are those of the paper's text where it disagrees with its code. " if preset else "")
         + "published: what the paper prints for this model, data and iterations, obtained under other conditions and "
-        "not measured here, ± mostly the binomial interval over all predictions."
+        f"not measured here, ± mostly the binomial interval over all predictions. {WHAT_THEY_SEE}"
     )
 
 

@@ -65,6 +65,13 @@ METHODS: dict[str, str] = {
     "cxgrad": "CxGrad",
 }  # fmt: skip
 
+# The methods whose authors' codes test by running averages. The codes of all others normalise by the query images.
+INDUCTIVE_NUMBERS = ("proto_net", "matching_net")
+WHAT_THEY_SEE = (
+    f"By their authors' codes the published numbers of {' and '.join(METHODS[name] for name in INDUCTIVE_NUMBERS)} are "
+    "inductive, and all others transductive."
+)
+
 # The filters of Conv-4 and the iterations of runs that a number may be shown beside: those of the setting that all
 # learners share and, if they differ, those of the method's own published setting (the preset "authors").
 SHARED_FILTERS = 48

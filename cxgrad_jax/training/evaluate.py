@@ -80,7 +80,7 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
     path = workdir / results_name(config, changed, question)
     only_printed = _tell_what_cannot_be_written(path) if jax.process_index() == 0 else ""
     store = build.load_stores(config, ("test",), config.evaluation.data or config.data.name)["test"]
-    (check_images if only_printed else note_images)([store], workdir)
+    check_images([store], workdir)
     mesh, learner = build.build_mesh(config), build.build_learner(config)
     checkpoints = open_checkpoints(config, workdir)
     images, optimiser = np.asarray(store.images[:2]), build.build_optimiser(config)
@@ -88,6 +88,8 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
     if not checkpoints.fits(newest, like):
         check_shapes(config, changed, trained, workdir, images)
     state = checkpoints.restore(newest, like)
+    if not only_printed:
+        note_images([store], workdir)
     return Opened(path, only_printed, config, changed, learner, store, mesh, checkpoints, state)
 
 

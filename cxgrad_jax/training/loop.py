@@ -9,7 +9,8 @@ from tqdm.auto import tqdm
 
 from cxgrad_jax.errors import Interrupted, UserError
 from cxgrad_jax.evaluation import evaluation_of, mean_cross_entropy
-from cxgrad_jax.fitting import TrainState, first_not_finite
+from cxgrad_jax.fitting import COMPILING, TrainState, first_not_finite
+from cxgrad_jax.platforms import current_platform
 from cxgrad_jax.training.build import Setup
 from cxgrad_jax.training.checkpoints import Checkpoints
 from cxgrad_jax.training.interruption import stop_signals
@@ -85,8 +86,9 @@ def run_loop(
         checkpoints.save(iteration, state, found.accuracy)
 
     bar = tqdm(
-        total=setup.iterations, initial=iteration, unit="it", disable=not writer, dynamic_ncols=True, desc="compiling"
-    )
+        total=setup.iterations, initial=iteration, unit="it", disable=not writer, dynamic_ncols=True,
+        desc=COMPILING[current_platform()],
+    )  # fmt: skip
     with bar, stop_signals() as stop:
         if resumed is None and first_end == iteration:
             validate()  # nothing is to be trained, and the test takes the start

@@ -108,8 +108,9 @@ def announce(results: dict[str, Any]) -> None:
     told = (*SIZES, "evaluation.data")  # the line has these in any case
     changed = {field: value for field, value in results.get("changed", {}).items() if field not in told}
     changes = "".join(f", {field}={value}" for field, value in changed.items())
+    interval = f" ± {100 * results['test_ci95_tasks']:.2f}" if results["num_tasks"] > 1 else ""  # one has none
     print(
-        f"test accuracy {100 * results['test_accuracy']:.2f} % ± {100 * results['test_ci95_tasks']:.2f} "
+        f"test accuracy {100 * results['test_accuracy']:.2f} %{interval} "
         f"({results['num_tasks']} tasks of {results['test_data']}, ensemble of {results['ensemble_size']}{changes})",
         flush=True,
     )

@@ -99,6 +99,7 @@ def test_from_tfds_takes_parts_of_splits_and_sizes(prepared):
     ("options", "message"),
     [
         ({"split": "validation"}, "tfds cannot read split 'validation' of mine .*expected one of train, val, test"),
+        ({"image_size": 0}, "image_size is 0; expected a whole number, at least 1"),
         ({"image_key": "picture"}, "mine has no feature 'picture': expected one of image, key, label"),
     ],
 )

@@ -154,7 +154,7 @@ def test_full_disk_is_told_beforehand(tmp_path, make, monkeypatch):
 
     make.image_folder(tmp_path / "source")
     monkeypatch.setattr(builder.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
-    with pytest.raises(UserError, match="image_folder needs 0.0 GB in .* make room"):
+    with pytest.raises(UserError, match="image_folder needs [0-9,.]+ MB in .* MB are free; make room"):
         data.prepare("image_folder", source=tmp_path / "source", data_dir=tmp_path / "data")
 
 

@@ -166,7 +166,7 @@ class FewShotBuilder(tfds.core.ShardBasedBuilder, tfds.core.GeneratorBasedBuilde
         free = shutil.disk_usage(self.data_dir).free
         if free < needed:
             raise UserError(
-                f"{self.name} needs {needed / 1e9:.1f} GB in {self.data_dir}, where {free / 1e9:.1f} GB are free; "
+                f"{self.name} needs {needed / 1e6:,.1f} MB in {self.data_dir}, where {free / 1e6:,.1f} MB are free; "
                 "make room or choose another data_dir"
             )
 
