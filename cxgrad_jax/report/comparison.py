@@ -177,7 +177,7 @@ def caption(configs: Mapping[str, ConfigDict], rows: Sequence[dict[str, Any]]) -
     seeds, over, test = "", "", "a paired t-test"
     if first["num_seeds"] > 1:
         seeds = (
-            f"accuracy: mean over the training seeds 0 to {first['num_seeds'] - 1}. sd seeds: "
+            f"accuracy: mean over {first['num_seeds']} training seeds (0 to {first['num_seeds'] - 1}). sd seeds: "
             "standard deviation over the seeds. ± seeds: 95 % t-interval of the mean over seeds. "
         )
         over, test = ", mean over the seeds", "with seeds and episodes as random factors"

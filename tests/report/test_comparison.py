@@ -104,7 +104,7 @@ def test_several_seeds_in_folders_of_their_own(tiny_data, tmp_path):
         [np.mean(e["episode_accuracies"]) for e in found["proto_net"]]
     )
     assert float(rows["matching_net"]["difference"]) == pytest.approx(difference, abs=1e-6)
-    for words in ("mean over 2 training seeds, 0 to 1", "t-interval of the mean over seeds", "| sd seeds | ± seeds |"):
+    for words in ("mean over 2 training seeds (0 to 1)", "t-interval of the mean over seeds", "| sd seeds | ± seeds |"):
         assert words in done.stdout
 
 
