@@ -13,7 +13,7 @@ from cxgrad_jax.learners._labels import ADAPTED, META, SCALED, ParamLabels, by_p
 from cxgrad_jax.learners._model import ModuleClass, Params, module_classes
 from cxgrad_jax.learners._statistics import STATISTICS
 
-PARTS = {SCALED: "adapted, and scaled by CxGrad", ADAPTED: "adapted", META: "outer loop only"}
+ROLES = {SCALED: "adapted, and scaled by CxGrad", ADAPTED: "adapted", META: "outer loop only"}
 SIZES, CHANNELS = (84, 32, 28, 64, 224, 16), (3, 1)  # of images, which are tried if none are given
 
 
@@ -54,9 +54,9 @@ def describe(
     rows = [("parameter", "shape", "module", "part")]
     for path, label in labels.items():
         module = classes.get(path.rpartition("/")[0])
-        rows.append((prefix + path, _shape(of_model[path]), module.__name__ if module else "", PARTS[label]))
+        rows.append((prefix + path, _shape(of_model[path]), module.__name__ if module else "", ROLES[label]))
     for path, x in others.items():
-        rows.append((path, _shape(x), "", "running average" if path.startswith(f"{STATISTICS}/") else PARTS[META]))
+        rows.append((path, _shape(x), "", "running average" if path.startswith(f"{STATISTICS}/") else ROLES[META]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
