@@ -1,8 +1,12 @@
 """``--dry_run``: the memory that a training would take, by the compiler's own analysis. Nothing is trained."""
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
+from cxgrad_jax.data import ImageStore
+from cxgrad_jax.data._layout import location
+from cxgrad_jax.data.datasets.catalogue import CATALOGUE
 from cxgrad_jax.training import ahead_of_time, build
 from cxgrad_jax.training.checks import check_parallel
 from cxgrad_jax.training.config import ConfigDict
@@ -26,7 +30,7 @@ def dry_run(config: ConfigDict, target: str = "", absent: Mesh | None = None) ->
     """
     check_parallel(config, absent.size if absent else 0)
     mesh = absent or build.build_mesh(config)
-    store = build.load_stores(config, ("train",))["train"]
+    store = _training_images(config)
     device, tasks = mesh.devices.flat[0], config.train.meta_batch // mesh.size
     if target:
         memory = ahead_of_time.memory_of(target) * (1 if device.platform == "tpu" else GPU_FRACTION)
@@ -62,6 +66,20 @@ def dry_run(config: ConfigDict, target: str = "", absent: Mesh | None = None) ->
     else:
         print("largest       not known: the device does not tell its memory")
     print("This is the compiler's analysis; nothing ran.", flush=True)
+
+
+def _training_images(config: ConfigDict) -> ImageStore:
+    """The training images. If they are not prepared, zeros in the shape of the published ones, which a line tells."""
+    name, size = config.data.name, config.data.image_size
+    facts = CATALOGUE.get(name)
+    if not facts or not facts.train_images or location(name, size, config.data.dir or None).exists():
+        return build.load_stores(config, ("train",))["train"]
+    turns = 4 if config.data.rotated_classes else 1
+    images, classes = turns * facts.train_images, turns * (facts.classes or (1,))[0]
+    print(f"{name} is not prepared here; its {images:,} training images of {size}x{size} are taken for granted")
+    pixels = np.broadcast_to(np.uint8(0), (images, size, size, facts.channels))  # it takes no memory
+    offsets = np.linspace(0, images, classes + 1).astype(np.int32)
+    return ImageStore(pixels, offsets, tuple(map(str, range(classes))), name)
 
 
 def largest(memory: float, tasks: int, once: int, twice: int) -> int:

@@ -9,8 +9,11 @@ from jax.sharding import Mesh
 from runs import flags
 
 from cxgrad_jax import main, parallel
+from cxgrad_jax.data._layout import location
+from cxgrad_jax.errors import UserError
 from cxgrad_jax.training import ahead_of_time
-from cxgrad_jax.training.dry_run import largest
+from cxgrad_jax.training.config import glyphs_config
+from cxgrad_jax.training.dry_run import _training_images, largest
 
 
 def lines_of(output: str) -> list[list[str]]:
@@ -32,6 +35,34 @@ def test_it_tells_the_memory_and_writes_nothing(tiny_data, tmp_path, capsys):
     assert told["largest"] == "not known: the device does not tell its memory"
     assert last == ["This is the compiler's analysis; nothing ran."]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "rotated", "images", "classes"),
+    [
+        ("cifar_fs", 3, False, 38_400, 64),
+        ("omniglot", 1, True, 82_240, 4112),
+        ("tiered_imagenet", 3, False, 448_695, 351),
+    ],
+)
+def test_data_that_are_not_prepared_are_as_published(name, channels, rotated, images, classes, tmp_path, capsys):
+    config = glyphs_config()
+    config.data.update({"name": name, "image_size": 28, "dir": str(tmp_path), "rotated_classes": rotated})
+    store = _training_images(config)
+    assert store.images.shape == (images, 28, 28, channels) and store.images.nbytes == images * 28 * 28 * channels
+    assert store.num_classes == classes and store.offsets[-1] == images
+    assert f"{name} is not prepared here; its {images:,} training images" in capsys.readouterr().out
+
+
+def test_data_that_are_damaged_or_unknown_are_refused(tmp_path):
+    config = glyphs_config()
+    config.data.update({"name": "cifar_fs", "image_size": 32, "dir": str(tmp_path)})
+    location("cifar_fs", 32, tmp_path).mkdir(parents=True)
+    with pytest.raises(UserError, match="is damaged"):
+        _training_images(config)
+    config.data.name = "own"
+    with pytest.raises(UserError, match="unknown data set 'own'"):
+        _training_images(config)
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ FACTS = facts.Facts(
     title="CIFAR-FS (Bertinetto et al., 2019): CIFAR-100, training and test images together",
     classes=(64, 16, 20),
     images="60,000 (600 a class)",
+    train_images=38_400,
     image_size=32,
     channels=3,
     resize=facts.RESIZE_RGB,

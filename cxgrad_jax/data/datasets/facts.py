@@ -38,6 +38,7 @@ class Facts(NamedTuple):
       also: other files that ``--archive`` takes in their place, one line for each set of files.
       folder: what ``--source`` may name for this data set, or None if only archives are read.
       version: the version of the prepared files. A change of their content changes it.
+      train_images: the number of training images, or None if it is known only from the files.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Facts(NamedTuple):
     also: tuple[str, ...] = ()
     folder: str | None = None
     version: str = "1.0.0"
+    train_images: int | None = None
 
     @property
     def downloadable(self) -> bool:

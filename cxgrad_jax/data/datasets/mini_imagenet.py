@@ -16,6 +16,7 @@ FACTS = facts.Facts(
     title="miniImageNet, the classes and files of Ravi & Larochelle (2017)",
     classes=(64, 16, 20),
     images="60,000 (600 a class)",
+    train_images=38_400,
     image_size=84,
     channels=3,
     resize=facts.RESIZE_RGB,

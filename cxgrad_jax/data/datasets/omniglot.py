@@ -13,6 +13,7 @@ FACTS = facts.Facts(
     title="Omniglot (Lake et al., 2015), the class split of Vinyals et al. (2016); ink is 255, paper 0",
     classes=(1028, 172, 423),
     images="32,460 (20 a class)",
+    train_images=20_560,
     image_size=28,
     channels=1,
     resize="grey, then Pillow BICUBIC",

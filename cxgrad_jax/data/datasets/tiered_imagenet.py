@@ -20,6 +20,7 @@ FACTS = facts.Facts(
     title="tieredImageNet (Ren et al., 2018), classes split by super-category",
     classes=(351, 97, 160),
     images="779,165 (448,695 + 124,261 + 206,209)",
+    train_images=448_695,
     image_size=84,
     channels=3,
     resize=facts.RESIZE_RGB,
