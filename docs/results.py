@@ -103,8 +103,8 @@ With the fault, and in part on another machine, the same commands gave in 1-shot
 `cifar_fs_1shot_15k` ran on an H100 for 7,700 iterations (6,950 at commit 0400e3d), and then on two CPU cores as one
 device. `cifar_fs_5shot_15k`, `maml_cifar_fs_5shot_15k` and `pretrain_resnet12_18k` ran on one H100, all three at once,
 in 416, 400 and 308 seconds (jax 0.11.2). `classifier_baseline_cifar_fs` are the weights of `pretrain_18k`, which this
-project gives away. The 5-shot runs of CxGrad and MAML from these weights followed on that card. Their seeds differ, so no
-difference between the two is given.
+project gives away. The 5-shot runs of CxGrad and MAML from these weights followed on that card. Their seeds differ, so
+no difference between the two is given.
 
 On CPUs, the transductive 5-shot trainings of seed 0 had two cores, and those of seeds 1 and 2 one core each, which
 rounds differently. Inductive trainings in episodes, 1-shot trainings from a pre-trained body, ProtoNet and R2-D2 had
