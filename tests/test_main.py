@@ -141,10 +141,11 @@ def test_evaluate_elsewhere(finished, tmp_path):
     elsewhere = ("--config.evaluation.data=other", "--config.evaluation.episodes=3", "--config.evaluation.ensemble=1")
     done = run(f"--workdir={tmp_path}", "--mode=evaluate", *elsewhere)
     assert done.returncode == 0 and "(3 tasks of other, ensemble of 1)" in done.stdout
-    other = json.loads((tmp_path / "results_other.json").read_text())
+    other = json.loads((tmp_path / "results_other_ensemble=1_episodes=3.json").read_text())
     assert (other["num_tasks"], other["ensemble_size"], other["test_data"]) == (3, 1, "other")
     assert other["params_sha256"] == results(finished)["params_sha256"]
-    after = content(tmp_path)
+    after, known = content(tmp_path), str(tmp_path / "data.json")
+    assert set(json.loads(after.pop(known))) - set(json.loads(before.pop(known))) == {"other/test"}
     assert {path: after[path] for path in before} == before and len(after) == len(before) + 1
 
 

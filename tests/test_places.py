@@ -246,7 +246,8 @@ def test_the_console_command_is_the_programs(tmp_path):
     )
     environ = {name: value for name, value in environment().items() if name != "GLIBC_TUNABLES"}  # so that it restarts
     for words, line in (
-        ("train --config.learner.name=own.mine", "cxgrad_jax: learner.context_dim is no field of own.mine"),
+        ("train --config.learner.name=own.other", "cxgrad_jax: learner.name is 'own.other'; own has no other"),
+        ("train --config.learner.name=own.mine --config.learner.inner_lr=a", "cxgrad_jax: --config.learner.inner_lr"),
         ("evaluate --workdir=none", "cxgrad_jax: none/config.json does not exist"),
         ("compare", "cxgrad_jax: --configs is missing"),
         ("tables 9", "cxgrad_jax: NUMBER: invalid choice"),

@@ -218,10 +218,8 @@ def _tell_what_cannot_be_written(path: Path) -> str:
 def results_name(config: ConfigDict, changed: dict[str, Any], question: str = "") -> str:
     """The name ``results.json``, or one with the changed fields: ``results_cub.json``, ``results_shot=5_seed=1.json``.
 
-    A further question comes first: ``results_question=parts.json``.
+    A further question comes first, ``results_question=parts.json``, then another data set.
     """
-    words = [
-        str(value or config.data.name) if field == "evaluation.data" else f"{field.split('.')[-1]}={value}"
-        for field, value in changed.items()
-    ]
-    return "_".join(["results", *([f"question={question}"] if question else []), *words]) + ".json"
+    data = [changed["evaluation.data"] or config.data.name] if "evaluation.data" in changed else []
+    others = [f"{field.split('.')[-1]}={value}" for field, value in changed.items() if field != "evaluation.data"]
+    return "_".join(["results", *([f"question={question}"] if question else []), *data, *others]) + ".json"
