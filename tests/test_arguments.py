@@ -12,6 +12,7 @@ import cxgrad_jax
 
 cx: Any = cxgrad_jax  # the types of most arguments here are wrong on purpose
 STORE = cx.data.from_arrays(np.zeros((12, 16, 16, 1), np.uint8), np.arange(12) // 4)
+FLOATS = STORE._replace(images=np.linspace(0, 1, STORE.images.size, dtype=np.float32).reshape(STORE.images.shape))
 SAMPLER = cx.sampler(STORE, way=3, shot=1, query=2)
 EPISODE = SAMPLER(0)
 BATCH = SAMPLER.batch([0, 1])
@@ -169,6 +170,20 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         ),
         (lambda: cx.sampler(STORE.images), "store is of type ndarray; expected an image store, such as"),
         (lambda: cx.sampler(cx.data.ImageStore), "store is the class ImageStore; expected an image store"),
+        (
+            lambda: cx.sampler(FLOATS._replace(images=255 * FLOATS.images)),
+            "values from 0 to 255: expected float values in",
+        ),
+        (lambda: cx.sampler(FLOATS._replace(images=np.nan * FLOATS.images)), "images hold NaN: expected finite values"),
+        (
+            lambda: cx.sampler(STORE._replace(offsets=np.array([0, 4, 8, 13]))),
+            "offsets do not divide 12 images among 3 classes; expected 4 rising numbers, from 0 to 12",
+        ),
+        (
+            lambda: cx.sampler(STORE._replace(offsets=np.array([0, 4, 4, 12]))),
+            "offsets do not divide 12 images among 3",
+        ),
+        (lambda: cx.sampler(STORE._replace(class_names=("a", "b"))), "offsets do not divide 12 images among 2 classes"),
         (lambda: cx.sampler(STORE, seed=0.5), "seed is 0.5; expected a whole number, 0 to 4294967295"),
         (lambda: cx.data.split_classes(STORE, seed=1.5), "seed is 1.5; expected a whole number, at least 0"),
         (lambda: LEARNER.init(0, STORE.images), "key is 0; expected a key of JAX, such as jax.random.key(0)"),

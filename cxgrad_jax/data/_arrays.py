@@ -34,7 +34,7 @@ def from_arrays(
     Raises:
       UserError: an array has another shape, dtype or range, or the lengths do not fit.
     """
-    images, labels = (np.asarray(as_array(*x)) for x in (("images", images), ("labels", labels)))
+    images, labels = np.asarray(as_array("images", images)), np.asarray(as_array("labels", labels))
     check_images(images)
     _check_labels(labels, len(images))
     if split not in SPLITS:

@@ -54,8 +54,8 @@ def check_store(store: Any) -> None:
     images, classes = len(store.images), len(store.class_names)
     if offsets.shape != (classes + 1,) or offsets[0] != 0 or offsets[-1] != images or (sizes < 1).any():
         raise UserError(
-            f"offsets {offsets.tolist() if offsets.size < 20 else ''} do not divide {images} images among {classes} "
-            "classes; expected rising numbers from 0 to the number of images, one more than classes"
+            f"offsets do not divide {images} images among {classes} classes; expected {classes + 1} rising numbers, "
+            f"from 0 to {images}"
         )
 
 

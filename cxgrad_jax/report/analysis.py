@@ -22,7 +22,7 @@ from cxgrad_jax.report.runs import check_alike, names_of, open_run
 from cxgrad_jax.report.study import Study
 from cxgrad_jax.training import build
 from cxgrad_jax.training.config import ConfigDict
-from cxgrad_jax.training.images_of_run import check_images
+from cxgrad_jax.training.images_of_run import check_same_images
 from cxgrad_jax.training.transductive import batch_norm
 from cxgrad_jax.training.workdir import check_same_run
 
@@ -52,7 +52,7 @@ def analyse(config: ConfigDict, options: ConfigDict, workdirs: Sequence[Path]) -
     runs = [open_run(workdir, name, config, test_store) for workdir, name in zip(workdirs, names, strict=True)]
     check_alike(runs)
     for workdir in workdirs:
-        check_images(stores.values(), workdir)
+        check_same_images(stores.values(), workdir)
     folder = Path(options.dir) if options.dir else workdirs[0] / "analysis"
     check_writable(folder)
     study = Study(runs, options, stores, parallel.task_mesh(), folder)

@@ -20,7 +20,7 @@ from cxgrad_jax.learners._statistics import without_statistics
 from cxgrad_jax.training import build, checks
 from cxgrad_jax.training.config import ConfigDict, to_json
 from cxgrad_jax.training.evaluate import evaluate_run, results_name
-from cxgrad_jax.training.images_of_run import check_images
+from cxgrad_jax.training.images_of_run import check_same_images
 from cxgrad_jax.training.train import train
 from cxgrad_jax.training.workdir import check_extends
 
@@ -81,7 +81,7 @@ def check_all(runs: Iterable[tuple[Planned, str]], given: Path) -> None:
             if needs not in known:
                 own = build.load_stores(run.config, ("train", "val"))
                 known[needs] = [*own.values(), *build.load_stores(run.config, ("test",), tested).values()]
-            check_images(known[needs], run.workdir)
+            check_same_images(known[needs], run.workdir)
         except UserError as error:
             raise UserError(f"{run.name}: {error}") from None
         if (run.workdir / "config.json").exists():

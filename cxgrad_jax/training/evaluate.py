@@ -16,7 +16,7 @@ from cxgrad_jax.learners import MetaLearner, by_path
 from cxgrad_jax.training import build
 from cxgrad_jax.training.checkpoints import Checkpoints
 from cxgrad_jax.training.config import ConfigDict, fields, value_at
-from cxgrad_jax.training.images_of_run import check_images, note_images
+from cxgrad_jax.training.images_of_run import DATA_FILE, check_same_images
 from cxgrad_jax.training.runs import open_checkpoints
 from cxgrad_jax.training.testing import announce, test_run
 from cxgrad_jax.training.workdir import check_same_run, read_config
@@ -80,7 +80,7 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
     path = workdir / results_name(config, changed, question)
     only_printed = _tell_what_cannot_be_written(path) if jax.process_index() == 0 else ""
     store = build.load_stores(config, ("test",), config.evaluation.data or config.data.name)["test"]
-    check_images([store], workdir)
+    known = check_same_images([store], workdir)
     mesh, learner = build.build_mesh(config), build.build_learner(config)
     checkpoints = open_checkpoints(config, workdir)
     images, optimiser = np.asarray(store.images[:2]), build.build_optimiser(config)
@@ -88,8 +88,8 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
     if not checkpoints.fits(newest, like):
         check_shapes(config, changed, trained, workdir, images)
     state = checkpoints.restore(newest, like)
-    if not only_printed:
-        note_images([store], workdir)
+    if jax.process_index() == 0 and not only_printed:
+        write_json(workdir / DATA_FILE, known)
     return Opened(path, only_printed, config, changed, learner, store, mesh, checkpoints, state)
 
 

@@ -10,14 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from cxgrad_jax.data import ImageStore
 from cxgrad_jax.errors import UserError, reason
-from cxgrad_jax.files import write_json
 
-FILE = "data.json"
+DATA_FILE = "data.json"
 SAMPLE = 100  # classes whose first image is looked at
 TOLERANCE = 2.0  # of 255. Decoders of JPEG differ by less, and other images by more
 
@@ -37,7 +35,7 @@ def description(store: ImageStore) -> dict[str, Any]:
     return {"classes": hashlib.sha256(classes.encode()).hexdigest(), "brightness": brightness}
 
 
-def check_images(stores: Iterable[ImageStore], workdir: Path) -> dict[str, Any]:
+def check_same_images(stores: Iterable[ImageStore], workdir: Path) -> dict[str, Any]:
     """Refuses images that are not those of the run in ``workdir``.
 
     Args:
@@ -45,12 +43,13 @@ def check_images(stores: Iterable[ImageStore], workdir: Path) -> dict[str, Any]:
       workdir: the folder of the run, which may be new.
 
     Returns:
-      The descriptions of the run's images and of these, by data set and split, such as ``"glyphs/test"``.
+      The content for ``data.json``: the descriptions of the run's images and of these, by data set and split, such as
+      ``"glyphs/test"``.
 
     Raises:
       UserError: the run used other images of the same name and split, or its ``data.json`` is damaged.
     """
-    path = workdir / FILE
+    path = workdir / DATA_FILE
     try:
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         for store in stores:
@@ -77,10 +76,3 @@ def _are_alike(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
     if ours["classes"] != theirs["classes"]:
         return False
     return bool((np.abs(np.subtract(ours["brightness"], theirs["brightness"])) <= TOLERANCE).all())
-
-
-def note_images(stores: Iterable[ImageStore], workdir: Path) -> None:
-    """Writes ``data.json``, or refuses as ``check_images`` does."""
-    known = check_images(stores, workdir)
-    if jax.process_index() == 0:
-        write_json(workdir / FILE, known)

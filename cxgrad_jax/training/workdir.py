@@ -15,7 +15,7 @@ from cxgrad_jax.files import write_json
 from cxgrad_jax.training.checkpoints import check_place
 from cxgrad_jax.training.checks import check_fields, expected_fields
 from cxgrad_jax.training.config import ConfigDict, fields, to_json
-from cxgrad_jax.training.images_of_run import check_images, note_images
+from cxgrad_jax.training.images_of_run import DATA_FILE, check_same_images
 
 try:
     import fcntl
@@ -146,8 +146,8 @@ def claim(config: ConfigDict, workdir: Path, stores: Iterable[ImageStore]) -> No
     """Writes ``config.json`` and ``data.json``, or refuses a folder that belongs to another configuration.
 
     Raises:
-      UserError: ``check_extends`` refuses the configuration or ``check_images`` the images, or there are checkpoints
-        without a configuration.
+      UserError: ``check_extends`` refuses the configuration or ``check_same_images`` the images, or there are
+        checkpoints without a configuration.
     """
     if jax.process_index() != 0:
         return
@@ -155,10 +155,9 @@ def claim(config: ConfigDict, workdir: Path, stores: Iterable[ImageStore]) -> No
         check_extends(config, workdir)
     elif (workdir / "checkpoints").exists():
         raise UserError(f"{workdir} has checkpoints but no config.json; expected a new folder or a run's own")
-    stores = list(stores)
-    check_images(stores, workdir)
+    images = check_same_images(stores, workdir)
     write_json(workdir / "config.json", {"format": FORMAT, **to_json(config)})
-    note_images(stores, workdir)
+    write_json(workdir / DATA_FILE, images)
 
 
 def check_space(workdir: Path, needed: int) -> None:

@@ -34,6 +34,9 @@ def test_the_three_commands(tmp_path):
         "cxgrad photos fit PHOTOS --out shop.safetensors",
         "cxgrad photos predict shop.safetensors NEW --csv out.csv",
     ]
+    probe = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(tmp_path / "probe"), "pip"]
+    if subprocess.run(probe, capture_output=True).returncode:
+        pytest.skip("the package index cannot be reached")
     place, binaries = tmp_path / "place", tmp_path / "fresh" / "bin"
     subprocess.run([sys.executable, "-m", "venv", str(binaries.parent)], check=True)
     folder_of_shapes(place / "PHOTOS", 5)
@@ -44,8 +47,6 @@ def test_the_three_commands(tmp_path):
     for line in commands():
         line = line.replace(published, ROOT.as_uri())  # this checkout in the place of the published one
         done = subprocess.run(line, shell=True, cwd=place, env=variables, capture_output=True, text=True, timeout=900)
-        if done.returncode and "No matching distribution" in done.stderr:
-            pytest.skip(f"the package index cannot be reached: {done.stderr.strip().splitlines()[-1:]}")
         assert done.returncode == 0, done.stderr
     with (place / "out.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -152,6 +152,14 @@ def test_a_learner_of_ones_own_needs_no_entry_anywhere(tmp_path, monkeypatch):
         assert "\n" not in str(error.value)
 
 
+def test_the_presets_of_the_authors_test_by_running_averages_where_their_codes_do():
+    by = {path.stem: load_config(f"{path}:authors").learner.get("query_statistics") for path in BASELINES}
+    assert {name for name, statistics in by.items() if statistics == "running"} == {
+        "proto_net", "matching_net", "r2d2", "meta_baseline", "metaoptnet", "rfs", "baseline_plus_plus",
+        "classifier_baseline",
+    }  # fmt: skip
+
+
 def test_a_flag_that_names_ones_own_brings_its_fields(tmp_path, monkeypatch):
     (tmp_path / "own_parts.py").write_text(
         "import flax.linen as nn\nfrom cxgrad_jax.learners import maml\n"

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
-from runs import flags, results, told
+from runs import environment, flags, results, told
 from runs import run as run_alone
 
 import cxgrad_jax as cx
@@ -65,6 +67,18 @@ def test_the_file_of_a_changed_test_names_every_change():
     assert results_name(config, changed) == "results_shot=5_episodes=20.json"
     assert results_name(config, {"evaluation.data": "cub"}, "parts") == "results_question=parts_cub.json"
     assert results_name(config, {}) == "results.json"
+
+
+def test_load_run_is_quiet(copy, capfd):
+    program = f"import cxgrad_jax as cx; cx.load_run({str(copy)!r})"
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_one_episode_is_told_without_an_interval(copy, capsys):
+    assert run([f"--workdir={copy}", "--mode=evaluate", "--config.evaluation.episodes=1"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "(1 tasks of tiny" in last and "±" not in last
 
 
 def test_load_run_gives_the_checkpoint_best_in_validation(copy):

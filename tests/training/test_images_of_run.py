@@ -9,30 +9,35 @@ from runs import flags, told
 import cxgrad_jax as cx
 from cxgrad_jax import compare
 from cxgrad_jax.data import _layout
+from cxgrad_jax.files import write_json
 from cxgrad_jax.main import run
-from cxgrad_jax.training.images_of_run import FILE, check_images, description, note_images
+from cxgrad_jax.training.images_of_run import DATA_FILE, check_same_images, description
 
 IMAGES = np.random.default_rng(0).integers(20, 230, (12, 8, 8, 3)).astype(np.uint8)
 STORE = cx.data.from_arrays(IMAGES, np.arange(12) // 3, name="mine", split="test")
 CHANGED = "mine, split test, has other images than when"
 
 
+def note(stores, workdir):
+    write_json(workdir / DATA_FILE, check_same_images(stores, workdir))
+
+
 def test_the_same_images_and_new_names_are_taken(tmp_path):
-    note_images([STORE], tmp_path)
-    before = (tmp_path / FILE).read_text()
-    note_images([STORE], tmp_path)
-    assert (tmp_path / FILE).read_text() == before
+    note([STORE], tmp_path)
+    before = (tmp_path / DATA_FILE).read_text()
+    note([STORE], tmp_path)
+    assert (tmp_path / DATA_FILE).read_text() == before
     other = STORE._replace(name="another", images=255 - STORE.images)
-    assert set(check_images([STORE, other], tmp_path)) == {"mine/test", "another/test"}
-    assert (tmp_path / FILE).read_text() == before
-    note_images([other, STORE._replace(split="val")], tmp_path)
-    assert set(check_images([], tmp_path)) == {"mine/test", "another/test", "mine/val"}
+    assert set(check_same_images([STORE, other], tmp_path)) == {"mine/test", "another/test"}
+    assert (tmp_path / DATA_FILE).read_text() == before
+    note([other, STORE._replace(split="val")], tmp_path)
+    assert set(check_same_images([], tmp_path)) == {"mine/test", "another/test", "mine/val"}
 
 
 def test_another_decoder_of_jpeg_is_the_same(tmp_path):
-    note_images([STORE], tmp_path)
+    note([STORE], tmp_path)
     noise = np.random.default_rng(1).integers(-2, 3, IMAGES.shape)
-    check_images([STORE._replace(images=(IMAGES + noise).astype(np.uint8))], tmp_path)
+    check_same_images([STORE._replace(images=(IMAGES + noise).astype(np.uint8))], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -48,20 +53,19 @@ def test_another_decoder_of_jpeg_is_the_same(tmp_path):
     ids=["inverted", "another order", "a name", "sizes", "a class less", "shape"],
 )
 def test_other_images_are_refused(tmp_path, other):
-    note_images([STORE], tmp_path)
-    before = (tmp_path / FILE).read_text()
-    for use in (check_images, note_images):
-        with pytest.raises(cx.UserError, match=CHANGED):
-            use([other], tmp_path)
-    assert (tmp_path / FILE).read_text() == before
+    note([STORE], tmp_path)
+    before = (tmp_path / DATA_FILE).read_text()
+    with pytest.raises(cx.UserError, match=CHANGED):
+        check_same_images([other], tmp_path)
+    assert (tmp_path / DATA_FILE).read_text() == before
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"mine/test": 3}', '{"mine/test": {"classes": "x"}}', "[" * 20_000])
 def test_a_damaged_file_is_one_line(tmp_path, content):
     kept = description(STORE)["classes"]
-    (tmp_path / FILE).write_text(content.replace('"x"', f'"{kept}"'))
-    with pytest.raises(cx.UserError, match=rf"{FILE} is damaged \(.*\); remove it") as error:
-        check_images([STORE], tmp_path)
+    (tmp_path / DATA_FILE).write_text(content.replace('"x"', f'"{kept}"'))
+    with pytest.raises(cx.UserError, match=rf"{DATA_FILE} is damaged \(.*\); remove it") as error:
+        check_same_images([STORE], tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -79,7 +83,7 @@ def test_a_run_refuses_data_that_were_prepared_again(finished, tiny_data, prepar
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)
     before = {path: path.read_bytes() for path in workdir.glob("*.json*")}
-    assert workdir / FILE in before
+    assert workdir / DATA_FILE in before
     analyse = [f"--workdir={workdir}", "--mode=analyse", "--config.analysis.perplexity=3"]
     extended = [*flags(prepared_again, workdir), "--config.train.iterations=18"]
     for words in (
