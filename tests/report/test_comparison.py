@@ -129,6 +129,7 @@ def test_transductive_methods_stand_in_a_table_of_their_own(wide, tmp_path, monk
     monkeypatch.setattr(comparison, "check_all", lambda *_: None)
     told = comparison.compare(configs, tmp_path, wide=wide)
 
+    assert "the published numbers of ProtoNet and MatchingNet are inductive, and all others transductive" in told
     first, second = told.split(TRANSDUCTIVE)[1].split(INDUCTIVE)
     names = [re.findall(r"^\| (\w+) \| \d", table, re.M) for table in (first, second)]
     assert names == [["maml", "anil"], ["support", "running"]]

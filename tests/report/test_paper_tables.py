@@ -111,6 +111,7 @@ def test_blank_cells_can_be_left_out_and_the_text_followed(tiny_data, tmp_path, 
     config = workdir_of.read_config(tmp_path / "tiny_1shot" / "proto_net-paper")
     assert (config.model.negative_slope, config.train.task_reduction) == (0.0, "sum")
     assert "| ANIL, 4 filters here | – | – |" in told and "\n1. A slip.\n" in told
+    assert "the published numbers of ProtoNet and MatchingNet are inductive, and all others transductive" in told
     assert "% A slip." in (tmp_path / "table_3.tex").read_text()
 
 
