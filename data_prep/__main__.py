@@ -94,13 +94,13 @@ def main(argv: list[str]) -> int:
             download=arguments.download,
         )
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"cxgrad_jax: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, RuntimeError) as error:
         # Python 3.11 wraps what interrupts the making of a class, as when a module is imported.
         if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__cause__, KeyboardInterrupt):
             raise
-        print("interrupted: nothing was prepared; run the same command again", file=sys.stderr)
+        print("cxgrad_jax: interrupted; nothing was prepared; run the same command again", file=sys.stderr)
         return 130
     where = os.fsencode(directory).decode("utf-8", "backslashreplace")  # a terminal may refuse other bytes
     print(f"{arguments.as_name or arguments.name} is prepared in {where}")

@@ -251,7 +251,7 @@ def test_the_console_command_is_the_programs(tmp_path):
         ("evaluate --workdir=none", "cxgrad_jax: none/config.json does not exist"),
         ("compare", "cxgrad_jax: --configs is missing"),
         ("tables 9", "cxgrad_jax: NUMBER: invalid choice"),
-        ("prepare moon", "error: unknown data set 'moon'"),
+        ("prepare moon", "cxgrad_jax: unknown data set 'moon'"),
     ):
         done = subprocess.run(
             [sys.executable, str(script), *words.split()], cwd=tmp_path,

@@ -29,20 +29,20 @@ def test_users_mistake_is_status_2_and_one_line(tmp_path, make):
     (tmp_path / "source/test/test0/0000.png").write_bytes(b"not an image")
     result = run("image_folder", "--source", tmp_path / "source", "--data_dir", tmp_path / "data")
     assert result.returncode == 2 and result.stdout == ""
-    assert result.stderr.splitlines()[-1].startswith("error: test0/0000.png is not a readable image")
+    assert result.stderr.splitlines()[-1].startswith("cxgrad_jax: test0/0000.png is not a readable image")
     assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "error: name a data set: mini_imagenet, "),
-        (["mnist"], "error: unknown data set 'mnist'"),
-        (["cub"], "error: cub needs CUB_200_2011.tgz (1,150,585,339 bytes) from https://"),
-        (["cub", "--image_size", "big"], "error: argument --image_size: invalid int value: 'big'"),
-        (["cub", "--archive", "a", "--download"], "error: argument --download: not allowed with argument --archive"),
-        (["cub", "--size", "84"], "error: unrecognized arguments: --size 84"),
-        (["mini_imagenet", "--download"], "error: mini_imagenet cannot be downloaded"),
+        ([], "cxgrad_jax: name a data set: mini_imagenet, "),
+        (["mnist"], "cxgrad_jax: unknown data set 'mnist'"),
+        (["cub"], "cxgrad_jax: cub needs CUB_200_2011.tgz (1,150,585,339 bytes) from https://"),
+        (["cub", "--image_size", "big"], "cxgrad_jax: argument --image_size: invalid int value: 'big'"),
+        (["cub", "--archive", "a", "--download"], "cxgrad_jax: argument --download: not allowed with argument --"),
+        (["cub", "--size", "84"], "cxgrad_jax: unrecognized arguments: --size 84"),
+        (["mini_imagenet", "--download"], "cxgrad_jax: mini_imagenet cannot be downloaded"),
     ],
 )
 def test_mistakes(arguments, message, tmp_path, monkeypatch, capsys):

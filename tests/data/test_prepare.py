@@ -83,7 +83,7 @@ def test_interrupted_preparation_is_not_taken_for_a_finished_one(number, status,
     if number == signal.SIGKILL:
         assert list(parent.glob("incomplete.*"))
     else:
-        assert errors.splitlines()[-1].startswith("interrupted: nothing was prepared")
+        assert errors.splitlines()[-1].startswith("cxgrad_jax: interrupted; nothing was prepared")
         assert not list(parent.glob("incomplete.*"))
     with pytest.raises(UserError, match="mine is not prepared"):
         load(tmp_path)
