@@ -214,6 +214,10 @@ def paired(ours: Sequence[float] | np.ndarray, first: Sequence[float] | np.ndarr
 
 def mean_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean cross-entropy in nats of logits ``[episodes, N, way]`` and labels ``[N]``."""
+    return float(-np.mean(np.take_along_axis(log_softmax(logits), labels[None, :, None], axis=-1)))
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Logarithms of the probabilities over the last axis."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return float(-np.mean(np.take_along_axis(log_probabilities, labels[None, :, None], axis=-1)))
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))

@@ -28,6 +28,7 @@ def benchmark(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
         ("versus_official", ["--official", "nowhere", "--setting", "mini"], "invalid choice: 'mini'"),
         ("what_a_prediction_sees", ["--learners", "nobody"], "invalid choice: 'nobody'"),
         ("precision", ["--data", "moon"], "unknown data set 'moon'"),
+        ("precision_trained", ["--workdir", "x", "--config", "moon"], "--config: moon is neither a file nor the name"),
         ("scaling", ["--out", "no/such/folder/x.json"], "folder no/such/folder does not exist"),
         (
             "ahead_of_time",
@@ -365,3 +366,30 @@ def test_imitated_products_are_rounded_in_every_derivative_and_float64_is_not(mo
     full, tf32, six, three, one = errors.values()
     for i in range(3):
         assert max(full[i], six[i]) < 2e-6 and 2e-6 < three[i] < 1e-4 < tf32[i] < one[i] < 3e-2
+
+
+@pytest.mark.slow
+def test_runs_with_imitated_products_differ_from_float32_and_are_read_again(tmp_path):
+    small = {"model.features": 4, "train.iterations": 2, "train.epoch_iterations": 2, "episode.query": 3}
+    small |= {"evaluation.episodes": 4, "evaluation.val_episodes": 4}
+    fields = [f"--config.{name}={value}" for name, value in small.items()]
+    flags = [
+        "--config",
+        "glyphs_1shot",
+        "--products",
+        "bfloat16_1",
+        "--seeds",
+        "2",
+        "--workdir",
+        str(tmp_path / "runs"),
+    ]
+    first, again = (benchmark("precision_trained", *flags, "--out", str(tmp_path / "x.json"), *fields) for _ in "12")
+    assert first.returncode == again.returncode == 0, first.stderr
+    assert set(again.stdout.splitlines()) < set(first.stdout.splitlines()) and "training in" not in again.stderr
+    results = json.loads((tmp_path / "x.json").read_text())["results"]
+    assert results["float32"]["difference"] == 0 and len(results["bfloat16_1"]["test_accuracy"]) == 2
+    digests = {
+        kind: json.loads((tmp_path / f"runs/{kind}/seed_0/results.json").read_text())["params_sha256"]
+        for kind in results
+    }
+    assert digests["float32"] != digests["bfloat16_1"]

@@ -12,6 +12,7 @@ import numpy as np
 
 from cxgrad_jax.arguments import check_whole
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.evaluation import log_softmax
 
 BINS = 15
 
@@ -60,8 +61,7 @@ def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Cal
             f"labels have dtype {labels.dtype} and run from {labels.min()} to {labels.max()}; expected whole numbers, "
             f"0 to {way - 1}"
         )
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    log_probabilities = log_softmax(logits)
     of_labels = np.take_along_axis(log_probabilities, labels[None, :, None], axis=-1)
     confidence = np.exp(log_probabilities.max(axis=-1))
     known = np.isfinite(confidence)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cxgrad_jax.evaluation import log_softmax
+
 HEADS = ("centroid", "logistic")
 STRENGTHS = (1.0, 10.0, 100.0)  # the weight C of the loss against half the squared weights, in logistic regression
 ITERATIONS, MEMORY = 500, 10  # of L-BFGS
@@ -89,12 +91,6 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         return -np.mean(np.sum(targets * log_softmax(logits / temperature), axis=1))
 
     return float(min(temperatures, key=loss))
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logarithms of the probabilities over the last axis."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def _centroid(x: np.ndarray, labels: np.ndarray, num_classes: int, _: float) -> tuple[np.ndarray, np.ndarray]:

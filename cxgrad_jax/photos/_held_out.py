@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cxgrad_jax.photos._heads import fit_head, log_softmax, span
+from cxgrad_jax.evaluation import log_softmax
+from cxgrad_jax.photos._heads import fit_head, span
 
 NEAR = (0.85, 0.9, 0.95)  # least cosines between the features of near-duplicates
 SAME = 0.9999  # the least cosine between the features of photos that count as the same one

@@ -228,9 +228,6 @@ def measure(config: ConfigDict) -> dict[str, Any]:
     return {
         "num_parameters": num_parameters,
         "seconds_per_iteration": statistics.median(seconds),
-        "memory_bytes": memory and mesh.size * (
-            memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-            + memory.temp_size_in_bytes
-        ),
+        "memory_bytes": memory and mesh.size * build.needed_bytes(memory),
         "num_devices": mesh.size,
-    }  # fmt: skip
+    }

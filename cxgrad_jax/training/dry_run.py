@@ -56,11 +56,11 @@ def dry_run(config: ConfigDict, target: str = "", absent: Mesh | None = None) ->
     print(f"arguments     {_mb(once.argument_size_in_bytes)}")
     for number, analysis in ((tasks, once), (2 * tasks, twice)):
         print(f"temporaries   {_mb(analysis.temp_size_in_bytes)} with {number} task(s) a device")
-    if memory and memory < _need(once) and config.parallel.tasks_per_chunk != 1:
+    if memory and memory < build.needed_bytes(once) and config.parallel.tasks_per_chunk != 1:
         temporaries = _mb(compiled(tasks, at_once=1).temp_size_in_bytes)
         print(f"temporaries   {temporaries} with {tasks} task(s) a device, with parallel.tasks_per_chunk=1")
     if memory:
-        most = largest(memory, tasks, _need(once), _need(twice))
+        most = largest(memory, tasks, build.needed_bytes(once), build.needed_bytes(twice))
         fitting = f"meta-batch {most * mesh.size} ({most} task(s) a device)" if most > 0 else "none fits"
         print(f"largest       {fitting} in {_mb(memory)}, by the growth between these two")
     else:
@@ -89,12 +89,6 @@ def largest(memory: float, tasks: int, once: int, twice: int) -> int:
     """
     growth = max((twice - once) / tasks, 1)
     return int(tasks + (memory - once) // growth)
-
-
-def _need(analysis) -> int:
-    """Bytes of arguments, results that take no argument's place, and temporaries."""
-    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    return analysis.argument_size_in_bytes + results + analysis.temp_size_in_bytes
 
 
 def _mb(number: float) -> str:
