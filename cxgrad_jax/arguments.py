@@ -3,8 +3,9 @@
 A Python error would come later, in a program's middle, and would name something that the caller never wrote.
 """
 
+import math
 import os
-from numbers import Integral, Number
+from numbers import Integral, Number, Real
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -18,6 +19,11 @@ from cxgrad_jax.errors import UserError
 def is_whole(value: Any) -> TypeGuard[int]:
     """Whether ``value`` is a whole number of Python or NumPy. True and False are none."""
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> TypeGuard[float]:
+    """Whether ``value`` is a finite real number of Python or NumPy. True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_whole(name: str, value: Any, least: int = 1) -> None:

@@ -19,6 +19,7 @@ from cxgrad_jax.data import ImageStore
 from cxgrad_jax.data._store import check_store
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.keys import purpose_key
+from cxgrad_jax.platforms import host_device
 
 
 class Episode(NamedTuple):
@@ -132,14 +133,14 @@ class Sampler:
 
     def __init__(self, store: ImageStore, shape: EpisodeShape, seed: int):
         self.store, self.shape, self.seed = store, shape, seed
-        cpu = jax.local_devices(backend="cpu")[0]
+        host = host_device()
         offsets, largest = np.asarray(store.offsets), largest_class(store)
 
         def draw(i):
             return draw_indices(jnp.asarray(offsets), largest, shape, seed, store.split, i)
 
         compiled = jax.jit(jax.vmap(draw))
-        self._draw = lambda indices: compiled(jax.device_put(indices, cpu))
+        self._draw = lambda indices: compiled(jax.device_put(indices, host))
 
     def __call__(self, index: int) -> Episode:
         """Episode ``index``: images ``[way*shot, H, W, C]`` and ``[way*query, H, W, C]``, labels int32."""

@@ -52,7 +52,7 @@ def evaluate(
 ) -> Evaluation:
     """Adapts to the support set of each of the episodes 0 to ``episodes - 1``, and predicts its query set.
 
-    All local devices share the episodes. They always work on batches of one size, so that the result of an episode does
+    All devices share the episodes. They always work on batches of one size, so that the result of an episode does
     not depend on the number of episodes.
 
     Args:

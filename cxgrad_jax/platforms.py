@@ -7,6 +7,7 @@ default devices apart and never takes one for another.
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import jax
 
@@ -24,6 +25,17 @@ def current_platform() -> str:
     else:
         platform = device if isinstance(device, str) else device.platform
     return "gpu" if platform in GPU_MAKERS else platform
+
+
+def host_device() -> Any:
+    """A device of the CPU, or the first device if ``JAX_PLATFORMS`` leaves the CPU out.
+
+    Draws of whole numbers are the same on every platform.
+    """
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return jax.local_devices()[0]
 
 
 def traced_for(platform: str | None) -> AbstractContextManager[None]:

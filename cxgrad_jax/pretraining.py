@@ -129,7 +129,7 @@ def augmented(key: jax.Array, images: jax.Array, augmentation: str) -> jax.Array
 
 
 def _recoloured(key: jax.Array, image: jax.Array) -> jax.Array:
-    brightness, contrast, saturation = jax.random.uniform(key, (3,), minval=1 - COLOUR, maxval=1 + COLOUR)
+    brightness, contrast, saturation = jax.random.uniform(key, (3,), image.dtype, 1 - COLOUR, 1 + COLOUR)
     image = jnp.clip(image * brightness, 0, 1)
     image = jnp.clip(_blend(image, jnp.mean(_grey(image)), contrast), 0, 1)
     return jnp.clip(_blend(image, _grey(image), saturation), 0, 1)

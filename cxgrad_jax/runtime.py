@@ -38,6 +38,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def peak_memory() -> int | None:
+    """The most memory in bytes that this process has taken so far. None means that the system does not tell."""
+    try:
+        import resource  # Windows has none
+    except ModuleNotFoundError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
 def allocator(environment: Mapping[str, str]) -> dict[str, str]:
     """Environment variables with which glibc's allocator keeps freed memory.
 
@@ -138,7 +148,7 @@ def keep_compiled_programs() -> None:
         return
     chosen = os.environ.get("CXGRAD_COMPILATION_CACHE")
     try:
-        folder = Path(chosen) if chosen else Path.home() / ".cache" / "cxgrad_jax" / "compiled"
+        folder = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "cxgrad_jax" / "compiled"
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(f"{folder} cannot be written")

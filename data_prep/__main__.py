@@ -45,7 +45,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     origin.add_argument("--source", metavar="DIR", help="a folder of images instead of archives")
     origin.add_argument("--download", action="store_true", help="download the archives; checksums are verified")
     parser.add_argument("--as_name", metavar="NAME", help="image_folder: the name by which training finds your images")
-    parser.add_argument("--image_size", type=int, metavar="N", help="height and width; the data set's usual size")
+    parser.add_argument(
+        "--image_size", type=int, metavar="N", help="height and width in pixels; without it, the data set's usual size"
+    )
     parser.add_argument(
         "--data_dir", metavar="DIR", help="where prepared data lie; $CXGRAD_DATA_DIR, or else ~/.cache/cxgrad_jax"
     )

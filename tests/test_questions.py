@@ -57,6 +57,16 @@ def test_parts_of_maml_are_anil_and_boil(query_statistics):
     assert all(relative(found[a], found[b]) > 1e-3 for a in found for b in found if a < b)
 
 
+@pytest.mark.slow
+def test_parts_of_a_jitted_learner_are_the_same():
+    learner, _, params = make("maml", EPISODE, num_steps=1, inner_lr=0.5)
+    jitted = learner._replace(adapt=jax.jit(learner.adapt))
+    found, expected = (analysis.logits_by_part(each, params, EPISODE) for each in (jitted, learner))
+    for part, of_part in expected.items():
+        assert relative(found[part], of_part) < 1e-5
+    assert relative(found["head"], found["body"]) > 1e-3
+
+
 def test_a_learner_that_adapts_one_part_alone():
     for name, part, other in (("anil", "head", "body"), ("boil", "body", "head")):
         learner, _, params = make(name, EPISODE)

@@ -54,7 +54,7 @@ def landscape(learner: MetaLearner, params: Params, episode: Episode, rates: tup
       rates: a_1 ... a_J.
 
     Raises:
-      UserError: the learner adapts nothing, or ``rates`` are no numbers.
+      UserError: the learner adapts nothing, or ``rates`` is no sequence, or an empty one.
     """
     if np.ndim(rates) != 1 or np.size(rates) == 0:
         raise UserError(f"rates is {rates!r}; expected one number or more, such as (0.005, 0.01)")

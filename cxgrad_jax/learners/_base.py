@@ -114,7 +114,7 @@ class Adapted(NamedTuple):
 
     Attributes:
       model: the parameters of the whole model, adapted or not, as ``model.apply`` takes them.
-      trace: arrays with a leading axis of inner steps, such as ``"support_loss" [num_steps]``. Among them is
+      trace: arrays, most with a leading axis of inner steps, such as ``"support_loss" [num_steps]``. Among them is
         ``"fast"``, a dict by path of the adapted parameters at which each step takes its gradient.
         ``cxgrad_jax.analysis`` needs it. Compiled code does not compute what its caller does not use.
       statistics: means and variances by which ``predict`` normalises the query images. If they are empty, the query

@@ -23,6 +23,7 @@ import optax
 
 from cxgrad_jax.learners._base import MetaLearner
 from cxgrad_jax.learners._checks import nan_where_wrong
+from cxgrad_jax.learners._matching_net import unit
 from cxgrad_jax.learners._metric import metric_based
 from cxgrad_jax.learners._mlp import init_linear, linear
 from cxgrad_jax.learners._spec import described
@@ -30,7 +31,6 @@ from cxgrad_jax.learners._spec import described
 Head = dict[str, jax.Array]
 
 MOMENTUM, DAMPENING, WEIGHT_DECAY = 0.9, 0.9, 1e-3
-LENGTH_FLOOR = 1e-5  # added to the length of a feature vector
 
 
 @described
@@ -84,10 +84,8 @@ def cosine_logits(scale: float) -> Callable[[Head, jax.Array], jax.Array]:
     """Makes the function ``(head, features [N, D]) -> logits [N, way]`` of the equation above."""
 
     def logits_of(head, features):
-        squares = jnp.sum(features**2, axis=-1, keepdims=True)
-        length = jnp.sqrt(squares + jnp.finfo(features.dtype).tiny) + LENGTH_FLOOR
         weights = head["kernel"] * (head["length"] / jnp.linalg.norm(head["kernel"], axis=0))[None]
-        return scale * jnp.matmul(features / length, weights, precision="highest")
+        return scale * jnp.matmul(unit(features), weights, precision="highest")
 
     return logits_of
 

@@ -3,11 +3,9 @@
 Shapes and dtypes are also checked while tracing. Values are checked only if they are known.
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from numbers import Real
 from typing import Any
 
 import flax.errors
@@ -17,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from cxgrad_jax.arguments import as_array, check_params, is_whole
+from cxgrad_jax.arguments import as_array, check_params, is_finite, is_whole
 from cxgrad_jax.errors import UserError
 
 # The least value of each hyper-parameter that is a whole number, and the sign or range of each other one.
@@ -36,7 +34,10 @@ CHOICES = {
     "head": ("ridge", "svm"),
 }
 
-BOOLEANS = ("first_order", "joint_normalisation", "remat")
+BOOLEANS = (
+    "alfa", "differentiate_first_context", "first_order", "full_context", "joint_normalisation",
+    "learned_regularisation", "logarithmic", "remat",
+)  # fmt: skip
 
 LOWEST, HIGHEST = -0.5, 1.5  # resampling lets float images leave [0, 1] a little
 
@@ -54,11 +55,11 @@ def check_hyper_parameters(values: Mapping[str, Any]) -> None:
         if name in AT_LEAST and not (is_whole(value) and value >= AT_LEAST[name]):
             whole = "" if is_whole(value) else "a whole number, "
             raise UserError(f"{name} is {value!r}; expected {whole}at least {AT_LEAST[name]}")
-        if name in POSITIVE and not (_is_finite(value) and value > 0):
+        if name in POSITIVE and not (is_finite(value) and value > 0):
             raise UserError(f"{name} is {value!r}; expected a positive number")
-        if name in NOT_NEGATIVE and not (_is_finite(value) and value >= 0):
+        if name in NOT_NEGATIVE and not (is_finite(value) and value >= 0):
             raise UserError(f"{name} is {value!r}; expected a number that is not negative")
-        if name in SHARES and not (_is_finite(value) and 0 <= value < 1):
+        if name in SHARES and not (is_finite(value) and 0 <= value < 1):
             raise UserError(f"{name} is {value!r}; expected a number from 0 to below 1")
         if name == "param_labels" and not callable(value):
             raise UserError(f"{name} is {value!r}; expected a function of path and value, such as default_labels")
@@ -178,7 +179,3 @@ def fitting(params: Any, images: Any) -> Iterator[None]:
 def _is_known(array: Any) -> bool:
     """Whether the values can be read. While tracing, or if other processes hold a part of them, they cannot."""
     return not isinstance(array, Tracer) and getattr(array, "is_fully_addressable", True)
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import Adapted, MetaLearner, gradient_based
+from cxgrad_jax.learners._base import Adapted, InitExtra, MetaLearner, gradient_based
 from cxgrad_jax.learners._inner_loop import constant_if, scan_steps, sgd, support_gradients, traced_norms
 from cxgrad_jax.learners._labels import Fast, ParamLabels, default_labels, merge, split_by_label
 from cxgrad_jax.learners._mlp import init_mlp, mlp
@@ -109,23 +109,21 @@ def cxgrad(
         (weights, _), trace = scan_steps(step, (weights, context), num_steps, remat)
         return Adapted(merge(weights, frozen), {"first_loss": first_loss, **trace})
 
-    def init_extra(key, model_params, images):
-        classes = module_classes(model, images)
-        return {
-            "generator": init_generator(key, model_params, param_labels, classes, context_dim, dtype_of(model_params))
-        }
-
-    return gradient_based(model, adapt, init_extra, param_labels=param_labels, query_statistics=query_statistics)
+    init_generator = generator_init(model, param_labels, context_dim)
+    return gradient_based(model, adapt, init_generator, param_labels=param_labels, query_statistics=query_statistics)
 
 
-def init_generator(key, model_params, param_labels: ParamLabels, classes, context_dim: int, dtype) -> dict[str, Any]:
-    """Makes the parameters of ``scaling_factors`` for the kernels of a model that are scaled.
+def generator_init(model: nn.Module, param_labels: ParamLabels, context_dim: int) -> InitExtra:
+    """Makes the function that draws ``{"generator": ...}``, the parameters of ``scaling_factors`` for scaled kernels.
 
-    Raises:
-      UserError: no kernel is scaled.
+    It raises a ``UserError`` if no kernel is scaled.
     """
-    num_scaled = len(scaled_kernels(model_params, param_labels, classes))
-    return init_mlp(key, context_dim, context_dim, num_scaled, dtype)
+
+    def init_generator(key, model_params, images):
+        num_scaled = len(scaled_kernels(model_params, param_labels, module_classes(model, images)))
+        return {"generator": init_mlp(key, context_dim, context_dim, num_scaled, dtype_of(model_params))}
+
+    return init_generator
 
 
 def scaled_kernels(model_params, param_labels: ParamLabels, classes) -> list[str]:

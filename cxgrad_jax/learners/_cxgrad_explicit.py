@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 
 from cxgrad_jax.learners._base import Adapted, MetaLearner, gradient_based
-from cxgrad_jax.learners._cxgrad import init_generator, no_context, rescale, scaling_factors, unit_kernels
+from cxgrad_jax.learners._cxgrad import generator_init, no_context, rescale, scaling_factors, unit_kernels
 from cxgrad_jax.learners._inner_loop import (
     constant_if,
     scan_steps,
@@ -24,7 +24,7 @@ from cxgrad_jax.learners._inner_loop import (
     traced_norms,
 )  # fmt: skip
 from cxgrad_jax.learners._labels import ParamLabels, default_labels, merge, split_by_label
-from cxgrad_jax.learners._model import dtype_of, module_classes
+from cxgrad_jax.learners._model import module_classes
 from cxgrad_jax.learners._spec import described
 
 
@@ -83,10 +83,5 @@ def cxgrad_explicit(
         (weights, _), trace = scan_steps(step, (weights, zero), num_steps, remat)
         return Adapted(merge(weights, frozen), trace)
 
-    def init_extra(key, model_params, images):
-        classes = module_classes(model, images)
-        return {
-            "generator": init_generator(key, model_params, param_labels, classes, context_dim, dtype_of(model_params))
-        }
-
-    return gradient_based(model, adapt, init_extra, param_labels=param_labels, query_statistics=query_statistics)
+    init_generator = generator_init(model, param_labels, context_dim)
+    return gradient_based(model, adapt, init_generator, param_labels=param_labels, query_statistics=query_statistics)

@@ -26,8 +26,8 @@ from cxgrad_jax.learners._metric import Support, members, metric_based
 from cxgrad_jax.learners._mlp import init_linear, linear
 from cxgrad_jax.learners._spec import described
 
-SHARE_FLOOR = 1e-6  # added to a class's share before the logarithm
-NORM_FLOOR = 1e-5  # added to the length of a feature vector
+SHARE_EPSILON = 1e-6  # added to a class's share before the logarithm
+LENGTH_EPSILON = 1e-5  # added to the length of a feature vector
 
 
 @described
@@ -70,7 +70,7 @@ def matching_net(
         cosine = jnp.matmul(unit(features), unit(support.inputs).T, precision="highest")
         attention = jax.nn.softmax(scale * jax.nn.relu(cosine))
         classes = members(support.labels, model.num_classes, attention.dtype)
-        return jnp.log(jnp.matmul(attention, classes, precision="highest") + SHARE_FLOOR)
+        return jnp.log(jnp.matmul(attention, classes, precision="highest") + SHARE_EPSILON)
 
     def objective(logits, labels):
         logits_of_labels = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
@@ -93,7 +93,7 @@ def matching_net(
 def unit(features: jax.Array) -> jax.Array:
     """Divides ``features [N, D]`` by their lengths. Zeros stay zeros, also in the gradient."""
     squares = jnp.sum(features**2, axis=-1, keepdims=True)
-    return features / (jnp.sqrt(squares + jnp.finfo(features.dtype).tiny) + NORM_FLOOR)
+    return features / (jnp.sqrt(squares + jnp.finfo(features.dtype).tiny) + LENGTH_EPSILON)
 
 
 def support_context(context: dict[str, Any], features: jax.Array) -> jax.Array:

@@ -33,7 +33,7 @@ from cxgrad_jax.learners._mlp import init_mlp, mlp
 from cxgrad_jax.learners._model import Params, apply_model, dtype_of, module_classes, num_outputs
 from cxgrad_jax.learners._spec import described
 
-DEVIATION_FLOOR = 1e-12  # added to the standard deviation in std1
+DEVIATION_EPSILON = 1e-12  # added to the standard deviation in std1
 LOSS_TENSORS = ("hidden", "kernel"), ("hidden", "bias"), ("output", "kernel"), ("output", "bias")
 
 
@@ -199,7 +199,7 @@ def learned_query_loss(of_step: Params, means: jax.Array, logits: jax.Array) -> 
 
 def standardised(values: jax.Array) -> jax.Array:
     """std1: gives ``values`` mean 0 and standard deviation 1 over all entries. The variance divides by n - 1."""
-    return (values - jnp.mean(values)) / (jnp.std(values, ddof=1) + DEVIATION_FLOOR)
+    return (values - jnp.mean(values)) / (jnp.std(values, ddof=1) + DEVIATION_EPSILON)
 
 
 def adapted_network(network: Params, adapter: Params, state: jax.Array) -> Params:

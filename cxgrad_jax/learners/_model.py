@@ -1,9 +1,7 @@
 """How a learner applies a model: images as floats, the model's parameters, output, statistics and modules."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -97,35 +95,27 @@ def apply_in_training(
     """Applies a model in a training pass, in which batch normalisations normalise by the batch.
 
     This package's ``Norm`` moves running averages by a tenth towards the batch's mean and unbiased variance, as PyTorch
-    does. flax's ``BatchNorm`` moves them by its momentum towards the mean and the biased variance. The other arguments
-    are those of ``apply_model``.
+    does. flax's ``BatchNorm`` moves them by its momentum towards the mean and the biased variance.
+
+    Args:
+      statistics: the running averages before this batch. The other arguments are those of ``apply_model``.
 
     Returns:
-      The output of ``apply_model`` without statistics, and the running averages ``statistics`` after this batch.
+      The output of ``apply_model`` without statistics, and the running averages after this batch.
     """
     return _apply(model, model_params, images, method, statistics, keywords, moving=True)
 
 
-_constant: ContextVar[Callable[[str], bool] | None] = ContextVar("constant", default=None)
-
-
-@contextmanager
-def taken_for_constants(constant: Callable[[str], bool]) -> Iterator[None]:
-    """A context in which the parameters of a model for whose path ``constant(path)`` holds get no gradients.
-
-    A learner's ``adapt`` that is traced inside adapts only the other parameters.
-    """
-    token = _constant.set(constant)
-    try:
-        yield
-    finally:
-        _constant.reset(token)
+# ``with taken_for_constants(constant):`` is a context in which the parameters of a model for whose path
+# ``constant(path)`` holds get no gradients. A learner's ``adapt`` that is called inside, jitted or not, adapts only the
+# other parameters, because what jit keeps counts for one value of the context.
+taken_for_constants = jax.make_user_context(None)
 
 
 def _apply(model, model_params, images, method, statistics, keywords, moving=False) -> tuple[jax.Array, Statistics]:
     """Returns the output and statistics: the given ones, moved by the images if ``moving``, or those of the images."""
     images = as_float(images, dtype_of(model_params))
-    if constant := _constant.get():
+    if constant := taken_for_constants.value:
         flat = flatten_dict(model_params, sep="/")
         model_params = unflatten_dict(
             {path: jax.lax.stop_gradient(x) if constant(path) else x for path, x in flat.items()}, sep="/"

@@ -1,15 +1,13 @@
 """What a network refuses: bad fields when it is made, and bad images when it is called or traced."""
 
 import dataclasses
-import math
-from numbers import Real
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.arguments import check_whole, is_whole
+from cxgrad_jax.arguments import check_whole, is_finite, is_whole
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.models._normalisation import GROUPS
 
@@ -40,12 +38,12 @@ def check_fields(module: nn.Module) -> None:
             check_whole(name, value)
         if name in FILTERS:
             _check_filters(name, value, fields["norm"])
-        if name == "negative_slope" and not _is_number(value):
+        if name == "negative_slope" and not (is_finite(value) and value >= 0):
             raise UserError(
                 f"{name} is {value!r}; expected a number, at least 0: pooling comes before the activation, and the "
                 "order makes no difference only if the activation never falls"
             )
-        if name == "norm_epsilon" and not _is_number(value):
+        if name == "norm_epsilon" and not (is_finite(value) and value >= 0):
             raise UserError(f"{name} is {value!r}; expected a number, at least 0")
         if name == "dtype" and value is not None and not _is_floating(value):
             raise UserError(f"{name} is {value!r}; expected None or a floating dtype, such as 'bfloat16'")
@@ -91,10 +89,6 @@ def _check_filters(name: str, value: Any, norm: str) -> None:
     if not all(is_whole(filters) and filters > 0 and filters % multiple == 0 for filters in numbers):
         of = f" that are multiples of {GROUPS}, the groups of norm 'group'" if norm == "group" else ", at least 1"
         raise UserError(f"{name} is {value!r}; expected whole numbers{of}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
 
 
 def _is_floating(value: Any) -> bool:

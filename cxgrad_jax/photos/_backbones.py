@@ -65,7 +65,8 @@ def find_backbone(backbone: "str | Path | Backbone") -> Backbone:
         return backbone_of_learner(learner, params, image_size_of(backbone), name=Path(backbone).name)
     known = ", ".join((*NAMES, *bundled()))
     raise UserError(
-        f"backbone is {str(backbone)!r}; expected one of {known}, a file that cx.save wrote, or a run's folder"
+        f"backbone is {str(backbone)!r}; expected one of {known}, or a file that cx.save wrote. A run's folder "
+        "is for the command line; here give cx.photos.backbone_of_learner(run.learner, run.params)"
     )
 
 

@@ -32,7 +32,7 @@ class Prediction(NamedTuple):
       best: the most probable class.
       runner_up: the second most probable class.
       runner_up_probability: its probability, in [0, 1].
-      familiarity: how much the photo is like the support photos. Larger is more.
+      familiarity: how much the photo is like those that the classifier learned from. Larger is more.
     """
 
     file: str
@@ -148,13 +148,14 @@ def fit(
             f"{as_path('folder', folder) / NONE} cannot be a class, because {NONE!r} is the answer for photos of no "
             "class; move it elsewhere and give it as others (on the command line: --others DIR)"
         )
-    strangers = [] if others is None else photos_in(others)
+    of_no_class = [] if others is None else photos_in(others)
     network = find_backbone(backbone if isinstance(backbone, Backbone) else str(backbone))
     if "batch_stats" not in network.variables:  # some photos give statistics, so that each photo is alone later
         some = photos.paths[:: -(-len(photos.paths) // 64)]
-        views = [v for v in each_photo(lambda path: read_views(path, network.preprocessing), some)]
-        network = with_statistics(network, np.concatenate([v for v in views if not isinstance(v, UserError)]))
-    paths, done = [*photos.paths, *strangers], iter(range(1, len(photos.paths) + len(strangers) + 1))
+        views = each_photo(lambda path: read_views(path, network.preprocessing), some)
+        if read := [of_photo for of_photo in views if not isinstance(of_photo, UserError)]:  # else all_features tells
+            network = with_statistics(network, np.concatenate(read))
+    paths, done = [*photos.paths, *of_no_class], iter(range(1, len(photos.paths) + len(of_no_class) + 1))
     found = all_features(network, paths, lambda: progress(next(done), len(paths)) if progress else None)
     if found.errors:
         more = f" (and {len(found.errors) - 1} other photos cannot be read)" if len(found.errors) > 1 else ""
@@ -167,8 +168,8 @@ def fit(
         tell(f"{one} and {other} are the same photo in two classes ({_pairs(len(pairs))}); remove the wrong one")
     fitted = fit_and_estimate(features, found.histograms[:own], labels, photos.class_names, head, seed)
     like = prototypes(features, labels)
-    unlike = familiarity(found.features[own:], like) if strangers else None
-    limit = threshold(fitted.familiarity, unlike)
+    of_others = familiarity(found.features[own:], like) if of_no_class else None
+    limit = threshold(fitted.familiarity, of_others)
     return Classifier(network, photos.class_names, fitted.head, like, limit, fitted.estimate)
 
 

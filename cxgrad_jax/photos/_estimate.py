@@ -12,7 +12,7 @@ from cxgrad_jax.photos._held_out import held_out_logits, log_likelihoods, near_d
 GROWTH = 0.5  # the odds of the skill grow with this power of the number of photos; see ``grown``
 VARIANCE = 1.5  # the variance of held-out shares over that of independent trials, since the heads share photos
 EQUAL = 0.02  # likelihoods that differ by less nats a photo count as equal
-HISTOGRAM_STRENGTH = 10.0  # the strength of the logistic regression on colour histograms
+HISTOGRAM_STRENGTH = 10.0  # the weight C of the loss in logistic regression on colour histograms
 TEMPERATURE_WITHOUT_ESTIMATE = {"centroid": 0.06, "logistic": 0.35}
 
 

@@ -2,8 +2,8 @@
 
 The familiarity of features f of length 1 is the largest of ``f . (c - m / 2)`` over the centroids c of the classes.
 Here m is the mean of all centroids, each scaled to length 1. Half of m takes away what all photos of the set have in
-common. In a test with whole classes left out (``benchmarks/photos.py``), this told strangers apart better than the
-head's own probability, and better than the cosine to the nearest photo or centroid.
+common. In a test with whole classes left out (``benchmarks/photos.py``), this told photos of no class apart better than
+the head's own probability, and better than the cosine to the nearest photo or centroid.
 """
 
 import numpy as np

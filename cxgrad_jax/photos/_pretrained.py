@@ -61,8 +61,7 @@ def variables_of(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     flat = {}
     for name, array in arrays.items():
         if not name.endswith("num_batches_tracked"):
-            path = _path(name)
-            flat[path] = jnp.asarray(_converted(path, array), jnp.float32)
+            flat[_path(name)] = jnp.asarray(_converted(array), jnp.float32)
     return unflatten_dict(flat, sep="/")
 
 
@@ -79,7 +78,7 @@ def _path(name: str) -> str:
     return f"params/{module}/{weight if match[3] == 'weight' else 'bias'}"
 
 
-def _converted(path: str, array: np.ndarray) -> np.ndarray:
+def _converted(array: np.ndarray) -> np.ndarray:
     """PyTorch's OIHW becomes HWIO, and ``(out, in)`` becomes ``(in, out)``."""
     if array.ndim == 4:
         return array.transpose(2, 3, 1, 0)

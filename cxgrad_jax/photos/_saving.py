@@ -8,7 +8,6 @@ versions did not write the last one.
 
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import jax
 import numpy as np
 
 from cxgrad_jax import models
-from cxgrad_jax.arguments import as_path, is_whole
+from cxgrad_jax.arguments import as_path, is_finite, is_whole
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import by_path, merge, model_from_spec, model_spec
 from cxgrad_jax.photos._backbones import Backbone
@@ -111,9 +110,9 @@ def _fault(classifier: Classifier) -> str:
         return f"it names {len(set(names))} classes, and its head has {classes}"
     if np.shape(head.bias) != (classes,) or np.shape(classifier.prototypes) != (dimension, classes):
         return f"its head has {classes} classes of {dimension} features, and its other arrays do not fit"
-    if not _is_number(head.temperature) or head.temperature <= 0:
+    if not is_finite(head.temperature) or head.temperature <= 0:
         return f"its temperature is {head.temperature!r}"
-    if classifier.threshold is not None and not _is_number(classifier.threshold):
+    if classifier.threshold is not None and not is_finite(classifier.threshold):
         return f"its threshold is {classifier.threshold!r}"
     if not is_whole(size) or size < 1:
         return f"its size is {size!r}"
@@ -122,13 +121,9 @@ def _fault(classifier: Classifier) -> str:
     if not views or not all(view in VIEWS for view in views):
         return f"its views are {views!r}"
     for numbers in standard:
-        if len(numbers) not in (1, channels) or not all(map(_is_number, numbers)):
+        if len(numbers) not in (1, channels) or not all(map(is_finite, numbers)):
             return f"its mean and deviation are {standard!r}"
     return "" if all(standard[1]) else "a deviation is 0"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _tuple(value: Any) -> Any:

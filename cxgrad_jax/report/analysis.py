@@ -6,13 +6,13 @@ keeps some over the whole training. ``figures/__init__.py`` lists the figures.
 """
 
 import importlib.util
-import resource
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cxgrad_jax import parallel
+from cxgrad_jax import parallel, runtime
+from cxgrad_jax.arguments import as_path
 from cxgrad_jax.data import SPLITS, ImageStore
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import check_writable
@@ -53,15 +53,16 @@ def analyse(config: ConfigDict, options: ConfigDict, workdirs: Sequence[Path]) -
     check_alike(runs)
     for workdir in workdirs:
         check_same_images(stores.values(), workdir)
-    folder = Path(options.dir) if options.dir else workdirs[0] / "analysis"
+    folder = as_path("analysis.dir", options.dir) if options.dir else workdirs[0] / "analysis"
     check_writable(folder)
     study = Study(runs, options, stores, parallel.task_mesh(), folder)
     sections = [section for figure in FIGURES for section in figure.sections(study)]
     path = folder / "report.html"
     title = "Analysis of " + ", ".join(run.name for run in runs)
     write_report(path, title, introduction(study), sections)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"analysed in {time.perf_counter() - start:.0f} s, peak memory {peak:.0f} MiB", file=sys.stderr)
+    peak = runtime.peak_memory()
+    memory = f", peak memory {peak / 2**20:.0f} MiB" if peak else ""
+    print(f"analysed in {time.perf_counter() - start:.0f} s{memory}", file=sys.stderr)
     return path
 
 

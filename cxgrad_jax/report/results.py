@@ -113,17 +113,18 @@ def results_at_hand(workdir: Path) -> dict[str, Any] | None:
 def answers_at_hand(workdir: Path, question: str) -> dict[str, dict[str, Any]]:
     """The answers of a run to a further question, by name (``training.asking``). There are none if it was not asked.
 
-    If there are several files, such as those of ``inner_steps`` with other numbers of steps, the one with the most
-    answers counts.
+    Answers on other data, of other episodes or from another seed are none of the run's own. If there are several files
+    of its own, such as those of ``inner_steps`` with other numbers of steps, the one with the most answers counts.
     """
     files = sorted(workdir.glob(f"results_question={question}*.json"))
-    found = [read_or_make(path, _has_answers, dict).get("answers", {}) for path in files]
+    found = [read_or_make(path, _are_own_answers, dict).get("answers", {}) for path in files]
     return max(found, key=len, default={})
 
 
-def _has_answers(found: dict[str, Any]) -> bool:
-    numbers = ("test_accuracy", "test_ci95_tasks")
-    return all(_is_number(answer[name]) for answer in found["answers"].values() for name in numbers)
+def _are_own_answers(found: dict[str, Any]) -> bool:
+    numbers, harmless = ("test_accuracy", "test_ci95_tasks"), {"learner.num_steps", "evaluation.episodes"}
+    whole = all(_is_number(answer[name]) for answer in found["answers"].values() for name in numbers)
+    return whole and found.get("changed", {}).keys() <= harmless
 
 
 def _is_whole(found: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from cxgrad_jax import parallel
 from cxgrad_jax.analysis._features import inner_states
@@ -17,6 +18,7 @@ from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.training import build
 from cxgrad_jax.training.config import ConfigDict, value_at
 from cxgrad_jax.training.runs import open_checkpoints
+from cxgrad_jax.training.starting import started, trained_params
 from cxgrad_jax.training.workdir import read_config
 
 # Runs must share these fields to be measured on the same episodes, which the first run's configuration draws.
@@ -31,9 +33,10 @@ class Run(NamedTuple):
       workdir: its folder.
       config: its configuration, with the test of the analysis.
       learner: its learner.
-      iterations: the iterations of the checkpoints at hand, in order.
+      iterations: the iterations whose meta-parameters are at hand, in order. The first is 0, before training, unless
+        the run started from trained parameters that are gone.
       best: the iteration of the checkpoint that is best in validation.
-      restore: ``iteration -> meta-parameters``. 0 gives those before training.
+      restore: ``iteration -> meta-parameters``.
       remark: a sentence if it cannot be analysed, because its learner adapts no parameters; empty if it can.
     """
 
@@ -70,13 +73,14 @@ def open_run(workdir: Path, name: str, like: ConfigDict, store: ImageStore) -> R
     Args:
       workdir: the folder of the run.
       name: its name in the report.
-      like: the configuration with the ``data.dir`` and the ``evaluation`` to use.
+      like: the configuration with the ``data.dir`` and the ``evaluation`` to use. A learner and a model of the user's
+        own that it names may be imported.
       store: the test images.
 
     Raises:
       UserError: there is no run, or no validated checkpoint.
     """
-    config = read_config(workdir)
+    config = read_config(workdir, named=(like.learner.name, like.model.name))
     config.data.dir, config.evaluation = like.data.dir, ConfigDict(like.evaluation.to_dict())
     checkpoints = open_checkpoints(config, workdir)
     best = checkpoints.best()[0]
@@ -84,9 +88,11 @@ def open_run(workdir: Path, name: str, like: ConfigDict, store: ImageStore) -> R
     images = np.asarray(store.images[:2])
     shapes = build.abstract_state(learner, optimiser, images, parallel.task_mesh(1))
 
+    first = _first_params(learner, optimiser, config, images)
+
     def restore(iteration):
         if iteration == 0:
-            return init_state(learner, optimiser, config.seed, images).params
+            return first
         return jax.device_get(checkpoints.restore(iteration, shapes).params)
 
     def adapt(params, images):
@@ -97,8 +103,21 @@ def open_run(workdir: Path, name: str, like: ConfigDict, store: ImageStore) -> R
         inner_states(jax.eval_shape(adapt, shapes.params, one_a_class))
     except UserError as error:
         remark = f"{name} is not shown: {error}."
-    iterations = checkpoints.all()
+    iterations = [*([] if first is None else [0]), *checkpoints.all()]
     return Run(name, workdir, config, learner, iterations, best, restore, remark)
+
+
+def _first_params(
+    learner: MetaLearner, optimiser: optax.GradientTransformation, config: ConfigDict, images: np.ndarray
+) -> Any:
+    """The meta-parameters before training. None means that the run started from trained ones that are gone."""
+    params = init_state(learner, optimiser, config.seed, images).params
+    if not config.train.start_from:
+        return params
+    try:
+        return started(params, trained_params(config), config, images)
+    except UserError:
+        return None
 
 
 def check_alike(runs: Sequence[Run]) -> None:

@@ -85,11 +85,11 @@ def lower_training(config: ConfigDict, store: ImageStore, mesh: Mesh, iterations
     """The function that a training runs, ``iterations`` in one call, lowered for the mesh.
 
     Args:
-      config: of the training.
-      store: of its images, whose values do not matter.
-      mesh: of devices that may not be here.
-      iterations: of a dispatch.
-      storage: of the images, ``"device"`` or ``"host"``.
+      config: the configuration of the training.
+      store: the training images, whose values do not matter.
+      mesh: the devices, which may not be here.
+      iterations: the number of iterations in a dispatch.
+      storage: where the images lie, ``"device"`` or ``"host"``.
     """
     learner, optimiser = build.build_learner(config), build.build_optimiser(config)
     source = build.build_source(config, store, mesh, storage)

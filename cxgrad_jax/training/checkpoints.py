@@ -30,6 +30,15 @@ _DROPPED = "dropped"
 OTHER_THREADS = 0.5
 
 
+def has_checkpoint(workdir: Path) -> bool:
+    """Whether a run has a complete checkpoint. What a kill left of one does not count."""
+    return bool(_complete(workdir / "checkpoints"))
+
+
+def _complete(directory: Path) -> list[Path]:
+    return [folder for folder in directory.glob("[0-9]*") if folder.name.isdigit()]
+
+
 class Checkpoints:
     """The checkpoints of one run, by iteration, in ``workdir/checkpoints``.
 
@@ -50,9 +59,8 @@ class Checkpoints:
     def __init__(self, workdir: Path, num_best: int, read_only: bool = False, keep_every: int = 0):
         check_place(workdir)
         self.directory = (workdir / "checkpoints").absolute()
-        for folder in self.directory.glob("[0-9]*"):
-            if folder.name.isdigit():
-                self._check_record(folder)
+        for folder in _complete(self.directory):
+            self._check_record(folder)
 
         if not read_only:
             self._remove_remains()

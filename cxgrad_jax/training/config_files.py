@@ -37,8 +37,9 @@ def find(file: str) -> Path:
     Raises:
       UserError: there is none. The line has similar names.
     """
-    if os.path.isfile(file):  # unlike Path.is_file, it raises nothing
-        return Path(file)
+    there = os.path.expanduser(file)
+    if os.path.isfile(there):  # unlike Path.is_file, it raises nothing
+        return Path(there)
     name = Path(file).as_posix().removeprefix("configs/").removesuffix(".py")
     known = packaged()
     if name in known:

@@ -16,6 +16,7 @@ from cxgrad_jax import parallel
 from cxgrad_jax.data import ImageStore
 from cxgrad_jax.episodes import Episode, Sampler, draw_on_device, largest_class
 from cxgrad_jax.keys import purpose_key
+from cxgrad_jax.platforms import host_device
 from cxgrad_jax.pretraining import Batch, augmented
 
 
@@ -99,11 +100,11 @@ def batch_source(store: ImageStore, batch_size: int, augmentation: str, seed: in
     """
     per_pass = len(store.images) // batch_size
     labels = np.repeat(np.arange(len(store.class_names), dtype=np.int32), np.diff(store.offsets))
-    cpu = jax.local_devices(backend="cpu")[0]
+    host = host_device()
 
     @functools.lru_cache(maxsize=2)
     def order(number):
-        with jax.default_device(cpu):
+        with jax.default_device(host):
             key = jax.random.fold_in(purpose_key(seed, "pretraining/order"), number)
             return np.asarray(jax.random.permutation(key, len(store.images)))
 

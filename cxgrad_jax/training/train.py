@@ -13,7 +13,7 @@ from cxgrad_jax.files import write_json
 from cxgrad_jax.fitting import TrainState
 from cxgrad_jax.training import workdir as folder
 from cxgrad_jax.training.build import abstract_state, build, first_state, keep_every, load_stores
-from cxgrad_jax.training.checkpoints import Checkpoints, machine
+from cxgrad_jax.training.checkpoints import Checkpoints, has_checkpoint, machine
 from cxgrad_jax.training.checks import check_parallel
 from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.loop import run_loop
@@ -54,7 +54,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     if len(set(channels.values())) > 1:
         raise UserError(f"evaluation.data is {config.evaluation.data!r}, whose images have other channels: {channels}")
     setup, start = build(config, stores), None
-    if config.train.start_from and not any((workdir / "checkpoints").glob("*/")):  # a resumed run has started
+    if config.train.start_from and not has_checkpoint(workdir):  # a resumed run has started
         start = functools.partial(started, trained=trained_params(config), config=config, images=setup.images)
         jax.eval_shape(lambda: start(setup.learner.init(jax.random.key(0), setup.images)))  # it refuses other shapes
     with folder.locked(workdir):

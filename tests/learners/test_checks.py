@@ -1,5 +1,6 @@
 """The front door of every learner: what it refuses, and that it says so in one line."""
 
+import inspect
 import re
 
 import flax.linen as nn
@@ -121,6 +122,14 @@ def test_a_label_that_only_compiled_code_knows_gives_nan(name, wrong):
     assert np.isnan(logits).all() and np.isnan(loss) and accuracy == 0
     logits, loss, accuracy = outcome(LABELS, bad)
     assert np.isfinite(logits).all() and np.isnan(loss) and np.isnan(accuracy)
+
+
+@every_learner
+def test_yes_or_no_is_no_word(name):
+    factory = getattr(cx.learners, name)
+    for keyword, parameter in inspect.signature(factory).parameters.items():
+        if isinstance(parameter.default, bool):
+            refused(f"^{keyword} is 'no'; expected True or False$", lambda given: build(name, **given), {keyword: "no"})
 
 
 class Wayless(nn.Module):

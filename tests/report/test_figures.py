@@ -54,20 +54,25 @@ def test_binned_drops_what_is_left():
 
 
 def test_further_questions_are_shown_where_they_were_asked(tmp_path):
-    def asked(run, file, **accuracies):
+    def asked(run, file, changed=None, **accuracies):
         answers = {
             name.replace("_", " "): {"test_accuracy": value, "test_ci95_tasks": 0.01}
             for name, value in accuracies.items()
         }
         (tmp_path / run).mkdir(exist_ok=True)
-        (tmp_path / run / f"results_question={file}.json").write_text(json.dumps({"answers": answers}))
+        path = tmp_path / run / f"results_question={file}.json"
+        path.write_text(json.dumps({"answers": answers, **({"changed": changed} if changed else {})}))
 
     runs: Any = [SimpleNamespace(name=name, workdir=tmp_path / name) for name in ("maml", "cxgrad", "boil")]
     study = Study(runs, ConfigDict(), {}, parallel.task_mesh(1), tmp_path)
     assert questions.sections(study) == []
 
     asked("maml", "inner_steps", after_0=0.2, after_1=0.3)
-    asked("maml", "inner_steps_num_steps=2", after_0=0.2, after_1=0.3, after_2=0.35)
+    steps = {"learner.num_steps": 2}
+    asked("maml", "inner_steps_num_steps=2", changed=steps, after_0=0.2, after_1=0.3, after_2=0.35)
+    elsewhere = {"evaluation.data": "cub", **steps}
+    asked("maml", "inner_steps_cub_num_steps=2", changed=elsewhere, after_0=0.5, after_1=0.5, after_2=0.5, after_3=0.5)
+    asked("boil", "parts_cub", changed={"evaluation.data": "cub"}, none_adapted=0.5, head_adapted=0.5)
     asked("maml", "parts", none_adapted=0.2, head_adapted=0.31)
     asked("cxgrad", "parts", none_adapted=0.2, head_adapted=0.4)
     (tmp_path / "cxgrad" / "results_question=permutations.json").write_text('{"answers": {"mean": {}}}')

@@ -1,6 +1,7 @@
 """``--mode=pretrain`` and ``train.start_from``: trained, resumed, started from, refused."""
 
 import re
+import shutil
 
 import chex
 import numpy as np
@@ -8,10 +9,12 @@ import pytest
 from runs import flags, outcome, results, run, told
 
 from cxgrad_jax import UserError, load, load_run, save
-from cxgrad_jax.training.build import build_model
+from cxgrad_jax.report.runs import open_run
+from cxgrad_jax.training.build import build_model, load_stores
 from cxgrad_jax.training.config import ConfigDict, pretrain_config
 from cxgrad_jax.training.factories import learner_factory
 from cxgrad_jax.training.starting import trained_params
+from cxgrad_jax.training.workdir import read_config
 
 STAGE = (
     "--config=pretrain_cifar_fs", "--mode=pretrain", "--config.train.learning_rate=0.01",
@@ -58,7 +61,29 @@ def test_a_run_starts_from_it(pretrained, tiny_data, tmp_path):
     opened = (load_run(workdir) for workdir in (tmp_path / "run", pretrained))
     ours, theirs = (each.params["model"]["block_0"]["conv"]["kernel"] for each in opened)
     assert 0 < np.max(np.abs(ours - theirs)) <= 2.1e-3, "two steps of Adam at 0.001 from the start"
+    digest = results(tmp_path / "run")["params_sha256"]
     assert run(*given).returncode == 0, "resumed"
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    (tmp_path / "run/checkpoints/1.orbax-checkpoint-tmp-0").mkdir(parents=True)  # a kill in the first save leaves it
+    assert run(*given).returncode == 0, "started again"
+    assert results(tmp_path / "run")["params_sha256"] == digest
+
+
+@pytest.mark.slow
+def test_a_report_knows_the_parameters_before_training(pretrained, tiny_data, tmp_path):
+    given = [*flags(tiny_data, tmp_path / "run", train__iterations=1), f"--config.train.start_from={pretrained}"]
+    assert run(*given).returncode == 0
+    config = read_config(tmp_path / "run")
+    store = load_stores(config, ("test",))["test"]
+    opened = open_run(tmp_path / "run", "run", config, store)
+    assert opened.iterations == [0, 1]
+    first, theirs = opened.restore(0), load_run(pretrained).params
+    chex.assert_trees_all_equal(first["model"]["block_3"], theirs["model"]["block_3"])
+    aside = pretrained.rename(pretrained.with_name("aside"))
+    try:
+        assert open_run(tmp_path / "run", "run", config, store).iterations == [1]
+    finally:
+        aside.rename(pretrained)
 
 
 def test_weights_are_a_start_like_the_run_that_they_are_from(pretrained, tiny_data, tmp_path):

@@ -11,7 +11,7 @@ from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.results import results_at_hand
 from cxgrad_jax.report.runs import Run
 from cxgrad_jax.report.study import Study, write_numbers
-from cxgrad_jax.report.tables import percent, percent_with
+from cxgrad_jax.report.tables import MISSING, percent, percent_with
 from cxgrad_jax.training.metrics_file import read_metrics
 
 TITLE = "Accuracy over training, and the test"
@@ -61,7 +61,7 @@ def test_line(run: Run) -> tuple[str, ...]:
     """The test of a run, as a line of the table."""
     results = results_at_hand(run.workdir)
     if results is None:
-        return (run.name, "no results.json", *["–"] * (len(HEADINGS) - 2))
+        return (run.name, "no results.json", *[MISSING] * (len(HEADINGS) - 2))
     done, planned = results["iterations"], run.config.train.iterations
     return (
         run.name,

@@ -24,8 +24,7 @@ def sections(study: Study) -> list[Section]:
     """If no run has factors, there is no section."""
     number = study.options.episodes
     draw = sampler_of(study, test_store(study)).batch
-    gamma, norms, accuracies, layers = {}, {}, {}, []
-    rates = {}
+    gamma, norms, accuracies, layers, rates = {}, {}, {}, {}, {}
     for run in study.runs:
         if run.config.learner.name not in ("cxgrad", "cxgrad_explicit"):
             continue
@@ -35,7 +34,8 @@ def sections(study: Study) -> list[Section]:
         found, accuracies[run.name] = measured
         gamma[run.name], norms[run.name] = found.gamma, found.context_norm
         rates[run.name] = run.config.learner.inner_lr
-        layers = [path.removesuffix("/kernel") for path in split_by_label(params["model"], default_labels)[2]]
+        scaled = split_by_label(params["model"], default_labels)[2]
+        layers[run.name] = [path.removesuffix("/kernel") for path in scaled]
     if not gamma:
         return []
     write_numbers(
@@ -45,7 +45,7 @@ def sections(study: Study) -> list[Section]:
     )  # fmt: skip
     write_numbers(
         study, "conditioning_factors", ("run", "episode", "step", "kernel", "factor"),
-        ((name, e, s + 1, layers[i], value) for name, values in gamma.items()
+        ((name, e, s + 1, layers[name][i], value) for name, values in gamma.items()
          for (e, s, i), value in np.ndenumerate(values)),
     )  # fmt: skip
     write_numbers(
@@ -73,13 +73,13 @@ def sections(study: Study) -> list[Section]:
 
 
 def factor_table(
-    gamma: Mapping[str, np.ndarray], rates: Mapping[str, float], layers: Sequence[str]
+    gamma: Mapping[str, np.ndarray], rates: Mapping[str, float], layers: Mapping[str, Sequence[str]]
 ) -> list[tuple[str, ...]]:
     """A line for each run and kernel. The spread is that of the step with the largest one."""
     table = [("run", "kernel", "factor", "spread over tasks", "spread / mean", "inner rate by direction")]
     for name, values in gamma.items():
         mean, spread = values.mean(axis=0), values.std(axis=0)  # [steps, L]
-        for i, layer in enumerate(layers):
+        for i, layer in enumerate(layers[name]):
             rate, worst = rates[name] / (values[..., i] ** 2).mean(), np.argmax(spread[:, i] / mean[:, i])
             largest, relative = spread[worst, i], spread[worst, i] / mean[worst, i]
             table.append((
@@ -127,30 +127,36 @@ def with_other_factors(run: Run) -> Callable[..., Any]:
     return measure
 
 
-def picture(gamma: Mapping[str, np.ndarray], norms: Mapping[str, np.ndarray], layers: Sequence[str]) -> Figure:
+def picture(
+    gamma: Mapping[str, np.ndarray], norms: Mapping[str, np.ndarray], layers: Mapping[str, Sequence[str]]
+) -> Figure:
     """Draws factors by layer and step, their spread over tasks relative to the mean, and the context's norm by step.
 
     Args:
       gamma: the factors by run, ``[episodes, steps, L]``.
       norms: the context's norms by run, ``[episodes, steps]``.
-      layers: names of the L scaled kernels.
+      layers: the names of the L scaled kernels by run. Runs may have different ones.
     """
     figure, axes = panels(1, 3, 10.5, 3.4)
     factors, spread, context = axes[0]
+    every = list(dict.fromkeys(layer for of_run in layers.values() for layer in of_run))
     for i, (run, values) in enumerate(gamma.items()):
         mean, deviation = values.mean(axis=0), values.std(axis=0)
+        places = [every.index(layer) for layer in layers[run]]
         for s in range(values.shape[1]):
-            factors.plot(range(len(layers)), mean[s], **style(i), alpha=0.35 + 0.65 * (s + 1) / values.shape[1])
-        spread.plot(range(len(layers)), (deviation / mean).max(axis=0), **style(i))
+            factors.plot(places, mean[s], **style(i), alpha=0.35 + 0.65 * (s + 1) / values.shape[1])
+        spread.plot(places, (deviation / mean).max(axis=0), **style(i))
         middle, low, high = np.quantile(norms[run], [0.5, 0.025, 0.975], axis=0)
         steps = np.arange(1, len(middle) + 1)
         context.errorbar(steps, middle, [middle - low, high - middle], capsize=3, **style(i))
     plain_numbers(factors)
     spread.set_yscale("log")
     for axis, title in ((factors, "factor γ, mean over tasks"), (spread, "spread over tasks / mean, largest step")):
-        axis.set_xticks(range(len(layers)), layers, rotation=30 if len(layers) < 6 else 90, ha="right")
+        axis.set_xticks(range(len(every)), every, rotation=30 if len(every) < 6 else 90, ha="right")
         axis.set_title(title, fontsize=10)
-    context.set(yscale="log", xlabel="inner step", xticks=range(1, next(iter(norms.values())).shape[1] + 1))
+    context.set(
+        yscale="log", xlabel="inner step", xticks=range(1, max(values.shape[1] for values in norms.values()) + 1)
+    )
     context.set_title("norm of the context, 95 % of tasks", fontsize=10)
     handles = [Line2D([], [], **style(i), label=run) for i, run in enumerate(gamma)]
     factors.legend(handles=handles, fontsize=8)

@@ -10,6 +10,7 @@ from cxgrad_jax.report.figures.style import binned, panels, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.runs import Run
 from cxgrad_jax.report.study import Study, write_numbers
+from cxgrad_jax.report.tables import MISSING
 from cxgrad_jax.training.metrics_file import read_metrics
 
 TITLE = "Gradient norms in the inner loop, over training (Figure 2)"
@@ -37,7 +38,7 @@ def sections(study: Study) -> list[Section]:
     table = [("mean over the last tenth of training", *layers)]
     for name, (_, norms) in found.items():
         ends = {layer: values[-max(1, len(values) // 10) :].mean() for layer, values in norms.items()}
-        table.append((name, *(f"{ends[layer]:.3g}" if layer in ends else "–" for layer in layers)))
+        table.append((name, *(f"{ends[layer]:.3g}" if layer in ends else MISSING for layer in layers)))
     caption = [
         "l2 norm of the support gradient with respect to each adapting kernel, averaged over the inner steps and the "
         "training tasks of an iteration. Lines are means over a fiftieth of the training. CxGrad's gradients are those "

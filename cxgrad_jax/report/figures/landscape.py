@@ -22,7 +22,7 @@ def sections(study: Study) -> list[Section]:
     found, iterations = {}, {}
     for run in adapting(study):
         evaluator = over_tasks(study, run, analysis.landscape, number, store=store)
-        iterations[run.name] = [0, *run.iterations]
+        iterations[run.name] = run.iterations
         of_run = []
         for iteration in tqdm(iterations[run.name], desc=f"landscape, {run.name}", unit="checkpoint"):
             of_run.append(jax.tree.map(lambda x: x.mean(axis=(0, 1)), evaluator(run.restore(iteration))))
@@ -46,6 +46,11 @@ def sections(study: Study) -> list[Section]:
         "mean. (a) Loss there, Eq. 10. (b) l2 distance of the gradient there from the one at the state, Eq. 11. (c) "
         "The largest such distance over the length of the move, Eq. 12. CxGrad is measured in the scaled kernels and "
         "the head, with the factors of the step held fixed.",
+    ]
+    caption += [
+        f"{run.name} has no point before training: it started from {run.config.train.start_from}, which cannot be read."
+        for run in adapting(study)
+        if run.iterations[0] != 0
     ]
     return [
         Section(TITLE, save(picture(iterations, found), study.folder, "landscape"), caption + remarks(study), table)

@@ -12,6 +12,7 @@ from cxgrad_jax.report.figures.style import panels, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.runs import Run
 from cxgrad_jax.report.study import Study, adapting, over_tasks, remarks, sampler_of, test_store, write_numbers
+from cxgrad_jax.report.tables import MISSING
 
 TITLE = "Feature similarity before and after adaptation (Figure 3)"
 
@@ -33,7 +34,7 @@ def sections(study: Study) -> list[Section]:
     layers = list(dict.fromkeys(layer for of_run in means.values() for layer in of_run))
     table = [("mean ± 95 % interval", *layers)]
     for name, of_run in means.items():
-        table.append((name, *("{:.4f} ± {:.4f}".format(*of_run[k]) if k in of_run else "–" for k in layers)))
+        table.append((name, *("{:.4f} ± {:.4f}".format(*of_run[k]) if k in of_run else MISSING for k in layers)))
     caption = [
         "Linear CKA (biased estimator) between features of the query images before and after adaptation, mean and "
         f"95 % interval over {number} test episodes. A layer's features are what the next layer receives; those of the "
