@@ -9,14 +9,17 @@ out here and written back as 0.
 The code of the family: https://github.com/shlee625/CxGrad
 """
 
+import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from cxgrad_jax import learners
 from cxgrad_jax.arguments import as_path
 from cxgrad_jax.errors import UserError
 
@@ -149,7 +152,8 @@ def load_official(path: str | Path, learner: str) -> dict[str, Any]:
       learner: the learner, as in ``from_official``.
 
     Returns:
-      The pytree that ``learner.init`` makes for the same model.
+      The pytree that ``learner.init`` makes for the same model. It has no inner rate; if that of the file is not the
+      learner's default, the log says so.
 
     Raises:
       UserError: PyTorch is missing, the file does not exist or is no checkpoint, it has learned inner rates that the
@@ -185,6 +189,11 @@ def load_official(path: str | Path, learner: str) -> dict[str, Any]:
     learned = [name for name in rates if np.ptp(arrays[name]) > 0]
     if learned:
         raise UserError(f"{path} has learned inner rates ({learned[0]!r}), which {learner} here does not have")
+    constants = {float(f"{np.ravel(arrays[name])[0]:.6g}") for name in rates}
+    usual = inspect.signature(getattr(learners, learner)).parameters.get("inner_lr")
+    if usual and constants - {usual.default}:
+        told = " and ".join(map(str, sorted(constants)))
+        logging.warning("%s was trained with the inner rate %s; make the learner with that inner_lr", path, told)
     # The official code stores running statistics but never reads them: every pass normalises by its own.
     unused = re.compile(r"running_(mean|var)|num_batches_tracked")
     used = {name: array for name, array in arrays.items() if name not in rates and not unused.search(name)}

@@ -105,7 +105,7 @@ class Hostile:
         return __import__("os").mkdir, (self.path,)
 
 
-def test_checkpoint_files(tmp_path):
+def test_checkpoint_files(tmp_path, caplog):
     torch = pytest.importorskip("torch", reason="reading .pt files is an extra")
     arrays = cx.interop.to_official(CXGRAD, "cxgrad")
     network = {name: torch.tensor(array) for name, array in arrays.items()}
@@ -113,6 +113,12 @@ def test_checkpoint_files(tmp_path):
     torch.save({"network": network, "best_val_acc": 0.5, "current_iter": 500}, tmp_path / "train_model_1")
     params = cx.interop.load_official(tmp_path / "train_model_1", "cxgrad")
     np.testing.assert_array_equal(params["generator"]["output"]["bias"], CXGRAD["generator"]["output"]["bias"])
+
+    rate = "inner_loop_optimizer.names_learning_rates_dict.conv0-conv-weight"
+    torch.save({**network, rate: torch.full((6,), 0.1)}, tmp_path / "rate")
+    assert not caplog.records
+    cx.interop.load_official(tmp_path / "rate", "cxgrad")
+    assert "was trained with the inner rate 0.1; make the learner with that inner_lr" in caplog.text
 
     torch.save({"network": network, "extra": Hostile(str(tmp_path / "made"))}, tmp_path / "hostile")
     (tmp_path / "cut").write_bytes((tmp_path / "train_model_1").read_bytes()[:2000])

@@ -85,6 +85,17 @@ def test_cxgrad_without_gradients_of_its_body_keeps_the_function_of_it():
     assert relative(head, logits(maml, params)) < 0.02
 
 
+def test_orders_keep_what_the_model_says_of_classes_that_are_not_there():
+    model = cx.models.Conv4(num_classes=5, features=4)
+    learner = cx.learners.maml(model, num_steps=1)
+    params = learner.init(jax.random.key(0), EPISODE.support_images)
+    found = analysis.permuted_logits(learner, params, EPISODE, 3)
+    np.testing.assert_allclose(found[0], logits(learner, params), rtol=1e-5)
+    other = EPISODE._replace(support_labels=2 * EPISODE.support_labels)
+    with pytest.raises(cx.UserError, match=r"the support labels of the episode are \[0, 2, 4\]; expected 0 to 2"):
+        analysis.permuted_logits(learner, params, other, 3)
+
+
 @pytest.mark.slow
 def test_classes_in_every_order(sampler):
     learner, _, params = make("maml", EPISODE, num_steps=2, inner_lr=0.5)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cxgrad_jax.analysis._features import adapted_to, trace_of
 from cxgrad_jax.episodes import Episode
@@ -79,9 +80,14 @@ def adapt_with_factors(
 
     Returns:
       The adapted parameters, with an empty trace.
+
+    Raises:
+      UserError: ``gamma`` has another shape.
     """
     classes = module_classes(model, support_images)
     weights, frozen, scaled_paths = split_by_label(params["model"], param_labels, classes)
+    if np.ndim(gamma) != 2 or np.shape(gamma)[1] != len(scaled_paths):
+        raise UserError(f"gamma has shape {list(np.shape(gamma))}; expected [steps, {len(scaled_paths)}], one a kernel")
     gradients_at = support_gradients(model, frozen, support_images, support_labels, first_order=True)
 
     def step(weights, factors):

@@ -44,8 +44,9 @@ class Landscape(NamedTuple):
 def landscape(learner: MetaLearner, params: Params, episode: Episode, rates: tuple[float, ...] = RATES) -> Landscape:
     """The loss and its gradient at the points of Eq. 9, all on the support set.
 
-    The loss is that of ``learner.predict``. For two learners the inner loop has another one: UNICORN-MAML divides only
-    the logits of ``predict`` by its temperature, and MAML++ normalises by a row for each step, ``predict`` by the last.
+    The loss is that of ``learner.predict``. Three learners have another one in the inner loop: UNICORN-MAML divides
+    only the logits of ``predict`` by its temperature, MAML++ normalises by a row for each step, ``predict`` by the
+    last, and MeTAL adds a learned loss.
 
     Args:
       learner: a learner that adapts parameters.

@@ -34,9 +34,10 @@ def permutations(way: int) -> np.ndarray:
 
 
 def permuted_logits(learner: MetaLearner, params: Params, episode: Episode, way: int) -> jax.Array:
-    """Query logits ``[way!, N, way]`` after adaptation to each order of the classes, in the order of ``permutations``.
+    """Query logits ``[way!, N, classes]`` after adaptation to each order of the classes, as ``permutations`` has them.
 
-    Columns are the classes as the episode numbers them, so that its labels serve all orders.
+    Columns are the classes as the episode numbers them, so that its labels serve all orders. If the model tells more
+    classes apart than the episode has, those columns follow.
 
     Args:
       learner: the learner, which adapts to each order.
@@ -45,19 +46,21 @@ def permuted_logits(learner: MetaLearner, params: Params, episode: Episode, way:
       way: its number of classes.
 
     Raises:
-      UserError: ``learner`` or ``episode`` is something else, or ``way`` is not the episode's number of classes or
+      UserError: ``learner`` or ``episode`` is something else, the support labels are not 0 to way - 1, or ``way`` is
         above 6.
     """
     check_learner(learner)
     check_episode(episode)
     check_whole("way", way)
-    found = len(np.unique(episode.support_labels)) if not isinstance(episode.support_labels, Tracer) else way
-    if found != way:
-        raise UserError(f"way is {way}, but the episode has {found} classes")
+    if not isinstance(episode.support_labels, Tracer):
+        found = np.unique(episode.support_labels).tolist()
+        if found != list(range(way)):
+            raise UserError(f"way is {way}, but the support labels of the episode are {found}; expected 0 to {way - 1}")
 
     def logits_of(label_of_class):
         labels = label_of_class[episode.support_labels]
         adapted = learner.adapt(params, episode.support_images, labels)
-        return learner.predict(params, adapted, episode.query_images)[:, label_of_class]
+        logits = learner.predict(params, adapted, episode.query_images)
+        return jnp.concatenate([logits[:, label_of_class], logits[:, way:]], axis=1)
 
     return jax.lax.map(logits_of, jnp.asarray(np.argsort(permutations(way), axis=-1), jnp.int32))

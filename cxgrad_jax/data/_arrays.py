@@ -116,6 +116,11 @@ def from_tfds(
     labels = np.asarray(labels)
     names = getattr(builder.info.features[label_key], "names", None)
     if names is not None and labels.dtype.kind in "iu":
+        if np.any(labels < 0):
+            raise UserError(
+                f"split {split!r} of {builder.name} has {np.sum(labels < 0)} images with the label {labels.min()}, "
+                "which means none; expected a split whose images all have a class"
+            )
         names = [names[value] for value in np.unique(labels)]
     word = {"validation": "val"}.get(split.partition("[")[0], split.partition("[")[0])
     return from_arrays(np.stack(images), labels, names, builder.name, word if word in SPLITS else "train")

@@ -60,7 +60,7 @@ def baseline_plus_plus(
         training, at evaluation (inductive).
 
     Meta-parameters: ``{"model": ...}`` without a head. ``adapt`` describes the episode by the fine-tuned head: kernel v
-    ``[D, way]`` and length g ``[way]``, or kernel and bias.
+    ``[D, way]`` and length g ``[way]``, or kernel and bias. A class without support images is still an answer.
 
     Raises:
       UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.

@@ -160,8 +160,8 @@ def fitting(params: Any, images: Any) -> Iterator[None]:
     try:
         yield
     except flax.errors.ScopeParamShapeError as error:
-        found = re.search(r"shape (\(.*?\)) but got shape (\(.*?\)) .*? \"(.*?)\" in \"/?(.*?)\"", str(error))
-        needed, given, leaf, module = found.groups() if found else ("another", "one", "", "")
+        needed, given = re.findall(r"shape (\([\d, ]*\))", str(error))
+        leaf, module = re.findall(r"\"/?(.*?)\"", str(error))[:2]
         raise UserError(
             f"parameter {f'{module}/{leaf}'.strip('/')} has shape {given}, but {shape} need {needed}; "
             "give images of the size and channels, and the model, that init made the parameters for"

@@ -50,7 +50,8 @@ def relation_net(
         training (inductive), as in CloserLookFewShot's RelationNet.
 
     Meta-parameters: ``{"model": ..., "relation": ...}``, where the model has no head. ``adapt`` describes the episode
-    by the classes' maps ``[way, h, w, D]``. Logits are the relations before the sigmoid.
+    by the classes' maps ``[way, h, w, D]``. Logits are the relations before the sigmoid. A class without support
+    images has maps of zeros, and is still an answer.
 
     Raises:
       UserError: a hyper-parameter cannot be, or the model has no ``feature_maps`` or no ``num_classes``.

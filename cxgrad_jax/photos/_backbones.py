@@ -15,6 +15,8 @@ from cxgrad_jax.arguments import check_learner
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.learners._base import model_and_labels
+from cxgrad_jax.learners._checks import fitting
+from cxgrad_jax.learners._model import apply_model, batch_statistics
 from cxgrad_jax.models import Conv4, EfficientNetLite
 from cxgrad_jax.models._layers import IMAGE_STATISTICS
 from cxgrad_jax.photos._preprocessing import Preprocessing
@@ -86,12 +88,15 @@ def backbone_of_learner(
       name: the name of the backbone.
 
     Raises:
-      UserError: the learner does not know its model, the model has no features, or the size is not known.
+      UserError: the learner does not know its model, the model has no features or none without the learner (CAVIA,
+        MAML++), or the size is not known.
     """
     check_learner(learner)
     model, _ = model_and_labels(learner)
     if model is None or not hasattr(model, "embed") or "model" not in params:
         raise UserError(f"{name} is no backbone; expected a learner whose model has a method embed, such as Conv4")
+    if "film" in params:
+        raise UserError(f"{name} is no backbone: its network needs the learned FiLM layers of CAVIA behind each block")
     channels = _first_kernel(params["model"]).shape[2]
     size = size or _image_size(model, params["model"], channels)
     if not size:
@@ -101,6 +106,9 @@ def backbone_of_learner(
             "cx.photos.backbone_of_learner(learner, params, size)"
         )
     preprocessing = Preprocessing(size, channels=channels)
+    images = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
+    with fitting(params, images):  # the parameters of MAML++ have a row for each inner step
+        jax.eval_shape(functools.partial(apply_model, model, params["model"], method="embed"), images)
     averages = {"batch_stats": params["statistics"]["model"]} if "statistics" in params else {}
     return Backbone(name, model, {"params": params["model"], **averages}, preprocessing)
 
@@ -120,9 +128,10 @@ def with_statistics(backbone: Backbone, images: np.ndarray) -> Backbone:
     @jax.jit
     def statistics(variables, images):
         standard = standardised(images, backbone.preprocessing)
-        return backbone.model.apply(variables, standard, method="embed", mutable=["batch_stats"])[1]
+        return batch_statistics(backbone.model, variables["params"], standard, "embed")
 
-    return backbone._replace(variables={**backbone.variables, **statistics(backbone.variables, images)})
+    found = statistics(backbone.variables, images)
+    return backbone._replace(variables={**backbone.variables, "batch_stats": found}) if found else backbone
 
 
 def embedding(backbone: Backbone) -> Callable[[Any, Sequence[jax.Array]], jax.Array]:
@@ -143,7 +152,7 @@ def embedding(backbone: Backbone) -> Callable[[Any, Sequence[jax.Array]], jax.Ar
 def _features(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
     """Features ``[N, D]`` of length 1. EfficientNet-Lite's are means and maxima over positions, side by side."""
     if not isinstance(model, EfficientNetLite):
-        return unit(jnp.asarray(model.apply(variables, images, method="embed")))
+        return unit(apply_model(model, variables["params"], images, "embed", statistics=variables.get("batch_stats")))
     maps = jnp.asarray(model.apply(variables, images, method="feature_maps"))
     return unit(jnp.concatenate([unit(maps.mean(axis=(1, 2))), unit(maps.max(axis=(1, 2)))], axis=-1))
 

@@ -110,15 +110,21 @@ def results_at_hand(workdir: Path) -> dict[str, Any] | None:
     return read_or_make(workdir / "results.json", _is_whole, dict) or None
 
 
-def answers_at_hand(workdir: Path, question: str) -> dict[str, dict[str, Any]]:
+def answers_at_hand(workdir: Path, question: str, checkpoint: int | None = None) -> dict[str, dict[str, Any]]:
     """The answers of a run to a further question, by name (``training.asking``). There are none if it was not asked.
 
     Answers on other data, of other episodes or from another seed are none of the run's own. If there are several files
     of its own, such as those of ``inner_steps`` with other numbers of steps, the one with the most answers counts.
+
+    Args:
+      workdir: the folder of the run.
+      question: the name of the question.
+      checkpoint: the iteration of the checkpoint that answered. None means any.
     """
     files = sorted(workdir.glob(f"results_question={question}*.json"))
-    found = [read_or_make(path, _are_own_answers, dict).get("answers", {}) for path in files]
-    return max(found, key=len, default={})
+    found = [read_or_make(path, _are_own_answers, dict) for path in files]
+    answers = [each["answers"] for each in found if each and checkpoint in (None, each.get("checkpoint"))]
+    return max(answers, key=len, default={})
 
 
 def _are_own_answers(found: dict[str, Any]) -> bool:
@@ -185,18 +191,21 @@ def results_elsewhere(run: Planned, data: str) -> dict[str, Any]:
 
 
 def costs_of(run: Planned) -> dict[str, Any]:
-    """The result of ``measure``, which the run's ``comparison.json`` keeps for the same kind of device."""
+    """The result of ``measure``, which the run's ``comparison.json`` keeps for one kind of device and its division."""
     path, device = run.workdir / "comparison.json", jax.devices()[0].device_kind
+    where = {"device": device, "iterations_per_dispatch": build.iterations_per_dispatch(run.config)}
+    where |= run.config.parallel.to_dict()
 
     def make():
-        costs = {"device": device, **measure(run.config)}
+        costs = {**measure(run.config), **where}
         with contextlib.suppress(UserError):  # measured again the next time
             write_json(path, costs)
         return costs
 
     def is_wanted(found):
         numbers = [found[name] for name in ("num_parameters", "seconds_per_iteration", "memory_bytes")]
-        return found["device"] == device and all(value is None or _is_number(value) for value in numbers)
+        here = all(found[name] == value for name, value in where.items())
+        return here and all(value is None or _is_number(value) for value in numbers)
 
     return read_or_make(path, is_wanted, make)
 

@@ -88,12 +88,11 @@ def open_run(workdir: Path, name: str, like: ConfigDict, store: ImageStore) -> R
     images = np.asarray(store.images[:2])
     shapes = build.abstract_state(learner, optimiser, images, parallel.task_mesh(1))
 
-    first = _first_params(learner, optimiser, config, images)
+    at_hand = checkpoints.all()
+    first = None if 0 in at_hand else _first_params(learner, optimiser, config, images)
 
     def restore(iteration):
-        if iteration == 0:
-            return first
-        return jax.device_get(checkpoints.restore(iteration, shapes).params)
+        return jax.device_get(checkpoints.restore(iteration, shapes).params) if iteration in at_hand else first
 
     def adapt(params, images):
         return learner.adapt(params, images, jnp.arange(len(images)))
@@ -103,7 +102,7 @@ def open_run(workdir: Path, name: str, like: ConfigDict, store: ImageStore) -> R
         inner_states(jax.eval_shape(adapt, shapes.params, one_a_class))
     except UserError as error:
         remark = f"{name} is not shown: {error}."
-    iterations = [*([] if first is None else [0]), *checkpoints.all()]
+    iterations = [*([] if first is None else [0]), *at_hand]
     return Run(name, workdir, config, learner, iterations, best, restore, remark)
 
 

@@ -69,11 +69,13 @@ def paired_over_seeds(ours: np.ndarray, first: np.ndarray) -> dict[str, float]:
     freedom = np.array([seeds - 1, episodes - 1])
     squares = np.array([episodes * np.var(of_seeds, ddof=1), seeds * np.var(of_episodes, ddof=1)])
     error = np.sqrt(squares.sum() / (seeds * episodes))
+    if not error:
+        return {"difference": float(mean), "difference_ci95": 0.0, "p_value": 0.0}
     degrees = squares.sum() ** 2 / np.sum(squares**2 / freedom)
     return {
         "difference": float(mean),
         "difference_ci95": float(stats.t.ppf(0.975, degrees) * error),
-        "p_value": float(2 * stats.t.sf(abs(mean) / error, degrees)) if error else 0.0,
+        "p_value": float(2 * stats.t.sf(abs(mean) / error, degrees)),
     }
 
 

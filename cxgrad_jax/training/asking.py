@@ -13,7 +13,7 @@ from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.training import build
 from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.evaluate import open_for_test, write_results
-from cxgrad_jax.training.testing import origin
+from cxgrad_jax.training.testing import origin, percent
 
 
 def ask_run(config: ConfigDict, workdir: str | Path, question: str) -> dict[str, Any]:
@@ -50,8 +50,8 @@ def ask_run(config: ConfigDict, workdir: str | Path, question: str) -> dict[str,
         **({"changed": opened.changed} if opened.changed else {}),
     }
     if jax.process_index() == 0:
-        for name, answer in found.items():
-            print(f"{name}: {100 * answer.accuracy:.2f} % ± {100 * answer.ci95:.2f}")
+        for name, answer in results["answers"].items():
+            print(f"{name}: {percent(answer, results['num_tasks'])}")
         print(f"checkpoint {best} alone, {results['num_tasks']} tasks of {results['test_data']}", flush=True)
         write_results(opened, results)
     return results

@@ -18,11 +18,15 @@ from cxgrad_jax.training.checkpoints import Checkpoints
 from cxgrad_jax.training.config import ConfigDict, fields, value_at
 from cxgrad_jax.training.images_of_run import DATA_FILE, check_same_images
 from cxgrad_jax.training.runs import open_checkpoints
-from cxgrad_jax.training.testing import announce, test_run
+from cxgrad_jax.training.testing import announce, percent, test_run
 from cxgrad_jax.training.workdir import check_same_run, read_config
 
 # A test may change these: the meta-parameters do not depend on them, or the shapes of the meta-parameters do.
 MAY_CHANGE = ("evaluation.", "parallel.", "episode.", "learner.", "model.precision", "model.dtype")
+# Of these, the parameters are a function: what is learned begins there, or is its logarithm.
+IN_THE_PARAMETERS = {
+    f"learner.{name}" for name in ("initial_lr", "initial_scale", "initial_decay", "logarithmic")
+}  # fmt: skip
 MAY_CHANGE_IN_WORDS = (
     "evaluation (whose seed draws the episodes), parallel, episode, learner, model.precision, model.dtype, data.dir"
 )
@@ -77,6 +81,16 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
         for field, value in fields(config).items()
         if value != own[field] and field.startswith(MAY_CHANGE) and not field.startswith("parallel.")
     }
+    for field in changed.keys() & IN_THE_PARAMETERS:
+        raise UserError(
+            f"{field} is {changed[field]}, but {workdir} was trained with {own[field]}, and the parameters contain it; "
+            "train another run for that"
+        )
+    if not question and config.evaluation.ensemble > trained.evaluation.ensemble:
+        raise UserError(
+            f"evaluation.ensemble is {config.evaluation.ensemble}, but {workdir} keeps the "
+            f"{trained.evaluation.ensemble} best checkpoints; expected at most {trained.evaluation.ensemble}"
+        )
     path = workdir / results_name(config, changed, question)
     only_printed = _tell_what_cannot_be_written(path) if jax.process_index() == 0 else ""
     store = build.load_stores(config, ("test",), config.evaluation.data or config.data.name)["test"]
@@ -152,8 +166,7 @@ def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     opened.checkpoints.close()
     if jax.process_index() == 0:
         for name, numbers in results["by_query_statistics"].items():
-            accuracy, interval = (100 * numbers[key] for key in ("test_accuracy", "test_ci95_tasks"))
-            print(f'query_statistics="{name}": {accuracy:.2f} % ± {interval:.2f}')
+            print(f'query_statistics="{name}": {percent(numbers, results["num_tasks"])}')
         announce(results)
         write_results(opened, results)
     return results

@@ -103,14 +103,19 @@ def origin(config: ConfigDict, state: TrainState) -> dict[str, Any]:
     }
 
 
+def percent(numbers: dict[str, Any], num_tasks: int) -> str:
+    """A test's accuracy in per cent, with its interval over tasks; one task has none."""
+    interval = f" ± {100 * numbers['test_ci95_tasks']:.2f}" if num_tasks > 1 else ""
+    return f"{100 * numbers['test_accuracy']:.2f} %{interval}"
+
+
 def announce(results: dict[str, Any]) -> None:
     """Prints the last line of the command line."""
     told = (*SIZES, "evaluation.data")  # the line has these in any case
     changed = {field: value for field, value in results.get("changed", {}).items() if field not in told}
     changes = "".join(f", {field}={value}" for field, value in changed.items())
-    interval = f" ± {100 * results['test_ci95_tasks']:.2f}" if results["num_tasks"] > 1 else ""  # one has none
     print(
-        f"test accuracy {100 * results['test_accuracy']:.2f} %{interval} "
+        f"test accuracy {percent(results, results['num_tasks'])} "
         f"({results['num_tasks']} tasks of {results['test_data']}, ensemble of {results['ensemble_size']}{changes})",
         flush=True,
     )

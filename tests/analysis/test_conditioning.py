@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small import make, make_episode
@@ -49,3 +50,9 @@ def test_a_learner_without_context_is_refused(episode):
     learner, _, params = make("maml", episode, num_steps=2)
     with pytest.raises(cx.UserError, match="this learner has no conditioning"):
         analysis.conditioning(learner, params, episode)
+
+
+def test_too_few_factors_are_refused(episode):
+    _, model, params = make("cxgrad", episode)
+    with pytest.raises(cx.UserError, match=r"^gamma has shape \[5, 3\]; expected \[steps, 4\], one a kernel$"):
+        analysis.adapt_with_factors(model, params, episode.support_images, episode.support_labels, jnp.ones((5, 3)))

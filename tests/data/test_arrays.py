@@ -1,8 +1,10 @@
 import sys
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from cxgrad_jax import data
 from cxgrad_jax.errors import UserError
@@ -107,6 +109,24 @@ def test_from_tfds_names_mistakes(options, message, prepared):
     with pytest.raises(UserError, match=message) as error:
         data.from_tfds(prepared, **{"split": "train", **options})
     assert "\n" not in str(error.value)
+
+
+class Unlabelled:
+    """A tfds builder whose records have no class."""
+
+    def __init__(self, folder):
+        self._builder: Any = tfds.builder_from_directory(str(folder))
+
+    def __getattr__(self, name):
+        return getattr(self._builder, name)
+
+    def as_data_source(self, split):
+        return [{**record, "label": -1} for record in self._builder.as_data_source(split)]
+
+
+def test_from_tfds_refuses_images_without_a_class(prepared):
+    with pytest.raises(UserError, match="images with the label -1, which means none; expected a split whose"):
+        data.from_tfds(Unlabelled(prepared), "train")
 
 
 def test_from_tfds_takes_text_for_labels(prepared):

@@ -218,6 +218,38 @@ def test_a_backbone_knows_the_size_of_its_images_or_asks_for_it(root, tmp_path):
     assert cx.photos.fit(root, backbone=path).backbone.preprocessing.size == 28
 
 
+class WithFlaxNorm(nn.Module):
+    num_classes: int = 3
+
+    def setup(self):
+        self.conv, self.norm, self.head = nn.Conv(4, (3, 3)), nn.BatchNorm(use_running_average=False), nn.Dense(3)
+
+    def embed(self, x):
+        return nn.relu(self.norm(self.conv(x))).mean(axis=(1, 2))
+
+    def __call__(self, x):
+        return self.head(self.embed(x))
+
+
+def test_a_network_with_flax_norms_takes_the_statistics_of_the_photos(root):
+    learner = cx.learners.maml(WithFlaxNorm())
+    params = learner.init(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
+    clf = cx.photos.fit(root, backbone=cx.photos.backbone_of_learner(learner, params, 16))
+    found = clf.backbone.variables["batch_stats"]["norm"]
+    assert np.all(found["mean"] != 0) and np.all(found["var"] < 0.9)
+    together = clf.predict(root)
+    assert clf.predict(together[3].file)[0] == together[3]
+
+
+def test_networks_that_do_nothing_without_their_learner_are_refused():
+    model = cx.models.Conv4(num_classes=3, features=4)
+    for name, words in (("cavia", "FiLM layers of CAVIA"), ("maml_plus_plus", r"norm/\w+ has shape \(5, 4\)")):
+        learner = getattr(cx.learners, name)(model)
+        params = learner.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+        with pytest.raises(cx.UserError, match=words):
+            cx.photos.backbone_of_learner(learner, params, 32)
+
+
 @pytest.mark.parametrize("name", sorted(bundled()))
 def test_bundled_weights_take_photos_of_the_size_that_they_were_trained_on(name):
     size = _backbones.find_backbone(name).preprocessing.size

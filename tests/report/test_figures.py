@@ -54,16 +54,17 @@ def test_binned_drops_what_is_left():
 
 
 def test_further_questions_are_shown_where_they_were_asked(tmp_path):
-    def asked(run, file, changed=None, **accuracies):
+    def asked(run, file, changed=None, checkpoint=6, **accuracies):
         answers = {
             name.replace("_", " "): {"test_accuracy": value, "test_ci95_tasks": 0.01}
             for name, value in accuracies.items()
         }
         (tmp_path / run).mkdir(exist_ok=True)
         path = tmp_path / run / f"results_question={file}.json"
-        path.write_text(json.dumps({"answers": answers, **({"changed": changed} if changed else {})}))
+        content = {"answers": answers, "checkpoint": checkpoint, **({"changed": changed} if changed else {})}
+        path.write_text(json.dumps(content))
 
-    runs: Any = [SimpleNamespace(name=name, workdir=tmp_path / name) for name in ("maml", "cxgrad", "boil")]
+    runs: Any = [SimpleNamespace(name=name, workdir=tmp_path / name, best=6) for name in ("maml", "cxgrad", "boil")]
     study = Study(runs, ConfigDict(), {}, parallel.task_mesh(1), tmp_path)
     assert questions.sections(study) == []
 
@@ -74,6 +75,7 @@ def test_further_questions_are_shown_where_they_were_asked(tmp_path):
     asked("maml", "inner_steps_cub_num_steps=2", changed=elsewhere, after_0=0.5, after_1=0.5, after_2=0.5, after_3=0.5)
     asked("boil", "parts_cub", changed={"evaluation.data": "cub"}, none_adapted=0.5, head_adapted=0.5)
     asked("maml", "parts", none_adapted=0.2, head_adapted=0.31)
+    asked("boil", "inner_steps", checkpoint=4, after_0=0.2, after_1=0.3)
     asked("cxgrad", "parts", none_adapted=0.2, head_adapted=0.4)
     (tmp_path / "cxgrad" / "results_question=permutations.json").write_text('{"answers": {"mean": {}}}')
     (section,) = questions.sections(study)
@@ -84,8 +86,9 @@ def test_further_questions_are_shown_where_they_were_asked(tmp_path):
         ("cxgrad", "none adapted", "20.00 ± 1.00"), ("cxgrad", "head adapted", "40.00 ± 1.00"),
     ]  # fmt: skip
     assert section.caption[1:] == [
-        "cxgrad was not asked --question=inner_steps.", "boil was not asked --question=inner_steps.",
-        "boil was not asked --question=parts.",
+        "cxgrad was not asked --question=inner_steps since this checkpoint.",
+        "boil was not asked --question=inner_steps since this checkpoint.",
+        "boil was not asked --question=parts since this checkpoint.",
     ]  # fmt: skip
     assert (tmp_path / "questions.csv").read_text().count("\n") == 8
 

@@ -35,6 +35,11 @@ def test_equal_accuracies_do_not_differ():
     assert paired_over_seeds(same, same) == {"difference": 0.0, "difference_ci95": 0.0, "p_value": 1.0}
 
 
+def test_a_constant_difference_has_an_interval_of_zero():
+    found = paired_over_seeds(np.full((2, 9), 0.75), np.full((2, 9), 0.5))
+    assert found == {"difference": 0.25, "difference_ci95": 0.0, "p_value": 0.0}
+
+
 def test_where_only_seeds_vary_it_is_the_t_test_over_seeds():
     of_seeds = np.array([0.01, 0.03, 0.08])
     found = paired_over_seeds(np.tile(of_seeds[:, None], (1, 50)), np.zeros((3, 50)))

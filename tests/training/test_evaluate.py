@@ -1,6 +1,7 @@
 """A finished run tested again, further questions to it, and the run as an object of the library."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,21 @@ def test_one_episode_is_told_without_an_interval(copy, capsys):
     assert run([f"--workdir={copy}", "--mode=evaluate", "--config.evaluation.episodes=1"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert "(1 tasks of tiny" in last and "±" not in last
+
+
+def test_an_ensemble_of_more_than_the_best_is_refused(copy, capsys):
+    before = sorted(copy.iterdir())
+    assert run([f"--workdir={copy}", "--mode=evaluate", "--config.evaluation.ensemble=9"]) == 2
+    line, words = capsys.readouterr().err, "evaluation.ensemble is 9, but .* keeps the . best checkpoints; expected at"
+    assert re.search(words, line) and line.count("\n") == 1 and sorted(copy.iterdir()) == before
+
+
+@pytest.mark.slow
+def test_a_test_cannot_read_parameters_as_others(tiny_data, tmp_path, capsys):
+    given = [flag for flag in flags(tiny_data, tmp_path / "run", train__iterations=1) if "learner." not in flag]
+    assert run(["--config=baselines/r2d2", *given]) == 0
+    assert run([f"--workdir={tmp_path / 'run'}", "--mode=evaluate", "--config.learner.logarithmic"]) == 2
+    assert "was trained with False, and the parameters contain it" in capsys.readouterr().err
 
 
 def test_load_run_gives_the_checkpoint_best_in_validation(copy):

@@ -79,6 +79,12 @@ def test_a_report_knows_the_parameters_before_training(pretrained, tiny_data, tm
     assert opened.iterations == [0, 1]
     first, theirs = opened.restore(0), load_run(pretrained).params
     chex.assert_trees_all_equal(first["model"]["block_3"], theirs["model"]["block_3"])
+    untrained = tmp_path / "untrained"
+    given = [*flags(tiny_data, untrained, train__iterations=0), f"--config.train.start_from={pretrained}"]
+    assert run(*given).returncode == 0
+    opened = open_run(untrained, "untrained", read_config(untrained), store)
+    assert opened.iterations == [opened.best] == [0]
+    chex.assert_trees_all_equal(opened.restore(0), load_run(untrained).params)
     aside = pretrained.rename(pretrained.with_name("aside"))
     try:
         assert open_run(tmp_path / "run", "run", config, store).iterations == [1]

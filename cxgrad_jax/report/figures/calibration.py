@@ -13,7 +13,14 @@ from cxgrad_jax.report.study import Study, write_numbers
 from cxgrad_jax.report.tables import MISSING, percent
 
 TITLE = "Calibration of the test's predictions"
-HEADINGS = ("test", "accuracy", "mean confidence", "expected calibration error", "negative log-likelihood, nats")
+HEADINGS = (
+    "test",
+    "data",
+    "accuracy",
+    "mean confidence",
+    "expected calibration error",
+    "negative log-likelihood, nats",
+)
 
 
 def sections(study: Study) -> list[Section]:
@@ -57,6 +64,7 @@ def table_line(name: str, found: Mapping[str, Any], bins: Mapping[str, np.ndarra
     confidence = float(np.nansum(bins["count"] * bins["confidence"]) / bins["count"].sum())
     return (
         name,
+        found["test_data"],
         percent(found["test_accuracy"]),
         percent(confidence),
         percent(found["test_expected_calibration_error"]),

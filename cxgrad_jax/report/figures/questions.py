@@ -29,11 +29,11 @@ Answers = Mapping[str, Mapping[str, Any]]  # answers by name, from ``answers_at_
 
 def sections(study: Study) -> list[Section]:
     """If no run was asked, there is no section."""
-    asked = {
-        question: {run.name: answers for run in study.runs if (answers := answers_at_hand(run.workdir, question))}
-        for question in PANELS
-    }
-    asked = {question: of_runs for question, of_runs in asked.items() if of_runs}
+    asked = {}
+    for question in PANELS:
+        of_runs = {run.name: answers_at_hand(run.workdir, question, run.best) for run in study.runs}
+        if answered := {name: answers for name, answers in of_runs.items() if answers}:
+            asked[question] = answered
     if not asked:
         return []
     lines = [
@@ -50,7 +50,7 @@ def sections(study: Study) -> list[Section]:
         "episode, with its query labels, so that only the mean is an accuracy that one can get."
     ]
     missing = [
-        f"{run.name} was not asked --question={question}."
+        f"{run.name} was not asked --question={question} since this checkpoint."
         for question, of_runs in asked.items()
         for run in study.runs
         if run.name not in of_runs
