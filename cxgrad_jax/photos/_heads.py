@@ -13,7 +13,6 @@ from cxgrad_jax.evaluation import log_softmax
 
 HEADS = ("centroid", "logistic")
 STRENGTHS = (1.0, 10.0, 100.0)  # the weight C of the loss against half the squared weights, in logistic regression
-ITERATIONS, MEMORY = 500, 10  # of L-BFGS
 WITHOUT_ESTIMATE = "logistic", 1.0  # the head that is taken if nothing can be held out
 
 
@@ -100,6 +99,8 @@ def _centroid(x: np.ndarray, labels: np.ndarray, num_classes: int, _: float) -> 
 
 def _logistic(x: np.ndarray, labels: np.ndarray, num_classes: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
     """Minimises ``strength * sum of cross-entropies + |weights|^2 / 2``, with the same weight for each class."""
+    from scipy.optimize import minimize  # slow to import
+
     targets, (_, width) = np.eye(num_classes)[labels], x.shape
     counts = targets.sum(axis=0)
     each = (strength * len(x) / num_classes / counts)[labels][:, None]  # C of each photo
@@ -111,39 +112,7 @@ def _logistic(x: np.ndarray, labels: np.ndarray, num_classes: int, strength: flo
         value = -np.sum(each * targets * log_softmax(logits)) + np.sum(weights**2) / 2
         return value, np.concatenate([(x.T @ slope + weights).ravel(), slope.sum(axis=0)])
 
-    found = _minimum(loss, np.zeros((width + 1) * num_classes))
+    start = np.zeros((width + 1) * num_classes)
+    tolerance = 1e-6 * max(np.abs(loss(start)[1]).max(), 1.0)  # of the largest slope
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"gtol": tolerance, "ftol": 0}).x
     return found[:-num_classes].reshape(width, num_classes), found[-num_classes:]
-
-
-def _minimum(loss: Callable[[np.ndarray], tuple[float, np.ndarray]], x: np.ndarray) -> np.ndarray:
-    """Minimises a convex function that returns value and gradient, by L-BFGS from ``x`` on.
-
-    This is algorithm 7.5 of J. Nocedal and S. J. Wright, Numerical Optimization. For these few numbers SciPy's takes 30
-    to 100 times as long if other programs keep the cores busy, because it calls multi-threaded BLAS.
-    """
-    value, slope = loss(x)
-    steps: list[tuple[np.ndarray, np.ndarray]] = []  # the last changes of x and of the gradient
-    tolerance = 1e-5 * max(np.abs(slope).max(), 1.0)
-    for _ in range(ITERATIONS):
-        if np.abs(slope).max() <= tolerance:
-            break
-        direction, shares = slope.copy(), []
-        for s, y in reversed(steps):
-            shares.append(s @ direction / (s @ y))
-            direction -= shares[-1] * y
-        direction *= steps[-1][0] @ steps[-1][1] / (steps[-1][1] @ steps[-1][1]) if steps else 1 / np.abs(slope).sum()
-        for s, y in steps:
-            direction += (shares.pop() - y @ direction / (s @ y)) * s
-        rate, fall = 1.0, slope @ direction
-        while True:  # halve the step until the value falls enough
-            moved = x - rate * direction
-            new_value, new_slope = loss(moved)
-            if new_value <= value - 1e-4 * rate * fall or rate < 1e-8:
-                break
-            rate /= 2
-        if new_value >= value:
-            break  # rounding ends it
-        if (moved - x) @ (new_slope - slope) > 0:
-            steps = [*steps[1 - MEMORY :], (moved - x, new_slope - slope)]
-        x, value, slope = moved, new_value, new_slope
-    return x
