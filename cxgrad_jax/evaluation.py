@@ -52,8 +52,8 @@ def evaluate(
 ) -> Evaluation:
     """Adapts to the support set of each of the episodes 0 to ``episodes - 1``, and predicts its query set.
 
-    All devices share the episodes. They always work on batches of one size, so that the result of an episode does
-    not depend on the number of episodes.
+    All devices share the episodes. They always work on batches of one size, so that the result of an episode does not
+    depend on the number of episodes.
 
     Args:
       learner: the learner to evaluate.

@@ -130,6 +130,18 @@ def test_the_makers_names_of_a_gpu_are_known_and_other_platforms_refused():
         platforms.traced_for("metal")
 
 
+def test_a_process_without_a_cpu_draws_on_its_first_device(monkeypatch):
+    first, known = jax.local_devices()[0], jax.local_devices
+
+    def without_cpu(backend=None):
+        if backend == "cpu":
+            raise RuntimeError("Unknown backend cpu")  # as JAX does where JAX_PLATFORMS is cuda
+        return known()
+
+    monkeypatch.setattr(jax, "local_devices", without_cpu)
+    assert platforms.host_device() == first
+
+
 def test_only_platforms_asks_jax():
     package = Path(cx.__file__).parent
     asking = [path.relative_to(package) for path in package.rglob("*.py") if "default_backend" in path.read_text()]

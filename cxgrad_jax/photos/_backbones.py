@@ -67,8 +67,8 @@ def find_backbone(backbone: "str | Path | Backbone") -> Backbone:
         return backbone_of_learner(learner, params, image_size_of(backbone), name=Path(backbone).name)
     known = ", ".join((*NAMES, *bundled()))
     raise UserError(
-        f"backbone is {str(backbone)!r}; expected one of {known}, or a file that cx.save wrote. A run's folder "
-        "is for the command line; here give cx.photos.backbone_of_learner(run.learner, run.params)"
+        f"backbone is {str(backbone)!r}; expected one of {known}, a file that cx.save wrote, or a run's folder (on the "
+        "command line; in Python cx.photos.backbone_of_learner)"
     )
 
 
@@ -96,7 +96,7 @@ def backbone_of_learner(
     if model is None or not hasattr(model, "embed") or "model" not in params:
         raise UserError(f"{name} is no backbone; expected a learner whose model has a method embed, such as Conv4")
     if "film" in params:
-        raise UserError(f"{name} is no backbone: its network needs the learned FiLM layers of CAVIA behind each block")
+        raise UserError(f"{name} is no backbone: its network needs CAVIA's learned FiLM layer")
     channels = _first_kernel(params["model"]).shape[2]
     size = size or _image_size(model, params["model"], channels)
     if not size:

@@ -23,7 +23,7 @@ from cxgrad_jax.training.workdir import check_same_run, read_config
 
 # A test may change these: the meta-parameters do not depend on them, or the shapes of the meta-parameters do.
 MAY_CHANGE = ("evaluation.", "parallel.", "episode.", "learner.", "model.precision", "model.dtype")
-# Of these, the parameters are a function: what is learned begins there, or is its logarithm.
+# But not these, which the parameters contain: learned values began there, or are logarithms.
 IN_THE_PARAMETERS = {
     f"learner.{name}" for name in ("initial_lr", "initial_scale", "initial_decay", "logarithmic")
 }  # fmt: skip
@@ -68,7 +68,8 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
 
     Raises:
       UserError: there is no run or one of another configuration, the data cannot be used or are not those that the run
-        used, there is no checkpoint, or a change would need other parameters.
+        used, there is no checkpoint, a change would need other parameters, or the run keeps fewer best checkpoints than
+        the ensemble has.
     """
     workdir = Path(workdir)
     check_same_run(config, workdir, *MAY_CHANGE, "train.iterations", advice=f"a test may change {MAY_CHANGE_IN_WORDS}")

@@ -243,7 +243,10 @@ def test_a_network_with_flax_norms_takes_the_statistics_of_the_photos(root):
 
 def test_networks_that_do_nothing_without_their_learner_are_refused():
     model = cx.models.Conv4(num_classes=3, features=4)
-    for name, words in (("cavia", "FiLM layers of CAVIA"), ("maml_plus_plus", r"norm/\w+ has shape \(5, 4\)")):
+    for name, words in (
+        ("cavia", "needs CAVIA's learned FiLM layer"),
+        ("maml_plus_plus", r"norm/\w+ has shape \(5, 4\)"),
+    ):
         learner = getattr(cx.learners, name)(model)
         params = learner.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
         with pytest.raises(cx.UserError, match=words):
