@@ -98,7 +98,7 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         ),
         (
             lambda: cx.analysis.permuted_logits(LEARNER, {}, EPISODE, 2),
-            "way is 2, but the episode has 3 classes",
+            "way is 2, but the support labels of the episode are [0, 1, 2]; expected 0 to 1",
         ),
         (lambda: cx.analysis.permutations(2.5), "way is 2.5; expected a whole number, at least 1"),
         (lambda: SAMPLER.class_names(-1), "episode -1; expected 0 to 2147483647"),
