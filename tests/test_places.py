@@ -143,6 +143,20 @@ def test_without_a_home_programs_are_not_kept(monkeypatch):
         jax.config.update("jax_compilation_cache_dir", folder)
 
 
+def test_a_home_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CXGRAD_COMPILATION_CACHE", "~/kept")
+    (tmp_path / "mine.py").touch()
+    assert config_files.find("~/mine.py") == tmp_path / "mine.py"
+    folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        runtime.keep_compiled_programs()
+        assert (tmp_path / "kept").is_dir()
+    finally:
+        jax.config.update("jax_compilation_cache_dir", folder)
+
+
 def test_without_an_account_there_is_no_home_while_tfds_prepares(monkeypatch):
     def none(number):
         raise KeyError(number)

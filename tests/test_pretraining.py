@@ -48,6 +48,11 @@ def test_grey_images_are_cropped_and_recoloured_too():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("augmentation", ["none", "crop", "crop_colour"])
+def test_augmented_images_are_float32_in_double_precision_too(augmentation, double_precision):
+    assert augmented(jax.random.key(0), IMAGES, augmentation).dtype == np.float32
+
+
 def test_the_loss_is_that_of_a_classifier_of_all_classes():
     learner, params = pretrained()
     labels: Any = np.arange(12) % 7

@@ -25,7 +25,7 @@ from cxgrad_jax.training.workdir import check_same_run, read_config
 MAY_CHANGE = ("evaluation.", "parallel.", "episode.", "learner.", "model.precision", "model.dtype")
 # But not these, which the parameters contain: learned values began there, or are logarithms.
 IN_THE_PARAMETERS = {
-    f"learner.{name}" for name in ("initial_lr", "initial_scale", "initial_decay", "logarithmic")
+    "learner.initial_lr", "learner.initial_scale", "learner.initial_decay", "learner.logarithmic",
 }  # fmt: skip
 MAY_CHANGE_IN_WORDS = (
     "evaluation (whose seed draws the episodes), parallel, episode, learner, model.precision, model.dtype, data.dir"

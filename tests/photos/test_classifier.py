@@ -241,6 +241,16 @@ def test_a_network_with_flax_norms_takes_the_statistics_of_the_photos(root):
     assert clf.predict(together[3].file)[0] == together[3]
 
 
+def test_photos_that_cannot_be_read_are_told_without_statistics_too(tmp_path):
+    for place in ("cat/0.jpg", "dog/0.jpg"):
+        (tmp_path / place).parent.mkdir()
+        (tmp_path / place).write_bytes(b"no photo")
+    learner = cx.learners.proto_net(cx.models.Conv4(num_classes=3, features=4))
+    params = learner.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    with pytest.raises(cx.UserError, match="0.jpg .*and 1 other photos cannot be read"):
+        cx.photos.fit(tmp_path, backbone=cx.photos.backbone_of_learner(learner, params, 32))
+
+
 def test_networks_that_do_nothing_without_their_learner_are_refused():
     model = cx.models.Conv4(num_classes=3, features=4)
     for name, words in (

@@ -1,7 +1,9 @@
 """``--mode=analyse`` as a user runs it: pictures, numbers, the report, and mistakes."""
 
 import csv
+import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,6 +175,18 @@ def test_mistakes_get_one_line(case, trained, tmp_path):
     lines = told(done.stderr)
     assert done.returncode == 2 and len(lines) == 1 and words in lines[0], done.stderr
     assert not (trained["maml"] / "analysis").exists()
+
+
+def test_a_run_with_a_learner_of_ones_own_is_opened(trained, tmp_path, monkeypatch):
+    (tmp_path / "own_learner.py").write_text("from cxgrad_jax.learners import maml as mine\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    shutil.copytree(trained["maml"], tmp_path / "run")
+    saved = json.loads((tmp_path / "run/config.json").read_text())
+    saved["learner"]["name"] = "own_learner.mine"
+    (tmp_path / "run/config.json").write_text(json.dumps(saved))
+    config = workdir_of.read_config(tmp_path / "run", named=["own_learner.mine"])
+    store = build.load_stores(config, ("test",))["test"]
+    assert open_run(tmp_path / "run", "run", config, store).best > 0
 
 
 def test_several_runs_in_another_mode(trained):

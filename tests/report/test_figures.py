@@ -12,7 +12,7 @@ from small import make_episode
 
 from cxgrad_jax import parallel
 from cxgrad_jax.report.figures import FIGURES, questions
-from cxgrad_jax.report.figures.conditioning import with_other_factors
+from cxgrad_jax.report.figures.conditioning import factor_table, picture, with_other_factors
 from cxgrad_jax.report.figures.style import binned, panels, plain_numbers, save, style
 from cxgrad_jax.report.study import Study
 from cxgrad_jax.training.build import build_learner
@@ -108,3 +108,18 @@ def test_own_factors_are_judged_as_the_learner_is(statistics):
     measure(watched, params, (episode, make_episode(1)))
     adapted = learner.adapt(params, episode.support_images, episode.support_labels)
     np.testing.assert_allclose(logits[0], learner.predict(params, adapted, episode.query_images), rtol=1e-4, atol=1e-4)
+
+
+def test_runs_of_different_networks_stand_in_one_picture_of_factors():
+    layers = {"one": ["a", "b"], "other": ["b", "c", "d"]}
+    tasks = np.array([1.0, 3.0, 1.0, 3.0])[:, None, None]  # the mean of the squares is 5
+    gamma = {name: np.broadcast_to(tasks, (4, 2, len(of_run))) for name, of_run in layers.items()}
+    table = factor_table(gamma, {"one": 0.01, "other": 0.1}, layers)
+    assert [(line[0], line[1], line[-1]) for line in table[1:]] == [
+        ("one", "a", "0.002"), ("one", "b", "0.002"), *(("other", layer, "0.02") for layer in "bcd")
+    ]  # fmt: skip
+    drawn = picture(gamma, {"one": np.ones((4, 2)), "other": np.ones((4, 3))}, layers)
+    factors, _, context = drawn.axes
+    assert [text.get_text() for text in factors.get_xticklabels()] == ["a", "b", "c", "d"]
+    places = {tuple(line.get_xdata()) for line in factors.lines}
+    assert places == {(0, 1), (1, 2, 3)} and list(context.get_xticks()) == [1, 2, 3]

@@ -8,7 +8,8 @@ from runs import flags, results
 
 from cxgrad_jax.command_line import Parser, override
 from cxgrad_jax.errors import Interrupted
-from cxgrad_jax.report.results import Planned, planned, read_or_make, results_at_hand, results_of
+from cxgrad_jax.report import results as report_results
+from cxgrad_jax.report.results import Planned, costs_of, planned, read_or_make, results_at_hand, results_of
 from cxgrad_jax.training import loop
 from cxgrad_jax.training.config_files import load_config
 from cxgrad_jax.training.evaluate import evaluate_run
@@ -39,6 +40,20 @@ def test_a_half_trained_run_that_was_tested_is_resumed(run, monkeypatch, capsys)
     assert "proto_net: training in" in capsys.readouterr().err
     assert results_of(run) == results(run.workdir)
     assert "training" not in capsys.readouterr().err
+
+
+def test_costs_are_measured_again_for_another_division(run, monkeypatch):
+    measured = []
+
+    def measure(config):
+        measured.append(config.parallel.tasks_per_chunk)
+        return {"num_parameters": 1, "seconds_per_iteration": 1.0, "memory_bytes": None, "num_devices": 1}
+
+    monkeypatch.setattr(report_results, "measure", measure)
+    run.workdir.mkdir()
+    assert costs_of(run) == costs_of(run) and measured == [run.config.parallel.tasks_per_chunk]
+    run.config.parallel.tasks_per_chunk = 2
+    assert costs_of(run)["tasks_per_chunk"] == 2 and measured[1:] == [2]
 
 
 def test_another_file_is_made_again(tmp_path):

@@ -78,8 +78,11 @@ def test_load_run_is_quiet(copy, capfd):
 
 def test_one_episode_is_told_without_an_interval(copy, capsys):
     assert run([f"--workdir={copy}", "--mode=evaluate", "--config.evaluation.episodes=1"]) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert "(1 tasks of tiny" in last and "±" not in last
+    told = capsys.readouterr().out
+    assert "(1 tasks of tiny" in told.splitlines()[-1] and "±" not in told
+    assert run([f"--workdir={copy}", "--mode=evaluate", "--question=parts", "--config.evaluation.episodes=1"]) == 0
+    told = capsys.readouterr().out
+    assert "head adapted: " in told and "±" not in told
 
 
 def test_an_ensemble_of_more_than_the_best_is_refused(copy, capsys):
