@@ -121,14 +121,14 @@ def _apply(model, model_params, images, method, statistics, keywords, moving=Fal
             {path: jax.lax.stop_gradient(x) if constant(path) else x for path, x in flat.items()}, sep="/"
         )
     variables = {"params": model_params, **({"batch_stats": statistics} if statistics else {})}
-    with nn.intercept_methods(_refuse_empty_maps(images.shape)), nn.intercept_methods(_flax_batch_norm):
+    with nn.intercept_methods(_refuse_empty_maps(images.shape)), nn.intercept_methods(flax_batch_norm):
         if statistics and not moving:
             return model.apply(variables, images, method=method, **keywords), statistics  # pyright: ignore
         output, found = model.apply(variables, images, mutable=["batch_stats"], method=method, **keywords)
         return output, found.get("batch_stats", {})
 
 
-def _flax_batch_norm(call, arguments, keywords, context):
+def flax_batch_norm(call, arguments, keywords, context):
     """For ``nn.intercept_methods``: lets flax's BatchNorm take and return statistics as this package's ``Norm`` does.
 
     The learner decides whether it normalises by the batch, and not ``use_running_average``.

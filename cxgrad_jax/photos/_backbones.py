@@ -16,7 +16,7 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.learners._base import model_and_labels
 from cxgrad_jax.learners._checks import fitting
-from cxgrad_jax.learners._model import apply_model, batch_statistics
+from cxgrad_jax.learners._model import apply_model, flax_batch_norm
 from cxgrad_jax.models import Conv4, EfficientNetLite
 from cxgrad_jax.models._layers import IMAGE_STATISTICS
 from cxgrad_jax.photos._preprocessing import Preprocessing
@@ -128,10 +128,10 @@ def with_statistics(backbone: Backbone, images: np.ndarray) -> Backbone:
     @jax.jit
     def statistics(variables, images):
         standard = standardised(images, backbone.preprocessing)
-        return batch_statistics(backbone.model, variables["params"], standard, "embed")
+        with nn.intercept_methods(flax_batch_norm):
+            return backbone.model.apply(variables, standard, method="embed", mutable=["batch_stats"])[1]
 
-    found = statistics(backbone.variables, images)
-    return backbone._replace(variables={**backbone.variables, "batch_stats": found}) if found else backbone
+    return backbone._replace(variables={**backbone.variables, **statistics(backbone.variables, images)})
 
 
 def embedding(backbone: Backbone) -> Callable[[Any, Sequence[jax.Array]], jax.Array]:
@@ -152,7 +152,8 @@ def embedding(backbone: Backbone) -> Callable[[Any, Sequence[jax.Array]], jax.Ar
 def _features(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
     """Features ``[N, D]`` of length 1. EfficientNet-Lite's are means and maxima over positions, side by side."""
     if not isinstance(model, EfficientNetLite):
-        return unit(apply_model(model, variables["params"], images, "embed", statistics=variables.get("batch_stats")))
+        with nn.intercept_methods(flax_batch_norm):
+            return unit(jnp.asarray(model.apply(variables, images, method="embed")))
     maps = jnp.asarray(model.apply(variables, images, method="feature_maps"))
     return unit(jnp.concatenate([unit(maps.mean(axis=(1, 2))), unit(maps.max(axis=(1, 2)))], axis=-1))
 

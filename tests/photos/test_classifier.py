@@ -241,6 +241,16 @@ def test_a_network_with_flax_norms_takes_the_statistics_of_the_photos(root):
     assert clf.predict(together[3].file)[0] == together[3]
 
 
+class Pixels(nn.Module):
+    def embed(self, x):
+        return x.reshape(len(x), -1)
+
+
+def test_a_network_without_parameters_is_a_backbone(root):
+    backbone = Backbone("pixels", Pixels(), {}, Preprocessing(8))
+    assert len(cx.photos.fit(root, backbone=backbone).predict(root)) > 0
+
+
 def test_photos_that_cannot_be_read_are_told_without_statistics_too(tmp_path):
     for place in ("cat/0.jpg", "dog/0.jpg"):
         (tmp_path / place).parent.mkdir()

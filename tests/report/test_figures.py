@@ -121,5 +121,5 @@ def test_runs_of_different_networks_stand_in_one_picture_of_factors():
     drawn = picture(gamma, {"one": np.ones((4, 2)), "other": np.ones((4, 3))}, layers)
     factors, _, context = drawn.axes
     assert [text.get_text() for text in factors.get_xticklabels()] == ["a", "b", "c", "d"]
-    places = {tuple(line.get_xdata()) for line in factors.lines}
+    places = {tuple(np.asarray(line.get_xdata()).tolist()) for line in factors.lines}
     assert places == {(0, 1), (1, 2, 3)} and list(context.get_xticks()) == [1, 2, 3]
