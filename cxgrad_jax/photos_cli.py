@@ -52,7 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--out", type=a_path, required=True, metavar="FILE", help="the classifier, a safetensors file")
     fit.add_argument(
         "--backbone", default="efficientnet_lite0", metavar="NAME",
-        help="efficientnet_lite0, 1 or 2; bundled weights; a file that cx.save wrote; or the folder of a run",
+        help="efficientnet_lite0, efficientnet_lite1 or efficientnet_lite2; bundled weights; a file that cx.save "
+        "wrote; or the folder of a run",
     )  # fmt: skip
     fit.add_argument("--head", default="auto", choices=("auto", "centroid", "logistic"))
     fit.add_argument("--others", type=a_path, metavar="DIR", help="photos of none of the classes, for the threshold")

@@ -5,7 +5,7 @@ The program trains, resumes or merely reads the run of every cell, and writes ``
 folder of a run is ``DIR/DATA_SHOT/NAME``, or ``seed_0``, … in it with ``--seeds N``. A run serves every table that it
 belongs to: Table 2 tests the runs of Table 1, and the ablations share CxGrad's. ``norm`` instead of a number is the
 ablation over the normalisation. Overrides apply to all cells: ``--config.data.name=cifar_fs
---config.train.iterations=2000`` makes a small table on other data.
+--config.data.image_size=32 --config.train.iterations=2000`` makes a small table on other data.
 
 The exit status is that of ``cxgrad_jax.main``.
 """

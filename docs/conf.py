@@ -27,6 +27,7 @@ PUBLIC = (
     ".photos",
     ".pretraining",
     ".runtime",
+    ".training.config",
 )  # below cxgrad_jax
 
 project, author = "cxgrad_jax", "The cxgrad_jax authors"

@@ -17,8 +17,9 @@
 # This notebook shows each on whatever device it finds, and then trains by the command line. It takes a few minutes on
 # two CPU cores.
 #
-# **What was measured, and what was not.** The numbers below are of the device that the next cell names. Nothing in this
-# project has been timed on a TPU or a GPU yet. Run the notebook on Colab's GPU or TPU to see yours.
+# **What was measured, and what was not.** The numbers below are of the device that the next cell names. Other numbers
+# of this project are of CPUs and of an H100. Nothing has been timed on a TPU yet. Run the notebook on Colab's GPU or
+# TPU to see yours.
 
 # %%
 import importlib.util

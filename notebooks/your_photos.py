@@ -100,7 +100,8 @@ fig.tight_layout()
 if SMALL:  # without EfficientNet: the file of a small learner, trained on nothing, is a backbone too
     learner = cx.learners.proto_net(cx.models.Conv4(num_classes=5, features=8))
     backbone = "backbone.safetensors"
-    cx.save(backbone, learner, learner.init(jax.random.key(0), np.zeros((1, 84, 84, 3), np.uint8)))
+    params = learner.init(jax.random.key(0), np.zeros((1, 84, 84, 3), np.uint8))
+    cx.save(backbone, learner, params, image_size=84)
 else:
     backbone = "efficientnet_lite0"
 clf = cx.photos.fit("photos", backbone=backbone)

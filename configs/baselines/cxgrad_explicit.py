@@ -2,7 +2,8 @@
 
     python -m cxgrad_jax.main --config=configs/baselines/cxgrad_explicit.py --workdir=runs/cxgrad_explicit
 
-5-shot: --config.episode.shot=5 --config.train.meta_batch=2. Other data: --config.data.name=cifar_fs and the like.
+5-shot: --config.episode.shot=5 --config.train.meta_batch=2. Other data: --config.data.name=cifar_fs
+--config.data.image_size=32 and the like.
 
 The default preset, :shared, is the setting that all learners share: Conv-4 with 48 filters, no convolution bias,
 images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, second order, five best checkpoints.

@@ -2,7 +2,8 @@
 
     python -m cxgrad_jax.main --config=configs/baselines/maml_plus_plus.py --workdir=runs/maml_plus_plus
 
-5-shot: --config.episode.shot=5 --config.train.meta_batch=2. Other data: --config.data.name=cifar_fs and the like.
+5-shot: --config.episode.shot=5 --config.train.meta_batch=2. Other data: --config.data.name=cifar_fs
+--config.data.image_size=32 and the like.
 
 A run much shorter than 50,000 iterations should shorten the epochs of the multi-step loss in proportion: 2,000
 iterations with --config.learner.epoch_iterations=20.

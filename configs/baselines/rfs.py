@@ -2,7 +2,8 @@
 
     python -m cxgrad_jax.main --config=configs/baselines/rfs.py --workdir=runs/rfs
 
-5-shot: --config.episode.shot=5 --config.train.meta_batch=2. Other data: --config.data.name=cifar_fs and the like.
+5-shot: --config.episode.shot=5 --config.train.meta_batch=2. Other data: --config.data.name=cifar_fs
+--config.data.image_size=32 and the like.
 
 The default preset, :shared, is the setting that all learners share: Conv-4 with 48 filters, no convolution bias,
 images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, five best checkpoints. It trains the encoder in episodes,
@@ -10,8 +11,9 @@ which is not the method's own training.
 
 The preset :authors is the method's own network: ResNet-12 of 64, 160, 320 and 640 filters that pools in every block,
 leaky ReLU 0.1, ImageNet's mean and deviation, running averages at evaluation, one checkpoint. Augmented copies of the
-support images, dropout, DropBlock and distillation are not offered. The method has no training in episodes, in either
-preset: its published numbers are those of a pre-trained encoder.
+support images, dropout, DropBlock and distillation are not offered. The method has no training in episodes: its
+published numbers are those of a pre-trained encoder. This preset, too, trains the encoder in episodes, unless it begins
+at a pre-trained one (train.start_from) with --config.train.iterations=0.
 
 Published test accuracy: 62.02 ± 0.63 % (5-shot 79.64 ± 0.44 %); with distillation 64.82 ± 0.60 % (82.14 ± 0.43 %).
 """

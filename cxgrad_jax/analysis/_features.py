@@ -72,11 +72,14 @@ def inner_states(adapted: Any) -> dict[str, Any]:
     """The trace's ``"fast"``: adapting parameters by path before each inner step, ``[steps, ...]``.
 
     Raises:
-      UserError: the trace has none, because the learner adapts no parameters.
+      UserError: the trace has none, because ``adapt`` of this learner adapts no parameters.
     """
     trace = trace_of(adapted)
     if "fast" not in trace:
-        raise UserError('this learner adapts no parameters: adapt returns no trace["fast"], which the analysis needs')
+        raise UserError(
+            'this learner adapts no parameters or does not return them: its adapt gives no trace["fast"], which the '
+            'analysis needs; MeTAL returns them with query_statistics="support"'
+        )
     return trace["fast"]
 
 

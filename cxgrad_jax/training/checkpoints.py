@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 from orbax.checkpoint import checkpoint_managers as policies
 
+from cxgrad_jax import runtime
 from cxgrad_jax.accounts import accounts_without_names, shared
 from cxgrad_jax.errors import UserError, reason
 from cxgrad_jax.saving import params_sha256
@@ -146,7 +147,7 @@ class Checkpoints:
         return self._record(iteration)["val_accuracy"] != NOT_VALIDATED
 
     def machine(self, iteration: int) -> str:
-        """The kind and number of devices that the checkpoint was made on, or an empty string if it does not say."""
+        """The ``machine`` that the checkpoint was made on, or an empty string if it does not say."""
         return self._record(iteration).get("machine", "")
 
     def fits(self, iteration: int, like: Any) -> bool:
@@ -223,9 +224,9 @@ def _shapes(state: Any) -> dict[str, list[Any]]:
 
 
 def machine(state: Any) -> str:
-    """The number and kind of the devices that hold ``state``. If both are equal, results are equal bit for bit."""
+    """The devices that hold ``state`` and the cores of the CPU. If they change, results are not equal bit for bit."""
     devices = sorted(jax.tree.leaves(state)[0].sharding.device_set, key=lambda device: device.id)
-    return f"{len(devices)} {devices[0].device_kind}, {platform.machine()}"
+    return f"{len(devices)} {devices[0].device_kind}, {platform.machine()} with {runtime.cores()} cores"
 
 
 def check_place(workdir: Path) -> None:

@@ -16,6 +16,11 @@ if TYPE_CHECKING:  # a type checker knows nothing of the fields
 else:
     ConfigDict = ml_collections.ConfigDict
 
+__all__ = [
+    "base_config", "five_shot", "glyphs_config", "learner_config", "model_config", "pretrain_config",
+    "pretrain_glyphs_config",
+]  # fmt: skip
+
 
 def base_config() -> ConfigDict:
     """The paper's protocol: CxGrad, Conv-4 with 48 filters, 5-way 1-shot miniImageNet, 50,000 iterations."""

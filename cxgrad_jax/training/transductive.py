@@ -4,10 +4,12 @@ from cxgrad_jax.training.config import ConfigDict
 
 
 def batch_norm(config: ConfigDict) -> str:
-    """The statistics, in words, that normalise query images."""
+    """The statistics, in words, that normalise query images, and what else a prediction sees."""
+    sees_all = is_transductive(config)
     norm = config.model.get("norm", "batch")
     if norm != "batch":
-        return f"none ({norm} norm, statistics of each image alone)"
+        words = f"none ({norm} norm, statistics of each image alone)"
+        return f"{words}; the inner loop sees all query images: transductive" if sees_all else words
     words = {
         "support": "statistics of the support set at the adapted parameters (each query image alone: inductive)",
         "running": "running averages of training (each query image alone: inductive)",

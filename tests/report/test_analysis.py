@@ -135,7 +135,7 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Path], Path], list[str]], str]] = 
     ),
     "nothing adapts": (
         lambda runs, folder: [f"--workdir={runs['proto_net']}"],
-        "nothing to analyse: proto_net is not shown: this learner adapts no parameters",
+        "nothing to analyse: proto_net is not shown: this learner adapts no parameters or does not return them",
     ),
     "another configuration": (
         lambda runs, folder: [f"--workdir={runs['maml']}", "--config.episode.shot=2"],
