@@ -44,20 +44,28 @@ def check_key(key: Any) -> None:
     if not isinstance(key, jax.Array | np.ndarray):
         raise UserError(f"key is {_shown(key)}; {expected}")
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if key.ndim != (0 if typed else 1) or not (typed or key.dtype == np.uint32):
+    plain = jax.eval_shape(lambda: jax.random.PRNGKey(0))  # a key of the older kind, of JAX's default generator
+    if key.ndim != 0 if typed else (key.shape, key.dtype) != (plain.shape, plain.dtype):
         raise UserError(f"key has shape {list(key.shape)} and dtype {key.dtype}; {expected}")
 
 
 def as_array(name: str, value: Any) -> Any:
-    """An array as it is, and lists of numbers or of arrays of one shape as an array of NumPy."""
-    if isinstance(value, jax.Array | np.ndarray):
+    """An array as JAX can take it, and lists of numbers or of arrays of one shape as an array of NumPy.
+
+    Raises:
+      UserError: the value is of several shapes, or of a dtype that JAX does not have.
+    """
+    if isinstance(value, jax.Array):
         return value
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
     except ValueError:  # NumPy's word for lists of several lengths
         shapes = {np.shape(part) for part in value if isinstance(part, jax.Array | np.ndarray)}
         found = f" {' and '.join(map(str, sorted(shapes)[:2]))}" if shapes else ""
         raise UserError(f"{name} are of several shapes{found}; expected one array, or arrays of one shape") from None
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        raise UserError(f"{name} have dtype {array.dtype}, which JAX does not have; convert them to float32")
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def check_function(name: str, value: Any, expected: str) -> None:

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from cxgrad_jax.arguments import check_seed, check_whole
 from cxgrad_jax.data import ImageStore
 from cxgrad_jax.data._store import check_store
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.keys import purpose_key
-from cxgrad_jax.platforms import host_device
+from cxgrad_jax.platforms import host_device, on_mesh
 
 
 class Episode(NamedTuple):
@@ -98,9 +99,9 @@ def draw_indices(
     # The order of random bits is a random order of a class. Positions beyond the end of a smaller class come last. The
     # sort is stable, so a tie with the largest value cannot bring one of them forward.
     bits = jax.random.bits(image_key, (shape.way, largest_class), jnp.uint32)
-    beyond = jnp.arange(largest_class)[None] >= (end - start)[:, None]
+    beyond = jnp.arange(largest_class, dtype=jnp.int32)[None] >= (end - start)[:, None]
     order = jnp.argsort(jnp.where(beyond, jnp.uint32(0xFFFFFFFF), bits), axis=1)[:, : shape.shot + shape.query]
-    positions = (start[:, None] + order).astype(jnp.int32)
+    positions = start[:, None] + order.astype(jnp.int32)
     return positions[:, : shape.shot].reshape(-1), positions[:, shape.shot :].reshape(-1)
 
 
@@ -134,13 +135,19 @@ class Sampler:
     def __init__(self, store: ImageStore, shape: EpisodeShape, seed: int):
         self.store, self.shape, self.seed = store, shape, seed
         host = host_device()
+        mesh = Mesh(np.array([host]), ("host",))
         offsets, largest = np.asarray(store.offsets), largest_class(store)
 
         def draw(i):
             return draw_indices(jnp.asarray(offsets), largest, shape, seed, store.split, i)
 
         compiled = jax.jit(jax.vmap(draw))
-        self._draw = lambda indices: compiled(jax.device_put(indices, host))
+
+        def draws(indices):
+            with on_mesh(mesh):
+                return compiled(jax.device_put(indices, host))
+
+        self._draw = draws
 
     def __call__(self, index: int) -> Episode:
         """Episode ``index``: images ``[way*shot, H, W, C]`` and ``[way*query, H, W, C]``, labels int32."""
@@ -150,10 +157,13 @@ class Sampler:
         """The episodes of ``indices``: images ``[tasks, way*shot, H, W, C]`` and so on.
 
         Raises:
-          UserError: ``indices`` is no sequence of whole numbers from 0 to 2147483647.
+          UserError: ``indices`` is no sequence of whole numbers from 0 to 2147483647, or a program is being traced.
         """
         wanted = _checked_indices(indices)
-        support, query = (np.asarray(positions) for positions in self._draw(wanted))
+        try:
+            support, query = (np.asarray(positions) for positions in self._draw(wanted))
+        except jax.errors.TracerArrayConversionError:
+            raise UserError("a sampler draws on the host; draw episodes outside of jax.jit and the like") from None
         support_labels, query_labels = (np.tile(labels, (len(wanted), 1)) for labels in self.shape.labels())
         return Episode(self.store.images[support], support_labels, self.store.images[query], query_labels)
 

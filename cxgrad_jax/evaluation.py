@@ -20,6 +20,7 @@ from cxgrad_jax.arguments import check_learner, check_params, check_sampler, che
 from cxgrad_jax.episodes import Episode, Sampler
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.learners._base import check_way
+from cxgrad_jax.platforms import on_mesh
 
 EPISODES_AT_ONCE = 20  # drawn on the host and sent to the devices together
 
@@ -164,7 +165,8 @@ def over_episodes(
         for first in tqdm(range(0, num_episodes, at_once), desc=title, unit_scale=at_once, unit="ep", disable=hidden):
             # Further episodes fill the last batch up. They are cut off below.
             episodes = draw(np.arange(first + first_here, first + first_here + per_process))
-            batch = compiled(params, parallel.put(mesh, episodes, P(parallel.TASK_AXIS)))
+            with on_mesh(mesh):
+                batch = compiled(params, parallel.put(mesh, episodes, P(parallel.TASK_AXIS)))
             batches.append(parallel.fetch(batch) if title else batch)
             if poll:
                 jax.block_until_ready(batches[-2:-1])  # at most one batch is ahead of the poll

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import secrets
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -29,14 +30,14 @@ def write_whole(path: Path, content: str | bytes) -> None:
       UserError: the file cannot be written. The line names it and the cause, and the old content stays.
     """
     raw = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content  # odd names of files
-    temporary = path.parent / f".{path.name}.tmp"
+    temporary = _beside(path)
     try:
         if is_stream(path):
             _write_stream(path, raw)
             return
         if path.is_symlink():  # it stays one
             path = path.resolve()
-            temporary = path.parent / f".{path.name}.tmp"
+            temporary = _beside(path)
         with temporary.open("wb") as file:
             file.write(raw)
             file.flush()
@@ -96,6 +97,11 @@ def csv_text(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
     writer.writerow(head)
     writer.writerows(["" if cell is None else cell for cell in line] for line in lines)
     return text.getvalue()
+
+
+def _beside(path: Path) -> Path:
+    """A name beside a file that no other writer of the same file takes."""
+    return path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}.tmp"
 
 
 def _open_file(path: Path) -> re.Match[str] | None:

@@ -33,7 +33,7 @@ from cxgrad_jax.keys import purpose_key
 from cxgrad_jax.learners import MetaLearner, with_running_averages
 from cxgrad_jax.learners._base import check_way
 from cxgrad_jax.learners._statistics import with_statistics_of, without_statistics
-from cxgrad_jax.platforms import current_platform
+from cxgrad_jax.platforms import current_platform, on_mesh
 
 # What a progress bar says before the first iteration. A Conv-4 takes about so long on each platform.
 COMPILING = {"cpu": "compiling (about 15 s)", "gpu": "compiling (about a minute)", "tpu": "compiling (some minutes)"}
@@ -242,7 +242,8 @@ def fit(
             episodes = upcoming.result()
             if iteration < iterations:
                 upcoming = pool.submit(draw, iteration)
-            state, metrics = program(state, parallel.put(mesh, episodes, P(parallel.TASK_AXIS)))
+            with on_mesh(mesh):
+                state, metrics = program(state, parallel.put(mesh, episodes, P(parallel.TASK_AXIS)))
             metrics = jax.device_get(metrics)
             if broken := first_not_finite(metrics):
                 raise UserError(

@@ -103,8 +103,11 @@ def from_official(arrays: Mapping[str, Any], learner: str) -> dict[str, Any]:
       The pytree that ``learner.init`` makes for the same model.
 
     Raises:
-      UserError: the learner or a name is unknown, or an array is missing, surplus or of a wrong shape.
+      UserError: the learner or a name is unknown, or an array is missing, surplus or of a wrong rank. Arrays whose
+        sizes do not fit each other are refused where the learner first takes them.
     """
+    if not isinstance(arrays, Mapping):
+        raise UserError(f"arrays is of type {type(arrays).__name__}; expected arrays by official name, a state dict")
     names = _names(learner)
     flat: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
@@ -131,6 +134,8 @@ def to_official(params: Any, learner: str) -> dict[str, np.ndarray]:
     Raises:
       UserError: the learner is unknown, or the official code has no such parameter.
     """
+    if not isinstance(params, Mapping):
+        raise UserError(f"params is of type {type(params).__name__}; expected a nested dict of arrays")
     names = {path: name for name, path in _names(learner).items()}
     flat = {path: np.asarray(leaf) for path, leaf in flatten_dict(params, sep="/").items()}
     foreign = sorted(flat.keys() - names.keys())
@@ -201,7 +206,7 @@ def load_official(path: str | Path, learner: str) -> dict[str, Any]:
 
 
 def _names(learner: str) -> dict[str, str]:
-    if learner not in _NAMES:
+    if not isinstance(learner, str) or learner not in _NAMES:
         raise UserError(f"learner {learner!r} has no official format here; expected one of {', '.join(_NAMES)}")
     return _NAMES[learner]
 

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from cxgrad_jax.errors import UserError
 
@@ -36,6 +37,11 @@ def host_device() -> Any:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:
         return jax.local_devices()[0]
+
+
+def on_mesh(mesh: Mesh) -> AbstractContextManager[Any]:
+    """A context in which programs run that were made for ``mesh``, whatever mesh ``jax.set_mesh`` has set outside."""
+    return nullcontext() if jax.sharding.get_abstract_mesh().empty else jax.set_mesh(mesh)
 
 
 def traced_for(platform: str | None) -> AbstractContextManager[None]:

@@ -61,7 +61,7 @@ def save(
     if image_size is not None:
         check_whole("image_size", image_size)
     arrays = arrays_of(params)
-    header = {"format": FORMAT, "learner": json.dumps(spec), "sha256": params_sha256(params)}
+    header = {"format": FORMAT, "learner": json.dumps(spec), "sha256": params_sha256(merge(arrays))}
     write_arrays(path, arrays, header | ({} if image_size is None else {"image_size": str(image_size)}))
 
 
@@ -77,14 +77,17 @@ def arrays_of(params: Any) -> dict[str, np.ndarray]:
     for path, leaf in jax.tree.leaves_with_path(params, is_leaf=lambda leaf: leaf is None):
         names = [getattr(key, "key", None) for key in path]
         where = "/".join(str(getattr(key, "key", key)) for key in path)
-        if not all(isinstance(name, str) and "/" not in name for name in names):
+        if not all(isinstance(name, str) and name.isprintable() and "/" not in name for name in names):
             raise UserError(f"the parameter {where} is not in a nested dict whose keys are strings without a slash")
+        if where == "__metadata__":
+            raise UserError("a parameter is called '__metadata__', which safetensors keeps for itself; rename it")
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int):
             raise UserError(f"the parameter {where} is of type {type(leaf).__name__}; expected an array of numbers")
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             raise UserError(f"the parameter {where} is a key of JAX; expected an array of numbers")
         array = np.asarray(leaf, order="C")
-        if array.dtype.kind not in "fiub":
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)  # files know no other order of bytes
+        if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
             remedy = "; convert it to float32" if jnp.issubdtype(array.dtype, jnp.floating) else ""
             raise UserError(f"the parameter {where} has dtype {array.dtype}; expected an array of numbers{remedy}")
         arrays[where] = array
@@ -177,7 +180,8 @@ def read_arrays(path: Path, writer: str, kind: str, version: str) -> tuple[dict[
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; expected a file that {writer} wrote") from None
-    except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, safetensors.SafetensorError) as error:
+        # AttributeError: NumPy has no such dtype, as of 8-bit floats
         raise UserError(f"{path} cannot be read as a safetensors file ({reason(error)})") from None
     if kind not in header or "sha256" not in header:
         raise UserError(f"{path} is a safetensors file of another program; expected one that {writer} wrote")

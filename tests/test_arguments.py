@@ -188,6 +188,19 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         (lambda: cx.data.split_classes(STORE, seed=1.5), "seed is 1.5; expected a whole number, at least 0"),
         (lambda: LEARNER.init(0, STORE.images), "key is 0; expected a key of JAX, such as jax.random.key(0)"),
         (lambda: LEARNER.init(jax.random.split(jax.random.key(0)), STORE.images), "key has shape [2] and dtype key<"),
+        (
+            lambda: LEARNER.init(np.zeros(3, np.uint32), STORE.images),
+            "key has shape [3] and dtype uint32; expected",
+        ),
+        (
+            lambda: cx.interop.from_official(None, "maml"),
+            "arrays is of type NoneType; expected arrays by",
+        ),
+        (lambda: cx.interop.to_official((1, 2), "maml"), "params is of type tuple; expected a nested dict of arrays"),
+        (
+            lambda: cx.interop.from_official({}, ["maml"]),
+            "learner ['maml'] has no official format here; expected",
+        ),
         (lambda: LEARNER.init(np.zeros(2), STORE.images), "key has shape [2] and dtype float64; expected a key of JAX"),
         (
             lambda: LEARNER.init(jax.random.key(0), [STORE.images[0], STORE.images[0, 1:]]),

@@ -10,6 +10,7 @@ import pytest
 
 from cxgrad_jax.data._store import ImageStore
 from cxgrad_jax.episodes import EpisodeShape, Sampler, draw_indices, draw_on_device, largest_class
+from cxgrad_jax.errors import UserError
 
 SIZES = np.array([9, 4, 7, 5, 12, 4, 6])
 OFFSETS = np.concatenate([[0], np.cumsum(SIZES)]).astype(np.int32)
@@ -83,3 +84,20 @@ def test_classes_of_an_episode_are_named_by_label():
 def test_a_sampler_can_be_sent_to_another_process():
     sampler = Sampler(STORE, SHAPE, 3)
     jax.tree.map(np.testing.assert_array_equal, pickle.loads(pickle.dumps(sampler))(5), sampler(5))
+
+
+@pytest.fixture
+def in_single_precision():
+    return Sampler(STORE, SHAPE, 0).batch([0, 1])
+
+
+def test_episodes_are_the_same_where_nothing_is_promoted(in_single_precision, double_precision):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        strict = Sampler(STORE, SHAPE, 0).batch([0, 1])
+    jax.tree.map(np.testing.assert_array_equal, in_single_precision, strict)
+
+
+def test_drawing_in_a_traced_function_is_refused():
+    sampler = Sampler(STORE, SHAPE, 0)
+    with pytest.raises(UserError, match="a sampler draws on the host; draw episodes outside of jax.jit"):
+        jax.jit(lambda: sampler(0).support_images)()

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,17 @@ def test_the_room_that_a_file_needs_is_asked_for(tmp_path, monkeypatch):
     files.check_writable(tmp_path)
     files.check_writable(tmp_path, 14_000_000)
     assert written == [64 << 10, 14_000_000] and not list(tmp_path.iterdir())
+
+
+def test_two_writers_leave_one_whole_content(tmp_path):
+    """Processes of several hosts may all save the same file."""
+    path = tmp_path / "x.bin"
+    contents = [bytes([i]) * 2_000_000 for i in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda i: files.write_whole(path, contents[i % 4]), range(40)))
+    assert path.read_bytes() in contents and [each.name for each in tmp_path.iterdir()] == ["x.bin"]
+
+
+def test_the_longest_name_that_a_file_can_have(tmp_path):
+    files.write_whole(tmp_path / ("x" * 255), "a")
+    assert (tmp_path / ("x" * 255)).read_text() == "a"

@@ -8,6 +8,7 @@ from functools import cache
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 import cxgrad_jax as cx
@@ -140,3 +141,24 @@ def test_a_dispatch_of_seconds_is_right_on_each_number_of_devices(devices):
     given |= {"JAX_PLATFORMS": "cpu"} | ({"JAX_NUM_CPU_DEVICES": "2"} if devices == 2 else {})
     done = subprocess.run([sys.executable, "-c", LONG_DISPATCH], env=given, capture_output=True, text=True)
     assert done.stdout.split() == [str(devices), "True"], done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_programs_run_inside_another_mesh(devices):
+    """A user's jax.set_mesh does not change what training, testing and drawing give."""
+    store = cx.data.from_arrays(np.arange(18 * 256, dtype=np.float32).reshape(18, 16, 16, 1) / 5000, np.arange(18) // 6)
+    sampler = cx.sampler(store, way=2, shot=1, query=2)
+    learner = cx.learners.proto_net(cx.models.Conv4(num_classes=2, features=2))
+
+    def work():
+        params = cx.fit(learner, sampler, optax.sgd(0.1), iterations=1, tasks=2, progress=False)
+        return (
+            cx.evaluate(learner, params, sampler, episodes=4).accuracies,
+            sampler.batch([0, 1]).support_images,
+            params,
+        )
+
+    plain = work()
+    with jax.set_mesh(jax.make_mesh((devices,), ("x",), devices=jax.devices()[:devices])):
+        inside = work()
+    jax.tree.map(np.testing.assert_array_equal, plain, inside)

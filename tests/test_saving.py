@@ -125,3 +125,37 @@ def test_a_scalar_stays_one(name, tmp_path):
     cx.save(tmp_path / "x.safetensors", learner, params)
     _, loaded = cx.load(tmp_path / "x.safetensors")
     assert jax.tree.map(np.shape, loaded) == jax.tree.map(np.shape, params) and loaded["scale"].shape == ()
+
+
+def test_other_orders_of_bytes_are_turned(tmp_path):
+    learner, _, params = make("maml", make_episode(), num_steps=1)
+    turned = jax.tree.map(lambda x: np.asarray(x).astype(np.asarray(x).dtype.newbyteorder(">")), params)
+    cx.save(tmp_path / "x.safetensors", learner, turned)
+    read = cx.load(tmp_path / "x.safetensors")[1]
+    assert saving.params_sha256(read) == saving.params_sha256(params)
+
+
+@pytest.mark.parametrize(
+    ("params", "line"),
+    [
+        ({"a": np.ones(2, np.longdouble)}, "the parameter a has dtype float128; expected .*; convert it to float32"),
+        ({"__metadata__": np.ones(2)}, "a parameter is called '__metadata__', which safetensors keeps for itself"),
+        ({"a\udc80": np.ones(2)}, "is not in a nested dict whose keys are strings without a slash"),
+    ],
+)
+def test_what_no_file_can_hold_is_refused(params, line, tmp_path):
+    with pytest.raises(cx.UserError, match=line):
+        cx.save(tmp_path / "x.safetensors", None, params)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_floats_that_numpy_lacks_is_refused(tmp_path):
+    header = {
+        "__metadata__": {"format": "1", "sha256": ""},
+        "a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]},
+    }
+    text = json.dumps(header).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"\0")
+    with pytest.raises(cx.UserError, match="cannot be read as a safetensors file"):
+        cx.load(path)

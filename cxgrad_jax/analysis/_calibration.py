@@ -55,8 +55,10 @@ def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Cal
             f"logits have shape {list(logits.shape)} and labels {list(labels.shape)}; expected [episodes, N, way] and "
             "[N]"
         )
+    if not logits.size:
+        raise UserError(f"logits have shape {list(logits.shape)}; expected at least one prediction")
     way = logits.shape[-1]
-    if not np.issubdtype(labels.dtype, np.integer) or labels.size and not 0 <= labels.min() <= labels.max() < way:
+    if not np.issubdtype(labels.dtype, np.integer) or not 0 <= labels.min() <= labels.max() < way:
         raise UserError(
             f"labels have dtype {labels.dtype} and run from {labels.min()} to {labels.max()}; expected whole numbers, "
             f"0 to {way - 1}"

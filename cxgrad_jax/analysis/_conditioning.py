@@ -13,16 +13,16 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from cxgrad_jax.analysis._features import adapted_to, trace_of
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import Adapted, MetaLearner, default_labels, merge, module_classes, split_by_label
+from cxgrad_jax.learners._checks import check_images, check_labels
 from cxgrad_jax.learners._cxgrad import no_context, rescale, scaling_factors, unit_kernels
 from cxgrad_jax.learners._inner_loop import scan_steps, sgd, support_gradients
 from cxgrad_jax.learners._labels import ParamLabels
-from cxgrad_jax.learners._model import Params
+from cxgrad_jax.learners._model import Params, num_outputs
 
 
 class Conditioning(NamedTuple):
@@ -82,12 +82,17 @@ def adapt_with_factors(
       The adapted parameters, with an empty trace.
 
     Raises:
-      UserError: ``gamma`` has another shape.
+      UserError: ``gamma`` has another shape, or images or labels cannot be a support set.
     """
+    support_images = check_images("support_images", support_images)
+    support_labels = check_labels(
+        "support_labels", support_labels, len(support_images), num_outputs(model, support_images)
+    )
+    gamma = jnp.asarray(gamma)
     classes = module_classes(model, support_images)
     weights, frozen, scaled_paths = split_by_label(params["model"], param_labels, classes)
-    if np.ndim(gamma) != 2 or np.shape(gamma)[1] != len(scaled_paths):
-        raise UserError(f"gamma has shape {list(np.shape(gamma))}; expected [steps, {len(scaled_paths)}], one a kernel")
+    if gamma.ndim != 2 or gamma.shape[1] != len(scaled_paths):
+        raise UserError(f"gamma has shape {list(gamma.shape)}; expected [steps, {len(scaled_paths)}], one a kernel")
     gradients_at = support_gradients(model, frozen, support_images, support_labels, first_order=True)
 
     def step(weights, factors):

@@ -49,8 +49,10 @@ class ClassSplits(NamedTuple):
 def check_store(store: Any) -> None:
     """Refuses anything else in the place of an image store, and a store whose parts do not fit together."""
     check_kind("store", store, ImageStore._fields, "an image store, such as cx.data.from_arrays(images, labels)")
+    check_kind("store.images", store.images, ("shape", "dtype"), "an array [N, H, W, C]")
     check_images(store.images)
-    offsets, sizes = np.asarray(store.offsets), np.diff(store.offsets)
+    offsets = np.asarray(store.offsets, np.int64)  # differences of unsigned numbers would not fall below 0
+    sizes = np.diff(offsets)
     images, classes = len(store.images), len(store.class_names)
     if offsets.shape != (classes + 1,) or offsets[0] != 0 or offsets[-1] != images or (sizes < 1).any():
         raise UserError(
@@ -128,9 +130,12 @@ def split_classes(store: ImageStore, seed: int, fractions: Sequence[float] = (0.
     """
     check_store(store)
     check_whole("seed", seed, 0)
-    shares = np.asarray(fractions, float)
+    try:
+        shares = np.asarray(fractions, float)
+    except (TypeError, ValueError):
+        shares = np.zeros(0)
     if shares.shape != (3,) or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
-        raise UserError(f"fractions={tuple(fractions)}: expected three positive numbers that sum to 1")
+        raise UserError(f"fractions is {fractions!r}; expected three positive numbers that sum to 1")
     if store.num_classes < 3:
         raise UserError(f"{store.num_classes} classes cannot be split into train, val and test: expected 3 or more")
     train = int(np.clip(round(store.num_classes * shares[0]), 1, store.num_classes - 2))

@@ -20,6 +20,7 @@ from cxgrad_jax.learners._checks import (
     fitting,
     nan_where_wrong,
     refuse_running,
+    wide_labels,
 )
 from cxgrad_jax.learners._labels import ParamLabels, default_labels
 from cxgrad_jax.learners._model import (
@@ -321,6 +322,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     A label outside of 0 to way - 1 gives NaN.
     """
+    labels = wide_labels(jnp.asarray(labels))
     each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return jnp.mean(nan_where_wrong(each, labels, logits.shape[-1]))
 
@@ -333,7 +335,7 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     Raises:
       UserError: the shapes do not fit.
     """
-    labels = jnp.asarray(labels)
+    labels = wide_labels(jnp.asarray(labels))
     if labels.shape != logits.shape[:-1]:
         raise UserError(f"labels have shape {labels.shape} and logits {logits.shape}; expected [N] and [N, way]")
     right = (jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels) & ~jnp.any(jnp.isnan(logits), axis=-1)

@@ -68,7 +68,7 @@ def baseline_plus_plus(
     logits_of = cosine_logits(scale) if classifier == "cosine" else linear
 
     def describe(params, features, labels):
-        head_key, order_key = jax.random.split(jax.random.key(0))
+        head_key, order_key = jax.random.split(jax.random.key(0, impl="threefry2x32"))
         head = init_head(head_key, classifier, features.shape[1], model.num_classes, features.dtype)
         keys = jax.random.split(order_key, num_epochs)
         orders = jax.vmap(lambda key: jax.random.permutation(key, len(labels)))(keys)

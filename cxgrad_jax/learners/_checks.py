@@ -132,7 +132,12 @@ def check_labels(name: str, labels: Any, num_images: int, way: int) -> Any:
                 f"{name} run from {low} to {high}; expected 0 to {way - 1}, for the model has {way} classes; "
                 "number the classes of the episode anew"
             )
-    return labels
+    return wide_labels(labels)
+
+
+def wide_labels(labels: Any) -> Any:
+    """Labels of fewer than 32 bits as int32. In theirs, ``way`` might not be a number at all: uint8 has no 256."""
+    return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
 
 
 def nan_where_wrong(values: jax.Array, labels: jax.Array, way: int) -> jax.Array:
@@ -140,6 +145,7 @@ def nan_where_wrong(values: jax.Array, labels: jax.Array, way: int) -> jax.Array
 
     A label that is only known when a compiled program runs cannot raise. It gives NaN, never a plausible number.
     """
+    labels = wide_labels(labels)
     right = ((labels >= 0) & (labels < way)).reshape(-1, *(1 for _ in values.shape[1:]))
     # The factor makes the gradient NaN. It does not suffice alone: where values are 0 or 1, XLA takes 0 * NaN for 0.
     return jnp.where(right, values * jnp.where(right, 1, jnp.nan).astype(values.dtype), jnp.nan)

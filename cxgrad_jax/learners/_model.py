@@ -39,10 +39,12 @@ def init_model(model: nn.Module, key: jax.Array, images: Any, method: str = "__c
     """Draws a model's parameters; returns the output of ``method`` on ``images [N, H, W, C]``, and the parameters.
 
     Raises:
-      UserError: the images are too small for the model.
+      UserError: the images are too small for the model, or it has no parameters.
     """
     with nn.intercept_methods(_refuse_empty_maps(images.shape)):
         output, variables = model.init_with_output(key, as_float(images), method=method)
+    if "params" not in variables:
+        raise UserError(f"{method} of {type(model).__name__} has no parameters, and a learner needs some to train")
     return output, variables["params"]
 
 

@@ -39,12 +39,15 @@ def described(factory: Callable[P, MetaLearner]) -> Callable[P, MetaLearner]:
       The factory with the checks. It raises ``UserError`` for a bad model or hyper-parameter.
     """
     signature = inspect.signature(factory)
+    options = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
 
     @functools.wraps(factory)
     def make(*arguments: P.args, **keywords: P.kwargs) -> MetaLearner:
         bound = signature.bind(*arguments, **keywords)
         bound.apply_defaults()
         (_, model), *given = bound.arguments.items()
+        if options:  # the keywords of the factory's own **options
+            given = [*given[:-1], *given[-1][1].items()]
         hyper_parameters = {name: value.item() if isinstance(value, np.generic) else value for name, value in given}
         check_model(model)
         check_hyper_parameters(hyper_parameters)

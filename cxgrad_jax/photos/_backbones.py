@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cxgrad_jax import runtime
-from cxgrad_jax.arguments import check_learner
+from cxgrad_jax.arguments import check_learner, check_params, check_whole
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.learners._base import model_and_labels
@@ -92,6 +92,9 @@ def backbone_of_learner(
         MAML++), or the size is not known.
     """
     check_learner(learner)
+    check_params(params)
+    if size is not None:
+        check_whole("size", size)
     model, _ = model_and_labels(learner)
     if model is None or not hasattr(model, "embed") or "model" not in params:
         raise UserError(f"{name} is no backbone; expected a learner whose model has a method embed, such as Conv4")
@@ -168,14 +171,26 @@ def features_of(backbone: Backbone, views: np.ndarray) -> np.ndarray:
     """Features of one photo, float32 ``[D]`` of length 1, from its views, uint8 ``[views, size, size, C]``.
 
     Every photo goes through the same compiled program alone, so its features depend on no other photo.
+
+    Raises:
+      UserError: the features are not finite.
     """
-    embed = _compiled(backbone.model, backbone.preprocessing)
-    return np.asarray(embed(backbone.variables, [view[None] for view in views])[0], np.float32)
+    lists: dict[str, Any] = {
+        name: tuple(value) for name, value in vars(backbone.model).items() if isinstance(value, list)
+    }
+    model = backbone.model.clone(**lists) if lists else backbone.model  # a list has no hash
+    embed = _compiled(model, backbone.preprocessing)
+    features = np.asarray(embed(backbone.variables, [view[None] for view in views])[0], np.float32)
+    if not np.isfinite(features).all():
+        raise UserError(f"the features of {backbone.name} are not finite, so its weights are no use")
+    return features
 
 
 def standardised(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     """Divides uint8 ``[N, H, W, C]`` by 255, subtracts the mean and divides by the deviation, in float32."""
-    mean, deviation = (jnp.asarray(each, jnp.float32) for each in (preprocessing.mean, preprocessing.deviation))
+    mean, deviation = (
+        jnp.asarray(each, jnp.float32).reshape(1, 1, 1, -1) for each in (preprocessing.mean, preprocessing.deviation)
+    )
     return (images.astype(jnp.float32) / 255 - mean) / deviation
 
 

@@ -72,7 +72,7 @@ def load_classifier(path: PathLike, model: Any = None) -> Classifier:
         network = model or model_from_spec(told["model"])
         tree = merge(arrays)
         preprocessing = Preprocessing(**{key: _tuple(value) for key, value in told["preprocessing"].items()})
-        variables = jax.device_put(tree["backbone"])
+        variables = jax.device_put(tree.get("backbone", {}))  # a network without parameters
         head = Head(weights=tree["head"]["weights"], bias=tree["head"]["bias"], **told["head"])
         estimate = Estimate(**{key: _tuple(value) for key, value in told["estimate"].items()})
         classifier = Classifier(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cxgrad_jax.analysis import calibration
+from cxgrad_jax.errors import UserError
 
 
 def of(probabilities):
@@ -36,3 +37,8 @@ def test_labels_drawn_from_the_probabilities_are_calibrated():
 def test_logits_that_are_no_numbers_are_in_no_bin():
     found = calibration(np.array([[[np.nan, 0.0], [5.0, 0.0]]]), np.array([0, 0]))
     assert found.counts.sum() == 1 and np.isnan(found.negative_log_likelihood) and np.isfinite(found.error)
+
+
+def test_no_prediction_is_refused():
+    with pytest.raises(UserError, match=r"logits have shape \[2, 0, 3\]; expected at least one prediction"):
+        calibration(np.zeros((2, 0, 3)), np.zeros(0, int))

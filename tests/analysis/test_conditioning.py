@@ -56,3 +56,13 @@ def test_too_few_factors_are_refused(episode):
     _, model, params = make("cxgrad", episode)
     with pytest.raises(cx.UserError, match=r"^gamma has shape \[5, 3\]; expected \[steps, 4\], one a kernel$"):
         analysis.adapt_with_factors(model, params, episode.support_images, episode.support_labels, jnp.ones((5, 3)))
+
+
+def test_factors_may_be_a_list_and_labels_are_checked(episode):
+    _, model, params = make("cxgrad", episode)
+    images, labels = episode.support_images, episode.support_labels
+    given = analysis.adapt_with_factors(model, params, images, labels, [[1.0, 1, 1, 1]])
+    same = analysis.adapt_with_factors(model, params, images, labels, jnp.ones((1, 4)))
+    jax.tree.map(np.testing.assert_array_equal, given, same)
+    with pytest.raises(cx.UserError, match="support_labels run from 7 to 9; expected 0 to 2"):
+        analysis.adapt_with_factors(model, params, images, labels + 7, jnp.ones((1, 4)))

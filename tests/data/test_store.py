@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from cxgrad_jax.data import ImageStore, split_classes, with_rotations
+from cxgrad_jax.data import ImageStore, from_arrays, split_classes, with_rotations
+from cxgrad_jax.episodes import sampler
 from cxgrad_jax.errors import UserError
 
 
@@ -55,13 +56,27 @@ def test_every_split_has_a_class(num_classes, fractions):
 
 
 @pytest.mark.parametrize(
-    "fractions", [(0.5, 0.5), (0.5, 0.6, -0.1), (0.5, 0.5, 0.5), (1.0, 0.0, 0.0), (np.nan, 0.5, 0.5)]
+    "fractions",
+    [(0.5, 0.5), (0.5, 0.6, -0.1), (0.5, 0.5, 0.5), (1.0, 0.0, 0.0), (np.nan, 0.5, 0.5), 0.8, None, ("a", "b", "c")],
 )
 def test_fractions_that_are_no_shares_are_named(fractions):
-    with pytest.raises(UserError, match="fractions=.* expected three positive numbers that sum to 1"):
+    with pytest.raises(UserError, match="fractions is .*; expected three positive numbers that sum to 1"):
         split_classes(store_of([1] * 9), 0, fractions)
 
 
 def test_two_classes_cannot_be_split():
     with pytest.raises(UserError, match="2 classes cannot be split into train, val and test: expected 3 or more"):
         split_classes(store_of([1, 1]), 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"images": [[[[0]]]] * 12}, "store.images is of type list; expected an array"),
+        ({"offsets": np.array([0, 8, 4, 12], np.uint32)}, "offsets do not divide 12 images among 3 classes"),
+    ],
+)
+def test_stores_made_by_hand_are_checked(change, line):
+    store = from_arrays(np.zeros((12, 4, 4, 1), np.uint8), np.arange(12) // 4)
+    with pytest.raises(UserError, match=line):
+        sampler(store._replace(**change), way=2, shot=1, query=1)

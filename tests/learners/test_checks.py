@@ -241,3 +241,54 @@ def test_a_factory_refuses_what_cannot_run(name, hyper_parameters, words):
 def test_a_model_is_a_module_and_not_its_class(name):
     refused("model is the class Conv4; expected a flax.linen module", getattr(cx.learners, name), cx.models.Conv4)
     refused("model is int; expected a flax.linen module", getattr(cx.learners, name), 5)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint32])
+def test_labels_of_few_bits_mean_what_they_say(dtype):
+    """In uint8 there is no 256, and in int8 no 200: way must not be cut to them."""
+    way = 256 if dtype == np.uint8 else 200
+    labels = np.arange(100)
+    logits = jnp.zeros((100, way)).at[labels, labels].set(1.0)
+    for function in (cx.learners.accuracy, cx.learners.cross_entropy):
+        np.testing.assert_array_equal(jax.jit(function)(logits, labels.astype(dtype)), function(logits, labels))
+    assert cx.learners.accuracy(jnp.zeros((2, 300)).at[:, 259].set(1.0), np.full(2, 3, np.uint8)) == 0
+    assert np.isnan(jax.jit(cx.learners.cross_entropy)(logits[:1, :3], np.full(1, 3, dtype)))
+
+
+def test_other_orders_of_bytes_are_turned():
+    learner = build("proto_net")
+    params = first_params(learner, IMAGES)
+    turned = EPISODE._replace(
+        support_images=IMAGES.astype(">f4"), support_labels=LABELS.astype(">i4"),
+        query_images=np.asarray(EPISODE.query_images).astype(">f4"), query_labels=EPISODE.query_labels.astype(">i4"),
+    )  # fmt: skip
+    plain = EPISODE._replace(support_images=IMAGES, query_images=np.asarray(EPISODE.query_images, np.float32))
+    assert learner.loss(params, turned)[0] == learner.loss(params, plain)[0]
+
+
+def test_floats_that_jax_does_not_have_are_refused():
+    refused(
+        "have dtype float128, which JAX does not have", build("proto_net").init, jax.random.key(0), IMAGES.astype("g")
+    )
+
+
+def test_a_network_without_parameters_is_refused():
+    class Flat(nn.Module):
+        num_classes: int = WAY
+
+        def embed(self, images):
+            return images.reshape(len(images), -1)
+
+        @nn.compact
+        def __call__(self, images):
+            return nn.Dense(self.num_classes, name="head")(self.embed(images))
+
+    refused("embed of Flat has no parameters", cx.learners.proto_net(Flat()).init, jax.random.key(0), IMAGES)
+
+
+def test_a_learner_that_draws_does_so_whatever_the_default_generator_is():
+    learner = build("baseline_plus_plus", num_epochs=1)
+    params = first_params(learner, IMAGES)
+    plain = learner.adapt(params, IMAGES, LABELS)
+    with jax.default_prng_impl("rbg"):
+        jax.tree.map(np.testing.assert_array_equal, plain, learner.adapt(params, IMAGES, LABELS))

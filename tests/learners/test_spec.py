@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cxgrad_jax as cx
-from cxgrad_jax.learners import from_spec
+from cxgrad_jax.learners import described, from_spec
 
 RESNET12 = cx.models.ResNet12(3, channels=(2, 2, 4, 4), norm="layer")
 
@@ -99,3 +99,14 @@ def test_a_learner_stays_a_plain_tuple_of_functions():
     init, adapt, predict, loss, spec = learner
     assert learner._replace(loss=loss) == learner and spec is learner.spec
     assert cx.MetaLearner(init, adapt, predict, loss).spec == {}
+
+
+def test_a_factory_with_further_keywords():
+    @described
+    def mine(model, **options):
+        return cx.learners.maml(model, **options)
+
+    learner = mine(cx.models.Conv4(num_classes=2, features=2), num_steps=2)
+    assert learner.spec["hyper_parameters"] == {"num_steps": 2}
+    with pytest.raises(cx.UserError, match="num_steps is 0; expected at least 1"):
+        mine(cx.models.Conv4(num_classes=2, features=2), num_steps=0)

@@ -246,9 +246,37 @@ class Pixels(nn.Module):
         return x.reshape(len(x), -1)
 
 
-def test_a_network_without_parameters_is_a_backbone(root):
+def test_a_network_without_parameters_is_a_backbone(root, tmp_path):
     backbone = Backbone("pixels", Pixels(), {}, Preprocessing(8))
     assert len(cx.photos.fit(root, backbone=backbone).predict(root)) > 0
+
+
+def test_fields_that_are_lists_do_no_harm(root):
+    learner = cx.learners.proto_net(cx.models.ResNet12(3, channels=[4, 4, 4, 4]), query_statistics="running")
+    params = learner.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    classifier = cx.photos.fit(root, backbone=cx.photos.backbone_of_learner(learner, params, 32))
+    assert len(classifier.predict(root)) == 18
+
+
+def test_features_that_are_not_finite_are_refused(root):
+    backbone = conv4()
+    spoilt = backbone._replace(variables=jax.tree.map(lambda x: x * np.nan, backbone.variables))
+    with pytest.raises(cx.UserError, match="the features of small are not finite, so its weights are no use"):
+        cx.photos.fit(root, backbone=spoilt)
+
+
+def test_nothing_is_broadcast_or_promoted_in_silence(root, classifier):
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        strict = cx.photos.fit(root, backbone=conv4())
+    assert strict.predict(root) == classifier.predict(root)
+
+
+@pytest.mark.parametrize("size", ["32", 32.5, 0])
+def test_a_size_that_is_none_is_refused(size):
+    learner = cx.learners.maml(cx.models.Conv4(num_classes=2, features=2))
+    params = learner.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    with pytest.raises(cx.UserError, match="size is .*; expected a whole number, at least 1"):
+        cx.photos.backbone_of_learner(learner, params, size)
 
 
 def test_photos_that_cannot_be_read_are_told_without_statistics_too(tmp_path):
