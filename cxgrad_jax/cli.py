@@ -46,7 +46,11 @@ def main() -> int:
     if not sys.flags.safe_path:
         sys.path.insert(0, "")  # as python -m does, so that the user's own modules, such as a learner, are found
     sys.argv[1:] = [*stands_for, *flags]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:  # while it is still being imported
+        print("cxgrad: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

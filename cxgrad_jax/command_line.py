@@ -61,10 +61,10 @@ def override(config: ConfigDict, arguments: list[str], flags: argparse.ArgumentP
     Raises:
       UserError: an unknown flag or field, or a value of the wrong type.
     """
-    for section, make in (("learner", configuration.learner_config), ("model", configuration.model_config)):
-        for name in (flag.partition("=")[2] for flag in arguments if flag.startswith(f"--config.{section}.name=")):
-            if "." in name and name != config[section].name:
-                config[section] = make(name)
+    makers = {"learner": configuration.learner_config, "model": configuration.model_config}
+    for section, name in parts_named(arguments).items():
+        if "." in name and name != config[section].name:
+            config[section] = makers[section](name)
     fields = configuration.fields(config)
     everything = Parser(
         usage="python -m cxgrad_jax.main --workdir=DIR [--config=NAME] [--mode=MODE] [--config.FIELD=VALUE ...]",
@@ -86,6 +86,15 @@ def override(config: ConfigDict, arguments: list[str], flags: argparse.ArgumentP
     overrides = {path: vars(given)[f"config.{path}"] for path in fields}
     config.update_from_flattened_dict({path: value for path, value in overrides.items() if value is not None})
     return given
+
+
+def parts_named(arguments: Sequence[str]) -> dict[str, str]:
+    """The ``learner`` and the ``model`` that flags name, which may be modules of the user's own."""
+    parser = Parser(add_help=False, allow_abbrev=False)
+    for section in ("learner", "model"):
+        parser.add_argument(f"--config.{section}.name", dest=section)
+    given = vars(parser.parse_known_args(arguments)[0])
+    return {section: name for section, name in given.items() if name is not None}
 
 
 def check_several_runs(given: argparse.Namespace, others: Sequence[str], what: str) -> None:
@@ -145,7 +154,8 @@ def _reader(value: Any) -> Callable[[str], Any]:
             if isinstance(value, bool):
                 return {"true": True, "false": False}[text.lower()]
             if isinstance(value, tuple):
-                return tuple(ast.literal_eval(f"({text.strip('()[], ')},)"))
+                inner = text.strip("()[], ")
+                return tuple(ast.literal_eval(f"({inner},)")) if inner else ()
             return text if value is None else type(value)(text)
         except (ValueError, KeyError, SyntaxError):
             raise argparse.ArgumentTypeError(f"{text!r} is not {expected}") from None

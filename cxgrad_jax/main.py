@@ -17,7 +17,7 @@ import argparse
 from pathlib import Path
 
 from cxgrad_jax import runtime
-from cxgrad_jax.command_line import Parser, a_path, add_verbosity, exit_status, override, start
+from cxgrad_jax.command_line import Parser, a_path, add_verbosity, exit_status, override, parts_named, start
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.training import config as configuration
 from cxgrad_jax.training.ahead_of_time import mesh_of
@@ -32,7 +32,6 @@ from cxgrad_jax.training.train import train
 from cxgrad_jax.training.workdir import read_config
 
 MODES = ("train", "pretrain", "evaluate", "analyse")
-OWN_CODE = ("--config.learner.name=", "--config.model.name=")  # flags that may name a module of the user's own
 # The name of the embedded default configuration of each mode.
 DEFAULTS = dict.fromkeys(MODES, "glyphs_1shot") | {"pretrain": "pretrain_glyphs"}
 
@@ -57,7 +56,7 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     elif given.mode == "train" or (asks_for_help and not (workdir / "config.json").exists()):
         config = configuration.glyphs_config()
     else:
-        config = read_config(workdir, named=[flag.partition("=")[2] for flag in arguments if flag.startswith(OWN_CODE)])
+        config = read_config(workdir, named=parts_named(arguments).values())
     if given.mode == "analyse":
         config.analysis = configuration.analysis_config()
 

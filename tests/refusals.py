@@ -22,7 +22,7 @@ from typing import Any
 from runs import flags
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-IMPORTS = "from cxgrad_jax.training.config import *\n"
+IMPORTS = "from cxgrad_jax.training.config import *; from ml_collections import ConfigDict\n"
 IMAGES = "data_prep image_folder --source {folder}/images --as_name mine --data_dir {folder}/data"
 NEWEST = "run/checkpoints/16"
 DAMAGED = "checkpoints/16 is damaged ("

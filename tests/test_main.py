@@ -14,7 +14,7 @@ from refusals import CONFIGS, REFUSALS, prepare, spoil
 from runs import results, run, told
 
 import data_prep.__main__ as data_prep
-from cxgrad_jax import command_line, interop, main
+from cxgrad_jax import cli, command_line, interop, main
 from cxgrad_jax.training import checks
 from cxgrad_jax.training import config as configuration
 
@@ -132,6 +132,19 @@ def test_overrides_have_the_type_of_their_field():
     assert isinstance(config.train.learning_rate, float) and config.evaluation.data == "cub" and config.seed == 7
     config, _ = main.parse([*arguments, "--config.model.channels=(8, 8, 8, 8)", "--config.learner.first_order=False"])
     assert config.model.channels == (8, 8, 8, 8) and config.learner.first_order is False
+    for empty in ("", "()"):
+        config, _ = main.parse(["--mode=pretrain", f"--config.pretrain.drop_at={empty}"])
+        checks.check(config)
+        assert config.pretrain.drop_at == ()
+
+
+def test_own_parts_are_named_with_a_space_or_an_equals_sign(tmp_path, monkeypatch):
+    (tmp_path / "spaced.py").write_text("from cxgrad_jax.learners import maml as mine\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for given in (["--config.learner.name=spaced.mine"], ["--config.learner.name", "spaced.mine"]):
+        config, _ = main.parse(given)
+        checks.check(config)
+        assert config.learner.name == "spaced.mine" and "context_dim" not in config.learner
 
 
 @pytest.mark.slow
@@ -157,3 +170,19 @@ def test_dry_run_refuses_in_one_line(finished, flag, message):
     arguments = [f"--workdir={finished}", *(["--dry_run", flag] if "mode" in flag else [flag])]
     done = run(*arguments)
     assert done.returncode == 2 and message in done.stderr and len(told(done.stderr)) == 1
+
+
+def test_ctrl_c_while_a_program_is_imported(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.runpy, "run_module", interrupted)
+    monkeypatch.setattr(sys, "argv", ["cxgrad", "train"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert cli.main() == 130 and capsys.readouterr().err == "cxgrad: interrupted\n"
+
+
+def test_iterations_beyond_what_programs_count(capsys):
+    assert main.run(["--mode=pretrain", "--config.pretrain.drop_at=99999999999", "--workdir=never_written"]) == 2
+    assert "pretrain.drop_at is (99999999999,); expected iterations, 1 to 2147483647" in capsys.readouterr().err
+    assert not Path("never_written").exists()

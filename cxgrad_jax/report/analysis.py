@@ -21,6 +21,7 @@ from cxgrad_jax.report.html import write_report
 from cxgrad_jax.report.runs import check_alike, names_of, open_run
 from cxgrad_jax.report.study import Study
 from cxgrad_jax.training import build
+from cxgrad_jax.training.checks import LARGEST
 from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.images_of_run import check_same_images
 from cxgrad_jax.training.transductive import batch_norm
@@ -70,13 +71,18 @@ def load_stores(config: ConfigDict, options: ConfigDict) -> dict[tuple[str, str]
     """Loads the images that the figures need, by data set and split. The test images to test on come first.
 
     Raises:
-      UserError: a data set is not prepared, or too small for the episodes.
+      UserError: a data set is not prepared, too small for the episodes, or has other channels than another one.
     """
     test_data = config.evaluation.data or config.data.name
     needed = [(test_data, "test"), (options.cross_data, "test")]
     if options.landscape_split != "test":
         needed.append((config.data.name, options.landscape_split))
-    return {(data, split): build.load_stores(config, (split,), data)[split] for data, split in needed if data}
+    stores = {(data, split): build.load_stores(config, (split,), data)[split] for data, split in needed if data}
+    channels = {data: store.images.shape[-1] for (data, _), store in stores.items()}
+    if len(set(channels.values())) > 1:
+        told = ", ".join(f"{data} {number}" for data, number in channels.items())
+        raise UserError(f"the data sets have images of other channels ({told}), which one network cannot take")
+    return stores
 
 
 def check(config: ConfigDict, options: ConfigDict) -> None:
@@ -88,6 +94,8 @@ def check(config: ConfigDict, options: ConfigDict) -> None:
     for field, least in (("episodes", 2), ("landscape_episodes", 1), ("embedding_episode", 0)):
         if options[field] < least:
             raise UserError(f"analysis.{field} is {options[field]}; expected at least {least}")
+        if options[field] > LARGEST:
+            raise UserError(f"analysis.{field} is {options[field]}; expected at most {LARGEST}")
     if options.landscape_split not in SPLITS:
         raise UserError(f"analysis.landscape_split is {options.landscape_split!r}; expected one of {', '.join(SPLITS)}")
     points = 2 * config.episode.way * config.episode.query

@@ -1,6 +1,7 @@
 """The results of runs, which are read if they are at hand, and else made by training, resuming or testing."""
 
 import contextlib
+import functools
 import json
 import statistics
 import sys
@@ -122,13 +123,15 @@ def answers_at_hand(workdir: Path, question: str, checkpoint: int | None = None)
       checkpoint: the iteration of the checkpoint that answered. None means any.
     """
     files = sorted(workdir.glob(f"results_question={question}*.json"))
-    found = [read_or_make(path, _are_own_answers, dict) for path in files]
+    found = [read_or_make(path, functools.partial(_are_own_answers, question), dict) for path in files]
     answers = [each["answers"] for each in found if each and checkpoint in (None, each.get("checkpoint"))]
     return max(answers, key=len, default={})
 
 
-def _are_own_answers(found: dict[str, Any]) -> bool:
-    numbers, harmless = ("test_accuracy", "test_ci95_tasks"), {"learner.num_steps", "evaluation.episodes"}
+def _are_own_answers(question: str, found: dict[str, Any]) -> bool:
+    numbers, harmless = ("test_accuracy", "test_ci95_tasks"), {"evaluation.episodes"}
+    if question == "inner_steps":  # more steps are more answers, and the first ones stay what they are
+        harmless |= {"learner.num_steps"}
     whole = all(_is_number(answer[name]) for answer in found["answers"].values() for name in numbers)
     return whole and found.get("changed", {}).keys() <= harmless
 
@@ -194,7 +197,7 @@ def costs_of(run: Planned) -> dict[str, Any]:
     """The result of ``measure``, which the run's ``comparison.json`` keeps for one kind of device and its division."""
     path, device = run.workdir / "comparison.json", jax.devices()[0].device_kind
     where = {"device": device, "iterations_per_dispatch": build.iterations_per_dispatch(run.config)}
-    where |= run.config.parallel.to_dict()
+    where |= run.config.parallel.to_dict() | {"num_devices": build.num_devices(run.config)}
 
     def make():
         costs = {**measure(run.config), **where}

@@ -80,7 +80,8 @@ def open_run(workdir: Path, name: str, like: ConfigDict, store: ImageStore) -> R
     Raises:
       UserError: there is no run, or no validated checkpoint.
     """
-    config = read_config(workdir, named=(like.learner.name, like.model.name))
+    naming = "give the flags --workdir of this run first, and name it: --config.{section}.name={name}"
+    config = read_config(workdir, (like.learner.name, like.model.name), naming)
     config.data.dir, config.evaluation = like.data.dir, ConfigDict(like.evaluation.to_dict())
     checkpoints = open_checkpoints(config, workdir)
     best = checkpoints.best()[0]

@@ -46,7 +46,7 @@ def ask_run(config: ConfigDict, workdir: str | Path, question: str) -> dict[str,
         "answers": {name: numbers(answer) for name, answer in found.items()},
         "num_tasks": config.evaluation.episodes,
         "checkpoint": best,
-        **origin(config, state),
+        **origin(opened.config, state),
         **({"changed": opened.changed} if opened.changed else {}),
     }
     if jax.process_index() == 0:

@@ -14,11 +14,13 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from cxgrad_jax import runtime
 from cxgrad_jax.accounts import accounts_without_names, shared
 from cxgrad_jax.errors import UserError, reason
+from cxgrad_jax.files import write_whole
 from cxgrad_jax.saving import params_sha256
 
 # The metric of a checkpoint that an interrupted run wrote between two validations. It ranks below all validated ones.
@@ -91,23 +93,24 @@ class Checkpoints:
     def save(self, iteration: int, state: Any, val_accuracy: float = NOT_VALIDATED) -> None:
         """Saves ``state`` after ``iteration`` and drops checkpoints that need not be kept.
 
-        It replaces a checkpoint of the same iteration, which was saved before its validation. The first checkpoint of a
-        run is read back.
+        If the newest checkpoint is of the same iteration, it holds this state and was saved before its validation: then
+        only its accuracy is written. The first checkpoint of a run is read back.
 
         Raises:
           UserError: it cannot be written, or the first one cannot be read again.
         """
-        sha256, first = params_sha256(jax.device_get(state)), self.latest() is None
+        if self.latest() == iteration:
+            self._write_accuracy(iteration, float(val_accuracy))
+            return
+        first = self.latest() is None
         metrics = {
             "val_accuracy": float(val_accuracy),
             "shapes": _shapes(state),
-            "sha256": sha256,
+            "sha256": params_sha256(jax.device_get(state)),
             "machine": machine(state),
         }
         with _orbax_at_work():
             try:
-                if self.latest() == iteration:
-                    self._manager.delete(iteration)
                 self._manager.save(iteration, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
                 self._manager.wait_until_finished()
             except Exception as error:  # Orbax raises many kinds where a disk is full or read-only
@@ -121,6 +124,15 @@ class Checkpoints:
         self._remove_remains()
         if first:
             self.restore(iteration, state)
+
+    def _write_accuracy(self, iteration: int, val_accuracy: float) -> None:
+        if jax.process_index() == 0:
+            record = {**self._record(iteration), "val_accuracy": val_accuracy}
+            write_whole(self.directory / str(iteration) / "metrics" / "metrics", json.dumps(record))
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"accuracy of iteration {iteration}")
+        with _orbax_at_work():
+            self._manager.reload()
 
     def latest(self) -> int | None:
         """The iteration of the newest checkpoint, or None if there is none."""
@@ -258,9 +270,9 @@ def _line(reason: Exception | str) -> str:
 
 
 def _damaged(folder: Path, reason: Exception | str) -> UserError:
-    return UserError(
-        f"checkpoint {folder} is damaged ({_line(reason)}); delete that folder to go on from the one before it"
-    )
+    later = [each.name for each in _complete(folder.parent) if int(each.name) > int(folder.name)]
+    what = f"that folder and the later ones ({', '.join(sorted(later, key=int))})" if later else "that folder"
+    return UserError(f"checkpoint {folder} is damaged ({_line(reason)}); delete {what} to go on from the one before it")
 
 
 def is_worth_reading(record: logging.LogRecord) -> bool:

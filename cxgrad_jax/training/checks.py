@@ -90,8 +90,8 @@ def _check_pretraining(config: ConfigDict) -> None:
             raise UserError(f"{field} is {value_at(config, field)}; expected a number from 0 on, less than 1")
     if not config.pretrain.drop_factor > 0:
         raise UserError(f"pretrain.drop_factor is {config.pretrain.drop_factor}; expected a positive number")
-    if any(iteration < 1 for iteration in config.pretrain.drop_at):
-        raise UserError(f"pretrain.drop_at is {config.pretrain.drop_at}; expected iterations, from 1 on")
+    if not all(1 <= iteration <= LARGEST for iteration in config.pretrain.drop_at):
+        raise UserError(f"pretrain.drop_at is {config.pretrain.drop_at}; expected iterations, 1 to {LARGEST}")
     if config.learner.get("query_statistics") != "running":
         given = config.learner.get("query_statistics", "absent")
         raise UserError(

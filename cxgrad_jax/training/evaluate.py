@@ -74,6 +74,8 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
     workdir = Path(workdir)
     check_same_run(config, workdir, *MAY_CHANGE, "train.iterations", advice=f"a test may change {MAY_CHANGE_IN_WORDS}")
     trained = read_config(workdir, named=(config.learner.name, config.model.name))
+    config = ConfigDict(config.to_dict())
+    config.train.iterations = trained.train.iterations  # a test does not extend the run
     own = fields(trained)
     if config.learner.name != own["learner.name"]:
         raise UserError(f"learner.name is {config.learner.name}, but {workdir} was trained with {own['learner.name']}")
@@ -93,8 +95,8 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
             f"{trained.evaluation.ensemble} best checkpoints; expected at most {trained.evaluation.ensemble}"
         )
     path = workdir / results_name(config, changed, question)
-    only_printed = _tell_what_cannot_be_written(path) if jax.process_index() == 0 else ""
     store = build.load_stores(config, ("test",), config.evaluation.data or config.data.name)["test"]
+    only_printed = _tell_what_cannot_be_written(path) if jax.process_index() == 0 else ""
     known = check_same_images([store], workdir)
     mesh, learner = build.build_mesh(config), build.build_learner(config)
     checkpoints = open_checkpoints(config, workdir)
@@ -160,7 +162,7 @@ def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
       UserError: ``open_for_test`` refuses the run, no checkpoint was validated, or a file cannot be written.
     """
     opened = open_for_test(config, workdir)
-    results = test_run(config, opened.learner, opened.store, opened.mesh, opened.checkpoints, opened.state)
+    results = test_run(opened.config, opened.learner, opened.store, opened.mesh, opened.checkpoints, opened.state)
     results["by_query_statistics"] = by_query_statistics(opened, results)
     if opened.changed:
         results["changed"] = opened.changed

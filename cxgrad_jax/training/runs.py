@@ -55,7 +55,8 @@ def load_run(workdir: str | Path, *, named: str | tuple[str, ...] = ()) -> Run:
         needs a module that is not in ``named``.
     """
     workdir = as_path("workdir", workdir)
-    config = read_config(workdir, (named,) if isinstance(named, str) else named)
+    naming = "read it by cx.load_run(…, named=({name!r},))"
+    config = read_config(workdir, (named,) if isinstance(named, str) else named, naming)
     learner, optimiser, mesh = build.build_learner(config), build.build_optimiser(config), parallel.task_mesh(1)
     checkpoints = open_checkpoints(config, workdir)
     best, size = checkpoints.best()[0], config.data.image_size

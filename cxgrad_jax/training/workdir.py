@@ -28,7 +28,10 @@ FORMAT = 2  # the format of config.json, which has had one from 2 on; a change t
 NEVER_MATTER = ("data.dir", "data.storage", "train.tensorboard", "train.iterations_per_dispatch")
 
 
-def read_config(workdir: Path, named: Iterable[str] = ()) -> ConfigDict:
+NAMING = "name it too: --config.{section}.name={name}, or cx.load_run(…, named=({name!r},))"
+
+
+def read_config(workdir: Path, named: Iterable[str] = (), naming: str = NAMING) -> ConfigDict:
     """Reads the configuration of the run in ``workdir`` from its ``config.json``.
 
     Fields younger than the run get their defaults, by which it was trained.
@@ -36,6 +39,7 @@ def read_config(workdir: Path, named: Iterable[str] = ()) -> ConfigDict:
     Args:
       workdir: the folder of the run.
       named: the learners and models of the user's own that may be imported. A file alone must not choose code to run.
+      naming: what the message says of naming another one, with ``{section}`` and ``{name}``.
 
     Raises:
       UserError: there is no run, the file is damaged or of a newer version, or it names a module that is not in
@@ -50,7 +54,7 @@ def read_config(workdir: Path, named: Iterable[str] = ()) -> ConfigDict:
             if "." in name and name not in named:
                 raise UserError(
                     f"{path} names {section}.name {name!r}, and reading it would run that module; if you trust it, "
-                    f"name it too: --config.{section}.name={name}, or cx.load_run(…, named=({name!r},))"
+                    + naming.format(section=section, name=name)
                 )
         for section in saved.values():
             if isinstance(section, dict):

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,7 +63,8 @@ def test_too_few_factors_are_refused(episode):
 def test_factors_may_be_a_list_and_labels_are_checked(episode):
     _, model, params = make("cxgrad", episode)
     images, labels = episode.support_images, episode.support_labels
-    given = analysis.adapt_with_factors(model, params, images, labels, [[1.0, 1, 1, 1]])
+    factors: Any = [[1.0, 1, 1, 1]]
+    given = analysis.adapt_with_factors(model, params, images, labels, factors)
     same = analysis.adapt_with_factors(model, params, images, labels, jnp.ones((1, 4)))
     jax.tree.map(np.testing.assert_array_equal, given, same)
     with pytest.raises(cx.UserError, match="support_labels run from 7 to 9; expected 0 to 2"):

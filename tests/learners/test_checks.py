@@ -247,11 +247,11 @@ def test_a_model_is_a_module_and_not_its_class(name):
 def test_labels_of_few_bits_mean_what_they_say(dtype):
     """In uint8 there is no 256, and in int8 no 200: way must not be cut to them."""
     way = 256 if dtype == np.uint8 else 200
-    labels = np.arange(100)
+    labels = jnp.arange(100)
     logits = jnp.zeros((100, way)).at[labels, labels].set(1.0)
     for function in (cx.learners.accuracy, cx.learners.cross_entropy):
         np.testing.assert_array_equal(jax.jit(function)(logits, labels.astype(dtype)), function(logits, labels))
-    assert cx.learners.accuracy(jnp.zeros((2, 300)).at[:, 259].set(1.0), np.full(2, 3, np.uint8)) == 0
+    assert cx.learners.accuracy(jnp.zeros((2, 300)).at[:, 259].set(1.0), jnp.full(2, 3, np.uint8)) == 0
     assert np.isnan(jax.jit(cx.learners.cross_entropy)(logits[:1, :3], np.full(1, 3, dtype)))
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -252,7 +253,8 @@ def test_a_network_without_parameters_is_a_backbone(root, tmp_path):
 
 
 def test_fields_that_are_lists_do_no_harm(root):
-    learner = cx.learners.proto_net(cx.models.ResNet12(3, channels=[4, 4, 4, 4]), query_statistics="running")
+    channels: Any = [4, 4, 4, 4]
+    learner = cx.learners.proto_net(cx.models.ResNet12(3, channels=channels), query_statistics="running")
     params = learner.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
     classifier = cx.photos.fit(root, backbone=cx.photos.backbone_of_learner(learner, params, 32))
     assert len(classifier.predict(root)) == 18

@@ -15,12 +15,14 @@ from PIL import Image
 from runs import flags, results, run, told
 
 from cxgrad_jax import analysis
+from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._base import accuracy
 from cxgrad_jax.report.runs import open_run
 from cxgrad_jax.training import build
 from cxgrad_jax.training import config as configuration
 from cxgrad_jax.training import workdir as workdir_of
 from cxgrad_jax.training.metrics_file import read_metrics
+from cxgrad_jax.training.starting import trained_params
 
 pytestmark = pytest.mark.slow
 
@@ -161,6 +163,14 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Path], Path], list[str]], str]] = 
         lambda runs, folder: [f"--workdir={runs['maml']}", "--config.analysis.perplexity=12"],
         "analysis.perplexity is 12.0; expected a number above 0 and below 12",
     ),
+    "an episode too far": (
+        lambda runs, folder: [f"--workdir={runs['maml']}", "--config.analysis.embedding_episode=99999999999"],
+        "analysis.embedding_episode is 99999999999; expected at most 2147483647",
+    ),
+    "data of other channels": (
+        lambda runs, folder: [f"--workdir={runs['maml']}", "--config.analysis.cross_data=omniglot"],
+        "the data sets have images of other channels (tiny 3, omniglot 1), which one network cannot take",
+    ),
     "a file in the way": (
         lambda runs, folder: [f"--workdir={runs['maml']}", f"--config.analysis.dir={runs['maml'] / 'config.json'}"],
         "config.json cannot be written: File exists",
@@ -187,6 +197,12 @@ def test_a_run_with_a_learner_of_ones_own_is_opened(trained, tmp_path, monkeypat
     config = workdir_of.read_config(tmp_path / "run", named=["own_learner.mine"])
     store = build.load_stores(config, ("test",))["test"]
     assert open_run(tmp_path / "run", "run", config, store).best > 0
+    with pytest.raises(UserError, match="this run first, and name it: --config.learner.name=own_learner.mine"):
+        open_run(tmp_path / "run", "run", workdir_of.read_config(trained["maml"]), store)
+    config.train.start_from = str(tmp_path / "run")
+    config.learner.name = "maml"
+    with pytest.raises(UserError, match=r"you trust it, read it by cx.load_run\(…, named=\('own_learner.mine',\)\)$"):
+        trained_params(config)
 
 
 def test_several_runs_in_another_mode(trained):

@@ -75,6 +75,7 @@ def test_further_questions_are_shown_where_they_were_asked(tmp_path):
     asked("maml", "inner_steps_cub_num_steps=2", changed=elsewhere, after_0=0.5, after_1=0.5, after_2=0.5, after_3=0.5)
     asked("boil", "parts_cub", changed={"evaluation.data": "cub"}, none_adapted=0.5, head_adapted=0.5)
     asked("maml", "parts", none_adapted=0.2, head_adapted=0.31)
+    asked("boil", "parts_num_steps=2", changed=steps, none_adapted=0.6, head_adapted=0.6)
     asked("boil", "inner_steps", checkpoint=4, after_0=0.2, after_1=0.3)
     asked("cxgrad", "parts", none_adapted=0.2, head_adapted=0.4)
     (tmp_path / "cxgrad" / "results_question=permutations.json").write_text('{"answers": {"mean": {}}}')

@@ -56,6 +56,19 @@ def test_costs_are_measured_again_for_another_division(run, monkeypatch):
     assert costs_of(run)["tasks_per_chunk"] == 2 and measured[1:] == [2]
 
 
+def test_costs_are_measured_again_where_there_are_more_devices(run, monkeypatch):
+    """``parallel.num_devices`` is 0 for all that there are, and the number is not."""
+    seen, here = [], [1]
+    costs = {"num_parameters": 1, "seconds_per_iteration": 1.0, "memory_bytes": None}
+    monkeypatch.setattr(report_results, "measure", lambda config: seen.append(here[0]) or costs)
+    monkeypatch.setattr(report_results.build, "num_devices", lambda config: here[0])
+    run.workdir.mkdir()
+    run.config.parallel.num_devices = 0
+    assert costs_of(run)["num_devices"] == 1
+    here[0] = 2
+    assert costs_of(run)["num_devices"] == costs_of(run)["num_devices"] == 2 and seen == [1, 2]
+
+
 def test_another_file_is_made_again(tmp_path):
     path = tmp_path / "it.json"
     for content in (None, "", "{", "[]", "null", '{"other": 1}', '{"wanted": false}'):

@@ -143,3 +143,36 @@ def test_no_record_of_any_kind_is_a_traceback(tmp_path):
         path.write_bytes(record.encode("latin-1"))
         with pytest.raises(UserError, match="checkpoints/1 is damaged"):
             Checkpoints(tmp_path, 5)
+
+
+def no_space(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("ending", [no_space, "whole"])
+def test_a_validation_that_comes_later_endangers_no_checkpoint(ending, tmp_path, monkeypatch):
+    """A run that was stopped in its validation has saved its state; going on, it only adds the accuracy."""
+    Checkpoints(tmp_path, 2).save(1, state(1))
+    checkpoints = Checkpoints(tmp_path, 2)
+    assert not checkpoints.is_validated(1)
+    if ending == "whole":
+        checkpoints.save(1, state(1), 0.5)
+        assert checkpoints.best() == [1]
+    else:
+        monkeypatch.setattr("cxgrad_jax.files.os.fsync", no_space)
+        with pytest.raises(UserError, match="checkpoints/1/metrics/metrics cannot be written: No space left"):
+            checkpoints.save(1, state(1), 0.5)
+        monkeypatch.undo()
+    again = Checkpoints(tmp_path, 2)
+    assert params_sha256(again.restore(1, like(state(1)))) == params_sha256(state(1))
+    assert again.is_validated(1) == (ending == "whole") and names(again) == [1]
+
+
+def test_what_to_delete_where_an_older_checkpoint_is_damaged(tmp_path):
+    """Without the later ones the run trains again what the damaged one held, and the best are the best again."""
+    checkpoints = Checkpoints(tmp_path, 5)
+    for i in (1, 2, 10):
+        checkpoints.save(i, state(i), 0.5)
+    (tmp_path / "checkpoints" / "2" / "metrics" / "metrics").write_text("{")
+    with pytest.raises(UserError, match=r"/2 is damaged .*; delete that folder and the later ones \(10\) to go on"):
+        Checkpoints(tmp_path, 5)

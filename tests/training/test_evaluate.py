@@ -13,7 +13,7 @@ from runs import environment, flags, results, told
 from runs import run as run_alone
 
 import cxgrad_jax as cx
-from cxgrad_jax.main import run
+from cxgrad_jax.main import parse, run
 from cxgrad_jax.training.build import build_sampler, load_stores
 from cxgrad_jax.training.config import glyphs_config
 from cxgrad_jax.training.evaluate import results_name
@@ -60,6 +60,20 @@ def test_a_change_that_needs_other_parameters_is_refused(copy, capsys):
         (line,) = told(capsys.readouterr().err)
         assert words in line and "shot" not in line
     assert len(list(copy.glob("results*.json"))) == 1
+
+
+def test_a_test_does_not_extend_the_run(copy):
+    before = results(copy)["config"]
+    assert run([f"--workdir={copy}", "--mode=evaluate", "--config.train.iterations=9999"]) == 0
+    for section, values in results(copy)["config"].items():
+        assert values == before[section]
+
+
+@pytest.mark.parametrize("data", ["../x", "/etc/x"])
+def test_data_of_no_name_make_no_folder(data, copy, capsys):
+    before = sorted(copy.iterdir())
+    assert run([f"--workdir={copy}", "--mode=evaluate", f"--config.evaluation.data={data}"]) == 2
+    assert "unknown data set" in capsys.readouterr().err and sorted(copy.iterdir()) == before
 
 
 def test_the_file_of_a_changed_test_names_every_change():
@@ -117,6 +131,9 @@ def test_a_runs_own_file_chooses_no_code(copy, tmp_path, monkeypatch, capsys):
     (copy / "config.json").write_text(json.dumps(saved))
     assert run([f"--workdir={copy}", "--mode=evaluate"]) == 2
     assert "name it too: --config.learner.name=payload.f" in capsys.readouterr().err
+    for named_so in (["--config.learner.name=payload.f"], ["--config.learner.name", "payload.f"]):
+        with pytest.raises(SystemExit, match="it ran"):
+            parse([f"--workdir={copy}", "--mode=evaluate", *named_so])
     for named in ((), "my_payload.f", ("payload.g",)):
         with pytest.raises(cx.UserError, match=r"load_run\(…, named=\('payload.f',\)\)"):
             cx.load_run(copy, named=named)
