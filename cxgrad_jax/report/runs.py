@@ -80,7 +80,7 @@ def open_run(workdir: Path, name: str, like: ConfigDict, store: ImageStore) -> R
     Raises:
       UserError: there is no run, or no validated checkpoint.
     """
-    naming = "give the flags --workdir of this run first, and name it: --config.{section}.name={name}"
+    naming = "give its --workdir first, and name it: --config.{section}.name={name}"
     config = read_config(workdir, (like.learner.name, like.model.name), naming)
     config.data.dir, config.evaluation = like.data.dir, ConfigDict(like.evaluation.to_dict())
     checkpoints = open_checkpoints(config, workdir)

@@ -62,6 +62,7 @@ class Checkpoints:
     def __init__(self, workdir: Path, num_best: int, read_only: bool = False, keep_every: int = 0):
         check_place(workdir)
         self.directory = (workdir / "checkpoints").absolute()
+        self._num_best, self._keep_every = num_best, keep_every
         for folder in _complete(self.directory):
             self._check_record(folder)
 
@@ -100,7 +101,8 @@ class Checkpoints:
           UserError: it cannot be written, or the first one cannot be read again.
         """
         if self.latest() == iteration:
-            self._write_accuracy(iteration, float(val_accuracy))
+            if val_accuracy != NOT_VALIDATED:
+                self._write_accuracy(iteration, float(val_accuracy))
             return
         first = self.latest() is None
         metrics = {
@@ -126,6 +128,7 @@ class Checkpoints:
             self.restore(iteration, state)
 
     def _write_accuracy(self, iteration: int, val_accuracy: float) -> None:
+        """Tells the newest checkpoint its accuracy, and drops those that need not be kept now, as a save does."""
         if jax.process_index() == 0:
             record = {**self._record(iteration), "val_accuracy": val_accuracy}
             write_whole(self.directory / str(iteration) / "metrics" / "metrics", json.dumps(record))
@@ -133,6 +136,10 @@ class Checkpoints:
             multihost_utils.sync_global_devices(f"accuracy of iteration {iteration}")
         with _orbax_at_work():
             self._manager.reload()
+            for other in sorted({*self.all()} - {iteration, *self.best()[: self._num_best]}):
+                if not self._keep_every or other % self._keep_every:
+                    self._manager.delete(other)
+        self._remove_remains()
 
     def latest(self) -> int | None:
         """The iteration of the newest checkpoint, or None if there is none."""

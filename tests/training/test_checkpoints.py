@@ -176,3 +176,19 @@ def test_what_to_delete_where_an_older_checkpoint_is_damaged(tmp_path):
     (tmp_path / "checkpoints" / "2" / "metrics" / "metrics").write_text("{")
     with pytest.raises(UserError, match=r"/2 is damaged .*; delete that folder and the later ones \(10\) to go on"):
         Checkpoints(tmp_path, 5)
+
+
+@pytest.mark.parametrize("keep_every", [0, 3])
+def test_a_validation_that_comes_later_leaves_what_an_earlier_one_leaves(keep_every, tmp_path):
+    accuracies = [0.5, 0.9, 0.7, 0.9, 0.8, 0.95]
+    for name, stopped in (("whole", ()), ("stopped", (3, 6))):
+        for i, accuracy in enumerate(accuracies, start=1):
+            checkpoints = Checkpoints(tmp_path / name, 2, keep_every=keep_every)
+            if i in stopped:
+                checkpoints.save(i, state(i))
+                checkpoints.save(i, state(i))  # stopped again
+                assert not checkpoints.is_validated(i)
+            checkpoints.save(i, state(i), accuracy)
+    whole, stopped = (Checkpoints(tmp_path / name, 2) for name in ("whole", "stopped"))
+    assert names(stopped) == names(whole) == ([3, 4, 6] if keep_every else [4, 6])
+    assert stopped.best() == whole.best() and stopped.best()[:2] == [6, 4]
