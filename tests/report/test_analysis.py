@@ -197,9 +197,7 @@ def test_a_run_with_a_learner_of_ones_own_is_opened(trained, tmp_path, monkeypat
     config = workdir_of.read_config(tmp_path / "run", named=["own_learner.mine"])
     store = build.load_stores(config, ("test",))["test"]
     assert open_run(tmp_path / "run", "run", config, store).best > 0
-    with pytest.raises(
-        UserError, match="its --workdir first, and name it: --config.learner.name=own_learner.mine"
-    ):
+    with pytest.raises(UserError, match="its --workdir first, and name it: --config.learner.name=own_learner.mine"):
         open_run(tmp_path / "run", "run", workdir_of.read_config(trained["maml"]), store)
     config.train.start_from = str(tmp_path / "run")
     config.learner.name = "maml"
