@@ -77,7 +77,7 @@ def inner_states(adapted: Any) -> dict[str, Any]:
     trace = trace_of(adapted)
     if "fast" not in trace:
         raise UserError(
-            'this learner adapts no parameters or does not return them: its adapt gives no trace["fast"], which the '
+            'this learner adapts no parameters or does not return them: adapt returns no trace["fast"], which the '
             'analysis needs; MeTAL returns them with query_statistics="support"'
         )
     return trace["fast"]

@@ -76,5 +76,5 @@ def test_a_batch_of_episodes(episode):
 def test_a_learner_that_adapts_no_parameters_is_refused(name, episode):
     learner, _, params = make(name, episode)
     for analyse in (analysis.cka, analysis.embeddings, analysis.landscape, analysis.gradient_norms):
-        with pytest.raises(cx.UserError, match=r"^this learner .* adapt gives no trace\["):
+        with pytest.raises(cx.UserError, match=r"^this learner .* adapt returns no trace\["):
             jax.eval_shape(partial(analyse, learner), params, episode)
