@@ -132,10 +132,10 @@ class Checkpoints:
         if jax.process_index() == 0:
             record = {**self._record(iteration), "val_accuracy": val_accuracy}
             write_whole(self.directory / str(iteration) / "metrics" / "metrics", json.dumps(record))
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"accuracy of iteration {iteration}")
+        _wait_for_all(f"accuracy of iteration {iteration} is written")
         with _orbax_at_work():
             self._manager.reload()
+            _wait_for_all(f"accuracy of iteration {iteration} is read")  # all drop the same ones
             for other in sorted({*self.all()} - {iteration, *self.best()[: self._num_best]}):
                 if not self._keep_every or other % self._keep_every:
                     self._manager.delete(other)
@@ -235,6 +235,12 @@ class Checkpoints:
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             if folder.exists():  # the training that still goes on may just have dropped it
                 raise _damaged(folder, error) from None
+
+
+def _wait_for_all(what: str) -> None:
+    """Waits until every process of a run has come to the same place."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
 
 
 def _shapes(state: Any) -> dict[str, list[Any]]:
