@@ -284,8 +284,9 @@ def _line(reason: Exception | str) -> str:
 
 def _damaged(folder: Path, reason: Exception | str) -> UserError:
     later = [each.name for each in _complete(folder.parent) if int(each.name) > int(folder.name)]
-    what = f"that folder and the later ones ({', '.join(sorted(later, key=int))})" if later else "that folder"
-    return UserError(f"checkpoint {folder} is damaged ({_line(reason)}); delete {what} to go on from the one before it")
+    after = f"; to train again what it held, delete the later ones ({', '.join(sorted(later, key=int))}), too"
+    advice = f"go on without it{after}" if later else "go on from the one before it"
+    return UserError(f"checkpoint {folder} is damaged ({_line(reason)}); delete that folder to {advice}")
 
 
 def is_worth_reading(record: logging.LogRecord) -> bool:
