@@ -193,25 +193,41 @@ def _traced_for(platform: str, function: Callable[..., Any]) -> Any:
 def _checked(name: str, program: Any) -> Callable[..., Any]:
     """Compiles the program, and refuses in one line arguments that it was not made for."""
     compiled = jax.jit(program.call, compiler_options=runtime.compiler_options(1))
-    expected = _shapes(jax.tree.unflatten(program.in_tree, program.in_avals)[0])
+    expected = {
+        place: f"{x.dtype}{list(x.shape)}"
+        for place, x in _by_place(jax.tree.unflatten(program.in_tree, program.in_avals)[0]).items()
+    }
 
     def call(*arguments):
-        given = _shapes(jax.eval_shape(lambda *x: x, *arguments))
-        for place in [*expected, *given]:
+        leaves = _by_place(arguments)
+        given = {place: _shape(leaf) for place, leaf in leaves.items()}
+        given = {f"[{i}]": f"a {type(x).__name__}" for i, x in enumerate(arguments)} | given
+        for place in [*expected, *leaves]:
             if expected.get(place) != given.get(place):
                 raise UserError(
                     f"argument {place} of {name} is {given.get(place, 'missing')}; it was exported for "
                     f"{expected.get(place, 'none')}"
                 )
-        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments)):
+        # The same arrays in containers of another kind, such as a FrozenDict, are as good.
+        arguments, _ = jax.tree.unflatten(program.in_tree, [leaves[place] for place in expected])
+        if any(isinstance(leaf, Tracer) for leaf in leaves.values()):
             return program.call(*arguments)  # inside the caller's jit, which has compiler options of its own
         return compiled(*arguments)
 
     return call
 
 
-def _shapes(tree: Any) -> dict[str, str]:
-    return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in jax.tree.leaves_with_path(tree)}
+def _by_place(tree: Any) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _shape(leaf: Any) -> str:
+    """The dtype and shape that JAX gives to a value, or the type of a value that it does not take."""
+    try:
+        abstract = jax.eval_shape(lambda x: x, leaf)
+    except TypeError:
+        return f"a {type(leaf).__name__}"
+    return f"{abstract.dtype}{list(abstract.shape)}"
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Programs that are written, read back and run give the learner's own numbers, in the form of every platform."""
 
+from collections import OrderedDict
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import safetensors.numpy
+from flax.core import freeze
 from small import WAY, make, make_episode
 
 import cxgrad_jax as cx
@@ -86,6 +88,9 @@ def test_other_shapes_and_files_get_one_line(written, tmp_path):
     exported = cx.load_exported(path)
     with pytest.raises(cx.UserError, match=r"argument \[1\] of adapt is float\d+\[3, 16, 16, 3\]; it was exported for"):
         exported.adapt(exported.params, EPISODE.support_images[:3], EPISODE.support_labels)
+    for wrong, kind in (("a", "str"), ([0, 0, 1, 1, 2, 2], "list"), (None, "NoneType"), (np.array(["a"]), "ndarray")):
+        with pytest.raises(cx.UserError, match=rf"argument \[2\] of adapt is a {kind}; it was exported for int32\["):
+            exported.adapt(exported.params, EPISODE.support_images, wrong)
     with pytest.raises(cx.UserError, match="give a batch of episodes"):
         cx.export(tmp_path / "x", learner, params, EPISODE)
     with pytest.raises(cx.UserError, match="nowhere does not exist; expected a file that cx.export wrote"):
@@ -107,3 +112,14 @@ def test_without_an_optimiser_there_is_no_outer_iteration(tmp_path):
     cx.export(tmp_path / "x", learner, params, BATCH)
     exported = cx.load_exported(tmp_path / "x")
     assert exported.state is exported.train_step is None
+
+
+def test_containers_of_another_kind_are_as_good(tmp_path):
+    learner, _, params = make("proto_net", EPISODE)
+    cx.export(tmp_path / "x", learner, params, BATCH)
+    exported = cx.load_exported(tmp_path / "x")
+    expected = exported.adapt(params, *EPISODE[:2])
+    reversed_order = OrderedDict(reversed(list(params.items())))
+    for other in (freeze(params), reversed_order):
+        close(exported.adapt(other, *EPISODE[:2]), expected, 0)
+        close(jax.jit(exported.adapt)(other, *EPISODE[:2]), expected, LOGITS)

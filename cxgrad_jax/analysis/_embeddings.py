@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from cxgrad_jax.analysis._features import before_and_after
+from cxgrad_jax.arguments import as_array, check_seed, is_finite
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
@@ -25,21 +26,30 @@ def joint_tsne(before: np.ndarray, after: np.ndarray, perplexity: float, seed: i
     """Puts both representations ``[N, D]`` into one plane, by one t-SNE of their 2 N points (scikit-learn).
 
     Args:
-      before: ``[N, D]``.
-      after: ``[N, D]``.
-      perplexity: the perplexity of the t-SNE.
-      seed: the seed of the t-SNE.
+      before: finite numbers ``[N, D]``, D at least 2.
+      after: finite numbers ``[N, D]``.
+      perplexity: the perplexity of the t-SNE, below 2 N.
+      seed: the seed of the t-SNE, 0 to 4294967295.
 
     Returns:
       The points before and after, two ``[N, 2]``.
 
     Raises:
-      UserError: the perplexity is not below the number of points.
+      UserError: an argument is something else.
     """
     from sklearn.manifold import TSNE  # the extra "analysis" has it
 
-    points = np.concatenate([np.asarray(before), np.asarray(after)])
-    if not 0 < perplexity < len(points):
-        raise UserError(f"perplexity is {perplexity}; expected between 0 and the {len(points)} points")
+    before, after = (np.asarray(as_array(name, x)) for name, x in (("before", before), ("after", after)))
+    if before.ndim != 2 or before.shape != after.shape or before.shape[1] < 2:
+        raise UserError(
+            f"before and after have shapes {list(before.shape)} and {list(after.shape)}; expected [N, D] twice, D at "
+            "least 2"
+        )
+    points = np.concatenate([before, after])
+    if points.dtype.kind not in "fiub" or not np.isfinite(points).all():
+        raise UserError(f"before and after have dtype {points.dtype} or hold NaN or Inf; expected finite numbers")
+    check_seed(seed)
+    if not (is_finite(perplexity) and 0 < perplexity < len(points)):
+        raise UserError(f"perplexity is {perplexity!r}; expected a number between 0 and the {len(points)} points")
     plane = TSNE(perplexity=perplexity, random_state=seed, init="pca").fit_transform(points)
     return plane[: len(before)], plane[len(before) :]

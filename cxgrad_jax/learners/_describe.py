@@ -1,14 +1,17 @@
 """A table of which parameter plays which part."""
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 
+from cxgrad_jax.arguments import check_kind, check_params
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._base import MetaLearner, model_and_labels
+from cxgrad_jax.learners._checks import check_hyper_parameters, check_images
 from cxgrad_jax.learners._labels import ADAPTED, META, SCALED, ParamLabels, by_path, default_labels, labels_by_path
 from cxgrad_jax.learners._model import ModuleClass, Params, module_classes
 from cxgrad_jax.learners._statistics import STATISTICS
@@ -36,8 +39,16 @@ def describe(
       The lines of the table as one string.
 
     Raises:
-      UserError: the learner does not know its labels, or the model takes none of the usual sizes of images.
+      UserError: an argument is something else, the learner does not know its labels, or the model takes none of the
+        usual sizes of images.
     """
+    check_kind("learner_or_model", learner_or_model, ("init",), "a learner or a flax.linen module")
+    check_params(params)
+    if not isinstance(params, Mapping):
+        raise UserError(f"params is of type {type(params).__name__}; expected a dict, as init gives it")
+    if images is not None and not isinstance(images, jax.ShapeDtypeStruct):
+        images = check_images("images", images)
+    check_hyper_parameters({"param_labels": param_labels})
     if isinstance(learner_or_model, MetaLearner):
         model, labels_of = model_and_labels(learner_or_model)
         if model is None:

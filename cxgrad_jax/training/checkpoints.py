@@ -2,7 +2,6 @@
 
 import json
 import logging
-import platform
 import shutil
 import sys
 import time
@@ -249,9 +248,9 @@ def _shapes(state: Any) -> dict[str, list[Any]]:
 
 
 def machine(state: Any) -> str:
-    """The devices that hold ``state`` and the cores of the CPU. If they change, results are not equal bit for bit."""
+    """The devices that hold ``state`` and the CPU. If they change, results are not equal bit for bit."""
     devices = sorted(jax.tree.leaves(state)[0].sharding.device_set, key=lambda device: device.id)
-    return f"{len(devices)} {devices[0].device_kind}, {platform.machine()} with {runtime.cores()} cores"
+    return f"{len(devices)} {devices[0].device_kind}, {runtime.processor()}, {runtime.cores()} cores"
 
 
 def check_place(workdir: Path) -> None:

@@ -39,6 +39,22 @@ def test_are_what_the_head_receives(episode):
     assert before.shape == after.shape and not np.allclose(before, after)
 
 
-def test_too_large_a_perplexity_is_refused():
-    with pytest.raises(cx.UserError, match="perplexity is 30; expected between 0 and the 8 points"):
-        analysis.joint_tsne(np.zeros((4, 2)), np.zeros((4, 2)), 30, 0)
+POINTS = np.arange(8.0).reshape(4, 2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"perplexity": 30}, "perplexity is 30; expected a number between 0 and the 8 points"),
+        ({"perplexity": "3"}, "perplexity is '3'; expected a number"),
+        ({"seed": -1}, "seed is -1; expected a whole number"),
+        ({"after": POINTS[:3]}, r"have shapes \[4, 2\] and \[3, 2\]; expected \[N, D\] twice"),
+        ({"before": POINTS[0], "after": POINTS[0]}, r"have shapes \[2\] and \[2\]"),
+        ({"before": POINTS[:, :1], "after": POINTS[:, :1]}, "D at least 2"),
+        ({"after": POINTS * np.nan}, "hold NaN or Inf; expected finite numbers"),
+        ({"after": POINTS.astype(str)}, "expected finite numbers"),
+    ],
+)
+def test_what_no_plane_can_be_drawn_of_is_refused(changed, message):
+    with pytest.raises(cx.UserError, match=message):
+        analysis.joint_tsne(**({"before": POINTS, "after": POINTS, "perplexity": 3, "seed": 0} | changed))

@@ -123,3 +123,22 @@ def test_describe_sees_through_jit():
     params = jax.eval_shape(learner.init, jax.random.key(0), IMAGES)
     jitted = learner._replace(adapt=jax.jit(learner.adapt))
     assert describe(jitted, params) == describe(learner, params)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"learner_or_model": 3}, "learner_or_model is 3; expected a learner or a flax.linen module"),
+        ({"learner_or_model": cx.models.Conv4}, "learner_or_model is the class Conv4"),
+        ({"params": 3}, "params is of type int; expected a dict"),
+        ({"params": "a"}, "params holds a str; expected meta-parameters"),
+        ({"params": {}}, "params has no array"),
+        ({"images": "a"}, r"images have shape \[\]; expected \[N, H, W, C\]"),
+        ({"param_labels": 3}, "param_labels is 3; expected a function"),
+    ],
+)
+def test_what_cannot_be_described_is_refused(changed, message):
+    learner = cx.learners.maml(Named())
+    params = learner.init(jax.random.key(0), IMAGES)
+    with pytest.raises(cx.UserError, match=message):
+        describe(**({"learner_or_model": learner, "params": params} | changed))
