@@ -16,7 +16,7 @@ __version__ = "0.2.0"  # the metadata of the package take it from here
 
 from typing import TYPE_CHECKING, Any
 
-from cxgrad_jax import analysis, data, interop, learners, models, photos
+from cxgrad_jax import analysis, data, interop, learners, models, photos, pretraining
 from cxgrad_jax.batching import mean_loss
 from cxgrad_jax.episodes import Episode, EpisodeShape, Sampler, sampler
 from cxgrad_jax.errors import UserError
@@ -37,7 +37,7 @@ __all__ = [
     "Episode", "EpisodeShape", "Evaluation", "ExportedLearner", "MetaLearner", "Permutations", "Run", "Sampler",
     "UserError", "__version__", "analysis", "data", "evaluate", "evaluate_by_part", "evaluate_by_step",
     "evaluate_permutations", "export", "fit", "interop", "learners", "load", "load_exported", "load_run", "mean_loss",
-    "models", "photos", "sampler", "save",
+    "models", "photos", "pretraining", "sampler", "save",
 ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from cxgrad_jax.arguments import check_seed, check_whole
 from cxgrad_jax.data import ImageStore
 from cxgrad_jax.data._store import check_store
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.keys import purpose_key
+from cxgrad_jax.keys import fixed_draws, purpose_key
 from cxgrad_jax.platforms import host_device, on_mesh
 
 
@@ -90,17 +90,19 @@ def draw_indices(
       Positions in the store: int32 ``[way*shot]`` and ``[way*query]``, grouped by class. The bits are Threefry's and
       the remainder is integer sorting, so every backend draws the same episode.
     """
-    key = jax.random.fold_in(purpose_key(seed, f"episodes/{split}"), index)
-    class_key, image_key = jax.random.split(key)
-    # 32 bits are asked for by name. In double precision the default is 64, which would draw other episodes and, in a
-    # small class, images beyond its end.
-    classes = jnp.argsort(jax.random.bits(class_key, (offsets.shape[0] - 1,), jnp.uint32))[: shape.way]
+    with fixed_draws():
+        key = jax.random.fold_in(purpose_key(seed, f"episodes/{split}"), index)
+        class_key, image_key = jax.random.split(key)
+        # 32 bits are asked for by name. In double precision the default is 64, which would draw other episodes and, in
+        # a small class, images beyond its end.
+        of_classes = jax.random.bits(class_key, (offsets.shape[0] - 1,), jnp.uint32)
+        of_images = jax.random.bits(image_key, (shape.way, largest_class), jnp.uint32)
+    classes = jnp.argsort(of_classes)[: shape.way]
     start, end = offsets[classes], offsets[classes + 1]
     # The order of random bits is a random order of a class. Positions beyond the end of a smaller class come last. The
     # sort is stable, so a tie with the largest value cannot bring one of them forward.
-    bits = jax.random.bits(image_key, (shape.way, largest_class), jnp.uint32)
     beyond = jnp.arange(largest_class, dtype=jnp.int32)[None] >= (end - start)[:, None]
-    order = jnp.argsort(jnp.where(beyond, jnp.uint32(0xFFFFFFFF), bits), axis=1)[:, : shape.shot + shape.query]
+    order = jnp.argsort(jnp.where(beyond, jnp.uint32(0xFFFFFFFF), of_images), axis=1)[:, : shape.shot + shape.query]
     positions = start[:, None] + order.astype(jnp.int32)
     return positions[:, : shape.shot].reshape(-1), positions[:, shape.shot :].reshape(-1)
 
@@ -159,19 +161,23 @@ class Sampler:
         Raises:
           UserError: ``indices`` is no sequence of whole numbers from 0 to 2147483647, or a program is being traced.
         """
-        wanted = _checked_indices(indices)
-        try:
-            support, query = (np.asarray(positions) for positions in self._draw(wanted))
-        except jax.errors.TracerArrayConversionError:
-            raise UserError("a sampler draws on the host; draw episodes outside of jax.jit and the like") from None
-        support_labels, query_labels = (np.tile(labels, (len(wanted), 1)) for labels in self.shape.labels())
+        support, query = self._positions(indices)
+        support_labels, query_labels = (np.tile(labels, (len(support), 1)) for labels in self.shape.labels())
         return Episode(self.store.images[support], support_labels, self.store.images[query], query_labels)
 
     def class_names(self, index: int) -> tuple[str, ...]:
         """The names of the classes of episode ``index``; the class at position c has label c."""
-        support = np.asarray(self._draw(_checked_indices([index]))[0][0, :: self.shape.shot])
-        classes = np.searchsorted(self.store.offsets, support, side="right") - 1
+        first_of_classes = self._positions([index])[0][0, :: self.shape.shot]
+        classes = np.searchsorted(self.store.offsets, first_of_classes, side="right") - 1
         return tuple(self.store.class_names[c] for c in classes)
+
+    def _positions(self, indices: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Where the images of the episodes lie in the store: ``[tasks, way*shot]`` and ``[tasks, way*query]``."""
+        try:
+            support, query = self._draw(_checked_indices(indices))
+            return np.asarray(support), np.asarray(query)
+        except jax.errors.TracerArrayConversionError:
+            raise UserError("a sampler draws on the host; draw episodes outside of jax.jit and the like") from None
 
     def __reduce__(self):
         return Sampler, (self.store, self.shape, self.seed)

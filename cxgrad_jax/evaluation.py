@@ -23,6 +23,7 @@ from cxgrad_jax.learners._base import check_way
 from cxgrad_jax.platforms import on_mesh
 
 EPISODES_AT_ONCE = 20  # drawn on the host and sent to the devices together
+KEPT = 16  # so many learners' programs stay in memory
 
 
 class Evaluation(NamedTuple):
@@ -95,7 +96,7 @@ def evaluation_of_accuracies(accuracies: np.ndarray, num_queries: int) -> Evalua
     return Evaluation(accuracy, ci95_tasks(accuracies), pooled, accuracies)
 
 
-@functools.cache  # validation and test share one compiled program
+@functools.lru_cache(KEPT)  # validation and test share one compiled program
 def query_logits(learner: MetaLearner) -> Callable[[Any, Episode], jax.Array]:
     """The function ``(params, episode) -> query logits [way*query, way]`` after adaptation."""
 
@@ -106,14 +107,14 @@ def query_logits(learner: MetaLearner) -> Callable[[Any, Episode], jax.Array]:
     return logits_of
 
 
-@functools.cache
+@functools.lru_cache(KEPT)
 def query_logits_and_labels(learner: MetaLearner) -> Callable[[Any, Episode], tuple[jax.Array, jax.Array]]:
     """``query_logits`` beside the episode's own query labels, int32 ``[way*query]``."""
     logits_of = query_logits(learner)
     return lambda params, episode: (logits_of(params, episode), episode.query_labels)
 
 
-@functools.cache
+@functools.lru_cache(KEPT)
 def compile_over_tasks(function: Callable[..., Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
     """Compiles ``(params, batch) -> results``, which applies ``function(params, task)`` to each task of the batch.
 

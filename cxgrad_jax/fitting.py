@@ -29,7 +29,7 @@ from cxgrad_jax.arguments import (
 )
 from cxgrad_jax.episodes import Episode, Sampler
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.keys import purpose_key
+from cxgrad_jax.keys import fixed_draws, purpose_key
 from cxgrad_jax.learners import MetaLearner, with_running_averages
 from cxgrad_jax.learners._base import check_way
 from cxgrad_jax.learners._statistics import with_statistics_of, without_statistics
@@ -57,7 +57,8 @@ def init_state(learner: MetaLearner, optimiser: optax.GradientTransformation, se
     """The state before the first iteration: a pure function of the seed and of the shape of ``images [N, H, W, C]``."""
 
     def init(images):
-        params = learner.init(purpose_key(seed, "init"), images)
+        with fixed_draws():
+            params = learner.init(purpose_key(seed, "init"), images)
         return TrainState(params, with_running_averages(optimiser).init(params), jnp.zeros((), jnp.int32))
 
     return jax.jit(init)(images)
@@ -246,9 +247,10 @@ def fit(
                 state, metrics = program(state, parallel.put(mesh, episodes, P(parallel.TASK_AXIS)))
             metrics = jax.device_get(metrics)
             if broken := first_not_finite(metrics):
-                raise UserError(
-                    f"{broken[1]} at iteration {iteration}; lower the rate of the optimiser or the inner one"
-                )
+                lower = "lower the rate of the optimiser or the inner one"
+                if iteration == 1:  # the optimiser has done nothing yet
+                    lower = "lower the inner rate, or look for NaN or Inf in the start, the model and the images"
+                raise UserError(f"{broken[1]} at iteration {iteration}; {lower}")
             if iteration == 1:
                 bar.set_description("training")
                 bar.unpause()

@@ -23,6 +23,8 @@ from cxgrad_jax import learners
 from cxgrad_jax.arguments import as_path
 from cxgrad_jax.errors import UserError
 
+__all__ = ["from_official", "load_official", "to_official"]
+
 # Official module -> ours. Conv-4 keeps its blocks under convK, ResNet-12 under layerK.
 _BLOCK_MODULES = {
     "conv{}.conv": "conv",

@@ -1,6 +1,7 @@
-"""Random keys by purpose: two uses of one seed never share a key."""
+"""Random keys by purpose: two uses of one seed never share a key, and a seed always draws the same."""
 
 import zlib
+from contextlib import AbstractContextManager
 
 import jax
 
@@ -16,3 +17,8 @@ def purpose_key(seed: int | jax.Array, purpose: str) -> jax.Array:
       purpose: a name.
     """
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), zlib.crc32(purpose.encode()))
+
+
+def fixed_draws() -> AbstractContextManager[None]:
+    """A context in which a key draws what it draws by default, also if ``jax_threefry_partitionable`` is off."""
+    return jax.threefry_partitionable(True)

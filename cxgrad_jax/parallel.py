@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental.layout import Format, Layout
 from jax.flatten_util import ravel_pytree
@@ -57,6 +58,20 @@ def vary(tree: Any) -> Any:
     if hasattr(jax.lax, "pcast"):
         return jax.lax.pcast(tree, TASK_AXIS, to="varying")
     return getattr(jax.lax, "pvary")(tree, TASK_AXIS)  # noqa: B009  jax 0.7 and 0.8 have no pcast
+
+
+def varying_like(tree: Any, example: jax.Array) -> Any:
+    """Marks the floats of ``tree`` as different on the devices on which ``example`` is, inside anybody's ``shard_map``.
+
+    A learner needs it for what it differentiates with respect to, as ``vary`` says: its parameters, and a state that
+    begins as a constant, which JAX takes for replicated. The values stay. Outside of ``shard_map`` nothing changes.
+    """
+
+    def mark(x):
+        x = jnp.asarray(x)
+        return x + jnp.zeros_like(example, x.dtype, shape=()) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(mark, tree)
 
 
 def mean_over_devices(tree: Any) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 
 from cxgrad_jax import analysis, parallel
 from cxgrad_jax.episodes import Episode, Sampler
-from cxgrad_jax.evaluation import Evaluation, check_evaluated, evaluation_of_accuracies, over_episodes
+from cxgrad_jax.evaluation import KEPT, Evaluation, check_evaluated, evaluation_of_accuracies, over_episodes
 from cxgrad_jax.learners import MetaLearner, accuracy
 
 
@@ -92,7 +92,7 @@ def evaluate_permutations(
     return Permutations(mean, best, worst, found)
 
 
-@functools.cache  # a question that is asked again is not compiled again
+@functools.lru_cache(KEPT)  # a question that is asked again is not compiled again
 def _by_step(learner: MetaLearner) -> Callable[..., Any]:
     def measure(params: Any, episode: Episode) -> jax.Array:
         logits = analysis.logits_by_step(learner, params, episode)
@@ -101,7 +101,7 @@ def _by_step(learner: MetaLearner) -> Callable[..., Any]:
     return measure
 
 
-@functools.cache
+@functools.lru_cache(KEPT)
 def _by_part(learner: MetaLearner) -> Callable[..., Any]:
     def measure(params: Any, episode: Episode) -> dict[str, jax.Array]:
         logits = analysis.logits_by_part(learner, params, episode)
@@ -110,7 +110,7 @@ def _by_part(learner: MetaLearner) -> Callable[..., Any]:
     return measure
 
 
-@functools.cache
+@functools.lru_cache(KEPT)
 def _permuted(learner: MetaLearner, way: int) -> Callable[..., Any]:
     def measure(params: Any, episode: Episode) -> jax.Array:
         logits = analysis.permuted_logits(learner, params, episode, way)

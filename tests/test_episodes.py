@@ -101,3 +101,21 @@ def test_drawing_in_a_traced_function_is_refused():
     sampler = Sampler(STORE, SHAPE, 0)
     with pytest.raises(UserError, match="a sampler draws on the host; draw episodes outside of jax.jit"):
         jax.jit(lambda: sampler(0).support_images)()
+    traced = jax.jit(lambda i: sampler(i).support_images), jax.jit(lambda i: len(sampler.class_names(i)))
+    for function in traced:
+        with pytest.raises(UserError, match="a sampler draws on the host"):
+            function(3)
+    with pytest.raises(UserError, match="a sampler draws on the host"):
+        jax.jit(lambda: len(sampler.class_names(3)))()
+
+
+@pytest.mark.parametrize("drawn_before", [True, False])
+def test_episodes_are_the_same_with_older_draws_of_threefry(drawn_before):
+    sampler = Sampler(STORE, SHAPE, 0)
+    expected, offsets = sampler.batch([0, 1]), jnp.asarray(STORE.offsets)
+    with jax.threefry_partitionable(False):
+        again = (sampler if drawn_before else Sampler(STORE, SHAPE, 0)).batch([0, 1])
+        draw = jax.jit(lambda i: draw_indices(offsets, largest_class(STORE), SHAPE, 0, STORE.split, i))
+        on_device = draw(0)
+    jax.tree.map(np.testing.assert_array_equal, expected, again)
+    np.testing.assert_array_equal(STORE.images[np.asarray(on_device[0])], expected.support_images[0])

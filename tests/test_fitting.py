@@ -4,9 +4,11 @@ import jax
 import numpy as np
 import optax
 import pytest
+from flax.core import FrozenDict, freeze
 from small import make, make_episode
 
 import cxgrad_jax as cx
+from cxgrad_jax.fitting import init_state
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (6, 1, 1, 1, 3))
@@ -73,3 +75,29 @@ def test_an_optimiser_gets_the_loss():
     arguments: dict = {"iterations": 6, "tasks": 2, "progress": False}
     falling = cx.fit(learner, SAMPLER, optimiser, **arguments)  # no loss falls to a tenth, so the rate falls
     assert not equal(falling, cx.fit(learner, SAMPLER, optax.sgd(0.1), **arguments))
+
+
+def test_a_seed_gives_one_start_whatever_the_draws_of_threefry():
+    learner, _, _ = make("proto_net", make_episode())
+    start = init_state(learner, optax.adam(0.01), 3, IMAGES[:2])
+    with jax.threefry_partitionable(False):
+        assert equal(init_state(learner, optax.adam(0.01), 3, IMAGES[:2]), start)
+
+
+@pytest.mark.parametrize("query_statistics", ["query", "running"])
+def test_parameters_may_be_a_frozen_dict(query_statistics):
+    learner, _, params = make("proto_net", make_episode(), query_statistics=query_statistics)
+    params = jax.tree.map(lambda x: x.astype(np.float32), params)
+    plain = cx.fit(learner, SAMPLER, optax.adam(0.01), iterations=2, params=params, progress=False)
+    frozen = cx.fit(learner, SAMPLER, optax.adam(0.01), iterations=2, params=freeze(params), progress=False)
+    assert isinstance(frozen, FrozenDict) and equal(frozen.unfreeze(), plain)
+    optimiser = cx.learners.with_running_averages(optax.adam(0.01))
+    updates, _ = optimiser.update(freeze(params), optimiser.init(freeze(params)), freeze(params))
+    assert isinstance(updates, FrozenDict)
+
+
+def test_a_start_that_is_not_finite_is_told_as_such():
+    learner, _, params = make("proto_net", make_episode())
+    params = jax.tree.map(lambda x: np.full(x.shape, np.nan, np.float32), params)
+    with pytest.raises(cx.UserError, match="became nan at iteration 1; lower the inner rate, or look for NaN"):
+        cx.fit(learner, SAMPLER, optax.adam(0.01), iterations=2, params=params, progress=False)

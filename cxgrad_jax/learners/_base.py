@@ -14,6 +14,7 @@ from cxgrad_jax.arguments import check_episode, check_function, check_key, is_wh
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._checks import (
+    check_hyper_parameters,
     check_images,
     check_labels,
     check_model,
@@ -29,9 +30,12 @@ from cxgrad_jax.learners._model import (
     apply_model,
     as_float,
     batch_statistics,
+    check_logits,
     init_model,
     num_outputs,
 )
+from cxgrad_jax.models._dtypes import widen
+from cxgrad_jax.parallel import varying_like
 
 Metrics = dict[str, jax.Array]
 
@@ -75,6 +79,9 @@ class Objective(Protocol):
 class MetaLearner(NamedTuple):
     """A learner is four pure functions of one episode. The caller batches them.
 
+    The functions can be compiled, vectorised and differentiated in reverse mode, any number of times. Forward mode
+    (``jax.jvp``, ``jax.hessian``) fails in this package's networks, whose gradients have rules of their own.
+
     Images are uint8 in 0..255 or floats in [0, 1], and labels are integers from 0 to way - 1. Each function raises
     ``UserError`` for other shapes and dtypes, and for other values if they are known. If a label is only known inside a
     compiled program and is not in 0 to way - 1, logits and loss are NaN.
@@ -117,7 +124,8 @@ class Adapted(NamedTuple):
       model: the parameters of the whole model, adapted or not, as ``model.apply`` takes them.
       trace: arrays, most with a leading axis of inner steps, such as ``"support_loss" [num_steps]``. Among them is
         ``"fast"``, a dict by path of the adapted parameters at which each step takes its gradient.
-        ``cxgrad_jax.analysis`` needs it. Compiled code does not compute what its caller does not use.
+        ``cxgrad_jax.analysis`` needs it. All but ModGrad's and CAVIA's have ``"gradient_norm/LAYER" [num_steps]``. What
+        else is there, the learner's docstring says. Compiled code does not compute what its caller does not use.
       statistics: means and variances by which ``predict`` normalises the query images. If they are empty, the query
         images are normalised by their own.
     """
@@ -148,8 +156,10 @@ def gradient_based(
       temperature: the number by which the query logits are divided.
 
     Raises:
-      UserError: ``query_statistics`` is ``"running"``, or ``adapt`` is no function.
+      UserError: ``query_statistics`` is not ``"query"`` or ``"support"``, ``temperature`` is not positive, or ``adapt``
+        is no function.
     """
+    check_hyper_parameters({"query_statistics": query_statistics, "temperature": temperature})
     refuse_running(query_statistics)
     check_function("adapt", adapt, "a function (params, support_images, support_labels) -> Adapted")
     adapt = with_statistics(model, adapt, query_statistics)
@@ -157,7 +167,8 @@ def gradient_based(
     def init(key, images):
         images = as_float(images)
         model_key, extra_key = jax.random.split(key)
-        _, model_params = init_model(model, model_key, images)
+        output, model_params = init_model(model, model_key, images)
+        check_logits(model, output)
         extra = init_extra(extra_key, model_params, images) if init_extra else {}
         if not isinstance(extra, Mapping):
             raise UserError(f"init_extra returned {type(extra).__name__}; expected a dict of meta-parameters by name")
@@ -172,14 +183,19 @@ def predict_adapted(model: nn.Module, temperature: float = 1.0) -> Predict:
 
     def predict(params, adapted, query_images):
         del params
-        if not isinstance(adapted, Adapted):
-            raise UserError(
-                f"adapted is of type {type(adapted).__name__}; expected what adapt returns, an Adapted(model, trace)"
-            )
+        check_adapted(adapted)
         logits = apply_model(model, adapted.model, query_images, statistics=adapted.statistics)
         return logits if temperature == 1 else logits / temperature
 
     return predict
+
+
+def check_adapted(adapted: Any) -> None:
+    """Refuses anything but ``Adapted``."""
+    if not isinstance(adapted, Adapted):
+        raise UserError(
+            f"adapted is of type {type(adapted).__name__}; expected what adapt returns, an Adapted(model, trace)"
+        )
 
 
 def with_statistics(model: nn.Module, adapt: Adapt, query_statistics: str) -> Adapt:
@@ -198,6 +214,7 @@ def with_statistics(model: nn.Module, adapt: Adapt, query_statistics: str) -> Ad
     @functools.wraps(adapt)
     def adapt_and_record(params, support_images, support_labels):
         adapted = adapt(params, support_images, support_labels)
+        check_adapted(adapted)
         return adapted._replace(statistics=batch_statistics(model, adapted.model, support_images))
 
     return adapt_and_record
@@ -227,13 +244,13 @@ def checked(
         images = check_images("support images", support_images)
         labels = check_labels("support labels", support_labels, len(images), num_classes(model, images))
         with fitting(params, images):
-            return adapt(params, images, labels)
+            return adapt(varying_like(params, images), images, labels)
 
     def checked_predict(params, adapted, query_images):
         images = check_images("query images", query_images)
         try:
             with fitting(params, images):
-                return predict(params, adapted, images)
+                return predict(varying_like(params, images), adapted, images)
         except AttributeError as error:
             if error.obj is not adapted:
                 raise
@@ -252,7 +269,8 @@ def checked(
             for kind, images in zip(SETS, (support, query), strict=True)
         )
         with fitting(params, support):
-            return loss(params, Episode(support, support_labels, query, query_labels), iteration)
+            episode = Episode(support, support_labels, query, query_labels)
+            return loss(varying_like(params, support), episode, iteration)
 
     checked_adapt.model_and_labels = model, param_labels  # pyright: ignore[reportAttributeAccessIssue]
     return MetaLearner(checked_init, checked_adapt, checked_predict, checked_loss)
@@ -320,9 +338,12 @@ def query_metrics(logits: jax.Array, labels: jax.Array, trace: Mapping[str, Any]
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Mean cross-entropy of ``logits [N, way]`` and ``labels [N]``, a scalar in nats.
 
-    A label outside of 0 to way - 1 gives NaN.
+    Logits in half precision are taken as float32. A label outside of 0 to way - 1 gives NaN.
+
+    Raises:
+      UserError: the shapes do not fit.
     """
-    labels = wide_labels(jnp.asarray(labels))
+    logits, labels = _checked_logits(logits, labels)
     each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return jnp.mean(nan_where_wrong(each, labels, logits.shape[-1]))
 
@@ -335,8 +356,13 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     Raises:
       UserError: the shapes do not fit.
     """
-    labels = wide_labels(jnp.asarray(labels))
-    if labels.shape != logits.shape[:-1]:
-        raise UserError(f"labels have shape {labels.shape} and logits {logits.shape}; expected [N] and [N, way]")
+    logits, labels = _checked_logits(logits, labels)
     right = (jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels) & ~jnp.any(jnp.isnan(logits), axis=-1)
     return jnp.mean(nan_where_wrong(right.astype(logits.dtype), labels, logits.shape[-1]))
+
+
+def _checked_logits(logits: Any, labels: Any) -> tuple[jax.Array, jax.Array]:
+    logits, labels = widen(jnp.asarray(logits)), wide_labels(jnp.asarray(labels))
+    if labels.shape != logits.shape[:-1]:
+        raise UserError(f"labels have shape {labels.shape} and logits {logits.shape}; expected [N] and [N, way]")
+    return logits, labels

@@ -21,12 +21,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cxgrad_jax.keys import fixed_draws
 from cxgrad_jax.learners._base import MetaLearner
 from cxgrad_jax.learners._checks import nan_where_wrong
 from cxgrad_jax.learners._matching_net import unit
 from cxgrad_jax.learners._metric import metric_based
 from cxgrad_jax.learners._mlp import init_linear, linear
 from cxgrad_jax.learners._spec import described
+from cxgrad_jax.parallel import varying_like
 
 Head = dict[str, jax.Array]
 
@@ -68,11 +70,12 @@ def baseline_plus_plus(
     logits_of = cosine_logits(scale) if classifier == "cosine" else linear
 
     def describe(params, features, labels):
-        head_key, order_key = jax.random.split(jax.random.key(0, impl="threefry2x32"))
-        head = init_head(head_key, classifier, features.shape[1], model.num_classes, features.dtype)
-        keys = jax.random.split(order_key, num_epochs)
-        orders = jax.vmap(lambda key: jax.random.permutation(key, len(labels)))(keys)
-        return fine_tune(logits_of, head, features, labels, orders, batch_size, inner_lr)[0]
+        with fixed_draws():
+            head_key, order_key = jax.random.split(jax.random.key(0, impl="threefry2x32"))
+            head = init_head(head_key, classifier, features.shape[1], model.num_classes, features.dtype)
+            keys = jax.random.split(order_key, num_epochs)
+            orders = jax.vmap(lambda key: jax.random.permutation(key, len(labels)))(keys)
+        return fine_tune(logits_of, varying_like(head, features), features, labels, orders, batch_size, inner_lr)[0]
 
     def compare(params, head, features):
         return logits_of(head, features)
@@ -142,6 +145,6 @@ def fine_tune(
         head = jax.tree.map(lambda p, v: p - lr * v, head, velocity)
         return (head, velocity, jnp.full_like(dampening, DAMPENING)), loss
 
-    start = head, jax.tree.map(jnp.zeros_like, head), jnp.zeros((), features.dtype)
+    start = head, jax.tree.map(jnp.zeros_like, head), jnp.zeros_like(features, shape=())
     (head, _, _), losses = jax.lax.scan(step, start, batches)
     return head, losses

@@ -99,7 +99,7 @@ def labels_by_path(
     flat: Mapping[str, jax.Array], param_labels: ParamLabels, classes: Mapping[str, ModuleClass] | None = None
 ) -> dict[str, str]:
     """The label of each parameter of ``flat``, by path, in the order of ``split_by_label``."""
-    told_classes = len(inspect.signature(param_labels).parameters) > 2
+    told_classes = _takes_classes(param_labels)
     labels = {}
     for path in sorted(flat, key=_natural):
         module = (classes or {}).get(path.rpartition("/")[0])
@@ -108,6 +108,20 @@ def labels_by_path(
             raise UserError(f"label {label!r} of parameter {path}: expected '{SCALED}', '{ADAPTED}' or '{META}'")
         labels[path] = label
     return labels
+
+
+def _takes_classes(param_labels: ParamLabels) -> bool:
+    """Whether a label function takes a third argument, the module's class."""
+    try:
+        parameters = inspect.signature(param_labels).parameters
+    except ValueError:  # some of Python's own functions have none
+        parameters = {}
+    if len(parameters) < 2 and not any(x.kind is x.VAR_POSITIONAL for x in parameters.values()):
+        raise UserError(
+            f"param_labels takes {len(parameters)} arguments; expected a function of path and value, and of the "
+            "module's class if it needs that"
+        )
+    return len(parameters) > 2
 
 
 def by_path(params: Params, until: Container[str] = ()) -> dict[str, Any]:

@@ -1,20 +1,28 @@
 """How a learner applies a model: images as floats, the model's parameters, output, statistics and modules."""
 
 import functools
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from cxgrad_jax.arguments import is_whole
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.models._dtypes import widen
+from cxgrad_jax.parallel import varying_like
 
 Params = Any  # a pytree of meta-parameters
 Statistics = Any  # means and variances of batch normalisations: flax's collection "batch_stats"
 ModuleClass = type[nn.Module]
+
+# Of flax: those that a learner passes to a model, and those that a model only writes to.
+COLLECTIONS = {"params", "batch_stats", "intermediates", "perturbations"}
 
 
 def as_float(images: jax.Array, dtype: Any = None) -> jax.Array:
@@ -39,13 +47,38 @@ def init_model(model: nn.Module, key: jax.Array, images: Any, method: str = "__c
     """Draws a model's parameters; returns the output of ``method`` on ``images [N, H, W, C]``, and the parameters.
 
     Raises:
-      UserError: the images are too small for the model, or it has no parameters.
+      UserError: the images are too small for the model, it has no parameters or one whose name has a slash, keeps other
+        variables than parameters and statistics, needs a further argument, or asks for random numbers.
     """
-    with nn.intercept_methods(_refuse_empty_maps(images.shape)):
+    name = type(model).__name__
+    further = list(inspect.signature(getattr(model, method)).parameters.values())[1:]
+    if needed := [x.name for x in further if x.default is x.empty and x.kind is x.POSITIONAL_OR_KEYWORD]:
+        raise UserError(f"{method} of {name} needs {needed[0]}; give it a default, for a learner passes images alone")
+    with nn.intercept_methods(_refuse_empty_maps(images.shape)), _without_random_numbers(model):
         output, variables = model.init_with_output(key, as_float(images), method=method)
     if "params" not in variables:
-        raise UserError(f"{method} of {type(model).__name__} has no parameters, and a learner needs some to train")
+        raise UserError(f"{method} of {name} has no parameters, and a learner needs some to train")
+    if others := sorted(set(variables) - COLLECTIONS):
+        raise UserError(
+            f"{name} keeps variables in the collection {others[0]!r}; a learner passes parameters (params) and "
+            "statistics of batch normalisations (batch_stats) alone"
+        )
+    for path in flatten_dict(variables["params"]):
+        if slashed := [part for part in path if "/" in part]:
+            raise UserError(f"{name} has a parameter called {slashed[0]!r}; a learner takes names without a slash")
     return output, variables["params"]
+
+
+@contextmanager
+def _without_random_numbers(model: nn.Module) -> Iterator[None]:
+    """A context that says in one line that a layer asks for random numbers, which a learner does not give."""
+    try:
+        yield
+    except flax.errors.InvalidRngError as error:
+        raise UserError(
+            f"{type(model).__name__} asks for random numbers ({str(error).split(' (https')[0]}), and a learner gives "
+            "none; a dropout layer takes deterministic=True"
+        ) from None
 
 
 def apply_model(
@@ -116,14 +149,15 @@ taken_for_constants = jax.make_user_context(None)
 
 def _apply(model, model_params, images, method, statistics, keywords, moving=False) -> tuple[jax.Array, Statistics]:
     """Returns the output and statistics: the given ones, moved by the images if ``moving``, or those of the images."""
-    images = as_float(images, dtype_of(model_params))
+    images = varying_like(as_float(images, dtype_of(model_params)), jax.tree.leaves(model_params)[0])
     if constant := taken_for_constants.value:
         flat = flatten_dict(model_params, sep="/")
         model_params = unflatten_dict(
             {path: jax.lax.stop_gradient(x) if constant(path) else x for path, x in flat.items()}, sep="/"
         )
     variables = {"params": model_params, **({"batch_stats": statistics} if statistics else {})}
-    with nn.intercept_methods(_refuse_empty_maps(images.shape)), nn.intercept_methods(flax_batch_norm):
+    refuse = nn.intercept_methods(_refuse_empty_maps(images.shape))
+    with refuse, nn.intercept_methods(flax_batch_norm), _without_random_numbers(model):
         if statistics and not moving:
             return model.apply(variables, images, method=method, **keywords), statistics  # pyright: ignore
         output, found = model.apply(variables, images, mutable=["batch_stats"], method=method, **keywords)
@@ -190,11 +224,24 @@ def num_outputs(model: nn.Module, images: Any) -> int:
     Raises:
       UserError: the output has another shape, or there are several.
     """
-    shapes = _called(model, images)[1]
-    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != 1:
+    return _width_of_logits(model, _called(model, images)[1], 1)
+
+
+def check_logits(model: nn.Module, output: Any) -> None:
+    """Refuses a model whose ``output`` for some images is no logits, or not as many as its ``num_classes``."""
+    shapes = tuple(x.shape for x in jax.tree.leaves(output))
+    width = _width_of_logits(model, shapes, shapes[0][0] if shapes and shapes[0] else 1)
+    if is_whole(classes := getattr(model, "num_classes", None)) and classes != width:
+        raise UserError(f"{type(model).__name__} has num_classes={classes} and gives {width} logits an image")
+
+
+def _width_of_logits(model: nn.Module, shapes: tuple[tuple[int, ...], ...], number: int) -> int:
+    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != number:
         found = " and ".join(str(list(shape)) for shape in shapes) or "nothing"
+        images = "one image" if number == 1 else f"{number} images"
         raise UserError(
-            f"the model {type(model).__name__} gives {found} for one image; expected logits [1, way], one row an image"
+            f"the model {type(model).__name__} gives {found} for {images}; expected logits [{number}, way], one row an "
+            "image"
         )
     return shapes[0][1]
 

@@ -82,7 +82,7 @@ def modgrad(
             masks = {path: mask(modulators[path], context, num_mix, value.shape) for path, value in theta.items()}
             return sgd(theta, {path: gradients[path] * masks[path] for path in theta}, inner_lr)
 
-        context = jnp.zeros(context_dim, first_loss.dtype)
+        context = jnp.zeros_like(first_loss, shape=context_dim)
         losses, contexts = [first_loss], []
         for _ in range(num_passes):
             contexts.append(context)

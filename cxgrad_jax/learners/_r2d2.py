@@ -5,8 +5,7 @@
     logits = s [f(x), 1] W + b
 
 The outer loop learns the encoder f, the scale s and the shift b. The cross-entropy does not depend on b, whose gradient
-is zero. The ridge weights of an unscaled head are those of MetaOptNet, except for the bias. The paper:
-https://arxiv.org/abs/1805.08136.
+is zero. A class without support images has the weights 0. The paper: https://arxiv.org/abs/1805.08136.
 
 Facts from the authors' code (https://github.com/bertinetto/r2d2): lambda is 50 and fixed, but it can be learned. For
 features that are not divided by sqrt(N), that is a lambda N times as large. s starts at 1e-4 on miniImageNet and at 10

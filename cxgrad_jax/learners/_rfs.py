@@ -29,6 +29,7 @@ from cxgrad_jax.learners._meta_baseline import unit
 from cxgrad_jax.learners._metric import members, metric_based
 from cxgrad_jax.learners._mlp import linear
 from cxgrad_jax.learners._spec import described
+from cxgrad_jax.parallel import varying_like
 
 NEWTON_STEPS = 10  # five suffice for lambda = 1, ten for 0.0001
 STEP_LENGTHS = [2.0**-k for k in range(8)]  # each step takes the best of them
@@ -48,7 +49,8 @@ def rfs(model: nn.Module, *, regularisation: float = 1.0, query_statistics: str 
         training, at evaluation (inductive).
 
     Meta-parameters: ``{"model": ...}`` without a head. ``adapt`` describes the episode by the regression's
-    ``{"kernel": [D, way], "bias": [way]}``.
+    ``{"kernel": [D, way], "bias": [way]}``. For a class without support images there is no solution. Its bias, which
+    nothing penalises, falls with every Newton step, so that it is hardly ever predicted.
 
     Raises:
       UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
@@ -77,6 +79,7 @@ def logistic_regression(features: jax.Array, targets: jax.Array, regularisation:
       solution. By the implicit function theorem these are the derivatives of one Newton step from the solution.
     """
     products = jnp.matmul(features, features.T, precision="highest")
+    targets = varying_like(targets, features)
     constants = jax.lax.stop_gradient((products, targets))
     start = jnp.zeros_like(targets), jnp.zeros_like(targets[0])
 

@@ -1,7 +1,11 @@
 """Ridge regression in closed form, the head of R2-D2 and MetaOptNet."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+
+times = partial(jnp.matmul, precision="highest")
 
 
 def ridge(features: jax.Array, targets: jax.Array, regularisation: float | jax.Array) -> jax.Array:
@@ -20,18 +24,14 @@ def ridge(features: jax.Array, targets: jax.Array, regularisation: float | jax.A
 
 def dual_ridge(features: jax.Array, targets: jax.Array, regularisation: float | jax.Array) -> jax.Array:
     """``W = X^T (X X^T + regularisation I)^-1 Y``: a system of N equations."""
-    return _times(features.T, _solve(_times(features, features.T), targets, regularisation))
+    return times(features.T, _solve(times(features, features.T), targets, regularisation))
 
 
 def primal_ridge(features: jax.Array, targets: jax.Array, regularisation: float | jax.Array) -> jax.Array:
     """``W = (X^T X + regularisation I)^-1 X^T Y``: a system of D equations."""
-    return _solve(_times(features.T, features), _times(features.T, targets), regularisation)
+    return _solve(times(features.T, features), times(features.T, targets), regularisation)
 
 
 def _solve(gram, right, regularisation):
     matrix = gram + regularisation * jnp.eye(len(gram), dtype=gram.dtype)
     return jax.scipy.linalg.solve(matrix, right, assume_a="pos")
-
-
-def _times(a, b):
-    return jnp.matmul(a, b, precision="highest")

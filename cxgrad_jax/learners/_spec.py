@@ -11,7 +11,7 @@ names is never imported. The spec of a learner that no ``described`` factory mad
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec
 
 import flax.linen as nn
@@ -26,6 +26,7 @@ from cxgrad_jax.learners._checks import check_hyper_parameters, check_model
 P = ParamSpec("P")
 
 OURS = __name__.split(".")[0]  # this package
+PARTS = {"learner", "hyper_parameters", "model", "undescribed"}  # of a spec
 
 
 def described(factory: Callable[P, MetaLearner]) -> Callable[P, MetaLearner]:
@@ -36,14 +37,19 @@ def described(factory: Callable[P, MetaLearner]) -> Callable[P, MetaLearner]:
         of this package's, it means the same and is checked in the same way.
 
     Returns:
-      The factory with the checks. It raises ``UserError`` for a bad model or hyper-parameter.
+      The factory with the checks. It raises ``UserError`` for a bad model or hyper-parameter, and for one that the
+      factory does not have.
     """
     signature = inspect.signature(factory)
     options = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
 
     @functools.wraps(factory)
     def make(*arguments: P.args, **keywords: P.kwargs) -> MetaLearner:
-        bound = signature.bind(*arguments, **keywords)
+        try:
+            bound = signature.bind(*arguments, **keywords)
+        except TypeError as error:
+            known = ", ".join([*signature.parameters][1:])
+            raise UserError(f"{factory.__name__}: {error}; expected a model, and by keyword {known}") from None
         bound.apply_defaults()
         (_, model), *given = bound.arguments.items()
         if options:  # the keywords of the factory's own **options
@@ -74,6 +80,8 @@ def model_from_spec(spec: dict[str, Any]) -> nn.Module:
     Raises:
       UserError: this version has no such model, or the model has no such field.
     """
+    if not isinstance(spec, Mapping) or set(spec) != {"class", "fields"}:
+        raise UserError(f"spec is {spec!r}; expected a dict with class and fields, as model_spec makes it")
     name = spec["class"]
     if name not in models.__all__:
         raise UserError(f"{name!r} is not known to this version of cxgrad_jax")
@@ -94,8 +102,12 @@ def from_spec(spec: dict[str, Any]) -> MetaLearner:
     """
     from cxgrad_jax import learners  # not above, because learners imports this module
 
+    if not isinstance(spec, Mapping) or set(spec) - PARTS:
+        raise UserError(f"spec is {spec!r}; expected the spec of a learner, a dict with {', '.join(sorted(PARTS))}")
     if not spec:
         raise UserError("the learner is not described; give the learner itself")
+    if PARTS - set(spec):
+        raise UserError(f"spec has no {min(PARTS - set(spec))!r}; expected the spec of a learner, whole")
     if spec["undescribed"]:
         raise UserError(f"{spec['undescribed'][0]} is not part of this package; give the learner itself")
     try:
@@ -105,11 +117,11 @@ def from_spec(spec: dict[str, Any]) -> MetaLearner:
         if "param_labels" in hyper_parameters:
             known = {name: getattr(learners, name) for name in learners.LABEL_FUNCTIONS}
             hyper_parameters["param_labels"] = known[hyper_parameters["param_labels"]]
-        return factory(model, **hyper_parameters)
     except KeyError as error:
         raise UserError(f"{error.args[0]!r} is not known to this version of cxgrad_jax") from None
-    except TypeError as error:  # a hyper-parameter that is gone
-        raise UserError(f"the learner was described by another version of cxgrad_jax: {error}") from None
+    if gone := set(hyper_parameters) - set(inspect.signature(factory).parameters):
+        raise UserError(f"the learner was described by another version of cxgrad_jax: it has no {min(gone)}")
+    return factory(model, **hyper_parameters)
 
 
 def text_of(spec: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax.core import unfreeze
 
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._model import Params, Statistics, batch_statistics
@@ -69,7 +70,7 @@ def running_statistics(
             "the parameters have no running averages; give those of a learner that was trained with "
             "query_statistics='running', or choose another query_statistics"
         )
-    return params.get(STATISTICS, {})
+    return unfreeze(params.get(STATISTICS, {}))
 
 
 def averaging_term(old: Statistics, new: Statistics) -> jax.Array | int:
@@ -102,12 +103,16 @@ def with_running_averages(optimiser: optax.GradientTransformation) -> optax.Grad
 
 def without_statistics(tree: Any) -> Any:
     """The part of meta-parameters, or of a tree like them, that an optimiser trains: all but running averages."""
-    return {name: part for name, part in tree.items() if name != STATISTICS} if isinstance(tree, Mapping) else tree
+    if not (isinstance(tree, Mapping) and STATISTICS in tree):
+        return tree
+    return type(tree)({name: part for name, part in tree.items() if name != STATISTICS})  # pyright: ignore
 
 
 def with_statistics_of(tree: Any, other: Any) -> Any:
     """Gives ``tree`` the running averages of ``other``, if it has any."""
-    return {**tree, STATISTICS: other[STATISTICS]} if isinstance(other, Mapping) and STATISTICS in other else tree
+    if not (isinstance(other, Mapping) and STATISTICS in other):
+        return tree
+    return type(other)({**tree, STATISTICS: other[STATISTICS]})  # pyright: ignore
 
 
 def _shapes(model: nn.Module, model_params: Params, images: Any, method: str) -> Any:

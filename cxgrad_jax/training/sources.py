@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from cxgrad_jax import parallel
 from cxgrad_jax.data import ImageStore
 from cxgrad_jax.episodes import Episode, Sampler, draw_on_device, largest_class
-from cxgrad_jax.keys import purpose_key
+from cxgrad_jax.keys import fixed_draws, purpose_key
 from cxgrad_jax.platforms import host_device
 from cxgrad_jax.pretraining import Batch, augmented
 
@@ -104,7 +104,7 @@ def batch_source(store: ImageStore, batch_size: int, augmentation: str, seed: in
 
     @functools.lru_cache(maxsize=2)
     def order(number):
-        with jax.default_device(host):
+        with jax.default_device(host), fixed_draws():
             key = jax.random.fold_in(purpose_key(seed, "pretraining/order"), number)
             return np.asarray(jax.random.permutation(key, len(store.images)))
 
@@ -119,8 +119,9 @@ def batch_source(store: ImageStore, batch_size: int, augmentation: str, seed: in
 
     def draw(arrays, iteration, i):
         batch = jax.tree.map(lambda x: x[i], arrays)
-        key = jax.random.fold_in(purpose_key(seed, "pretraining/augmentation"), iteration)
-        return batch._replace(images=augmented(key, batch.images[0], augmentation)[None])
+        with fixed_draws():
+            key = jax.random.fold_in(purpose_key(seed, "pretraining/augmentation"), iteration)
+            return batch._replace(images=augmented(key, batch.images[0], augmentation)[None])
 
     spec = P(None, parallel.TASK_AXIS)
     return Source(draw, spec, lambda dispatches: _one_ahead(batches_of, dispatches, mesh, spec))

@@ -1,5 +1,6 @@
 """The front door of every learner: what it refuses, and that it says so in one line."""
 
+import functools
 import inspect
 import re
 
@@ -161,12 +162,11 @@ class OfRows(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("model", "found"), [(Twice(), "[1, 3] and [1, 3]"), (OfRows(), "[1, 16, 16, 3]")], ids=["two_outputs", "four_axes"]
+    ("model", "found"), [(Twice(), "[6, 3] and [6, 3]"), (OfRows(), "[6, 16, 16, 3]")], ids=["two_outputs", "four_axes"]
 )
 def test_a_model_that_gives_no_logits_is_refused(model, found):
-    learner = cx.learners.maml(model)
-    params = learner.init(jax.random.key(0), IMAGES)
-    refused(re.escape(f"gives {found} for one image; expected logits [1, way]"), learner.adapt, params, IMAGES, LABELS)
+    words = re.escape(f"gives {found} for 6 images; expected logits [6, way], one row an image")
+    refused(words, cx.learners.maml(model).init, jax.random.key(0), IMAGES)
 
 
 @pytest.mark.slow_except("larger-cxgrad", "grey-maml", "grey-proto_net")
@@ -185,7 +185,8 @@ def test_parameters_made_for_other_images_are_refused(name, other):
 
 def test_parameters_of_another_learner_or_model_are_refused():
     params = shapes_of(build("maml"))
-    refused("have no 'generator'; give those of this learner", build("cxgrad").adapt, params, IMAGES, LABELS)
+    words = "have no 'generator'; give those of this learner"
+    refused(words, jax.eval_shape, build("cxgrad").adapt, params, IMAGES, LABELS)
     resnet = cx.learners.maml(cx.models.ResNet12(WAY, channels=(2, 2, 2, 2)))
     refused("of another model", jax.eval_shape, resnet.adapt, params, IMAGES, LABELS)
 
@@ -290,5 +291,79 @@ def test_a_learner_that_draws_does_so_whatever_the_default_generator_is():
     learner = build("baseline_plus_plus", num_epochs=1)
     params = first_params(learner, IMAGES)
     plain = learner.adapt(params, IMAGES, LABELS)
-    with jax.default_prng_impl("rbg"):
-        jax.tree.map(np.testing.assert_array_equal, plain, learner.adapt(params, IMAGES, LABELS))
+    for other in (jax.default_prng_impl("rbg"), jax.threefry_partitionable(False)):
+        with other:
+            jax.tree.map(np.testing.assert_array_equal, plain, learner.adapt(params, IMAGES, LABELS))
+
+
+class Wrong(nn.Module):
+    """A model with something that a learner cannot give it."""
+
+    what: str
+    num_classes: int = WAY
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(4)(x.reshape(len(x), -1))
+        if self.what == "slash":
+            x = nn.WeightNorm(nn.Dense(4))(x)
+        if self.what == "collection":
+            self.variable("cache", "n", lambda: 0)
+        if self.what == "dropout":
+            x = nn.Dropout(0.5, deterministic=False)(x)
+        logits = nn.Dense(2 if self.what == "way" else WAY)(x)
+        return (logits, x) if self.what == "tuple" else logits
+
+
+class Trained(nn.Module):
+    num_classes: int = WAY
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(WAY)(x.reshape(len(x), -1))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (Wrong("slash"), "Wrong has a parameter called 'Dense_1/kernel/scale'; a learner takes names without a slash"),
+        (Wrong("collection"), "Wrong keeps variables in the collection 'cache'; a learner passes parameters"),
+        (Wrong("way"), "Wrong has num_classes=3 and gives 2 logits an image"),
+        (Wrong("tuple"), r"gives \[6, 3\] and \[6, 4\] for 6 images; expected logits \[6, way\]"),
+        (Trained(), "__call__ of Trained needs train; give it a default, for a learner passes images alone"),
+    ],
+    ids=["slash", "collection", "way", "tuple", "argument"],
+)
+def test_a_model_that_needs_what_a_learner_does_not_give_is_refused(model, words):
+    refused(words, cx.learners.maml(model).init, jax.random.key(0), IMAGES)
+
+
+def test_a_model_that_asks_for_random_numbers_is_refused():
+    learner = cx.learners.maml(Wrong("dropout"))
+    params = learner.init(jax.random.key(0), IMAGES)
+    words = r'Wrong asks for random numbers \(Dropout_0 needs PRNG for "dropout"\).*deterministic=True'
+    refused(words, learner.adapt, params, IMAGES, LABELS)
+
+
+def test_an_inner_loop_of_the_callers_own_is_checked():
+    def adapt(params, images, labels):
+        return {"model": params["model"]}
+
+    model = cx.models.Conv4(WAY, features=4)
+    for changed, words in (
+        ({"query_statistics": "suport"}, "query_statistics is 'suport'; expected 'query' or 'support'"),
+        ({"query_statistics": "running"}, "query_statistics is 'running'; expected"),
+        ({"temperature": 0}, "temperature is 0; expected a positive number"),
+    ):
+        refused(words, functools.partial(cx.learners.gradient_based, **changed), model, adapt)
+    learner = cx.learners.gradient_based(model, adapt, query_statistics="support")
+    words = "adapted is of type dict; expected what adapt returns"
+    refused(words, jax.eval_shape, learner.adapt, shapes_of(learner), IMAGES, LABELS)
+
+
+def test_the_loss_and_the_accuracy_take_half_precision_and_refuse_other_shapes():
+    logits = jnp.asarray([[2.0, 0, 0], [0, 0, 2.0], [0, 2.0, 0]], jnp.bfloat16)
+    loss, accuracy = cx.learners.cross_entropy(logits, LABELS[:3]), cx.learners.accuracy(logits, jnp.asarray([0, 1, 2]))
+    assert loss.dtype == accuracy.dtype == jnp.float32 and float(accuracy) == pytest.approx(1 / 3, rel=1e-6)
+    for function in (cx.learners.cross_entropy, cx.learners.accuracy):
+        refused(r"labels have shape \(2,\) and logits \(3, 3\)", function, logits, LABELS[:2])

@@ -142,3 +142,10 @@ def test_what_cannot_be_described_is_refused(changed, message):
     params = learner.init(jax.random.key(0), IMAGES)
     with pytest.raises(cx.UserError, match=message):
         describe(**({"learner_or_model": learner, "params": params} | changed))
+
+
+@pytest.mark.parametrize("function", [lambda path: "adapted", max])
+def test_a_label_function_of_too_few_arguments_is_refused(function):
+    params = first_params(cx.learners.maml(Named()), IMAGES)
+    with pytest.raises(cx.UserError, match=r"param_labels takes [01] arguments; expected a function of path and value"):
+        cx.learners.maml(Named(), param_labels=function).adapt(params, IMAGES, LABELS)

@@ -110,3 +110,17 @@ def test_a_factory_with_further_keywords():
     assert learner.spec["hyper_parameters"] == {"num_steps": 2}
     with pytest.raises(cx.UserError, match="num_steps is 0; expected at least 1"):
         mine(cx.models.Conv4(num_classes=2, features=2), num_steps=0)
+
+
+def test_a_misspelt_hyper_parameter_is_told_with_those_that_there_are():
+    with pytest.raises(cx.UserError, match="maml: got an unexpected keyword argument 'lr'; .* keyword inner_lr, num"):
+        cx.learners.maml(cx.models.Conv4(3), lr=0.1)  # pyright: ignore[reportCallIssue]
+    with pytest.raises(cx.UserError, match="maml: too many positional arguments; expected a model"):
+        cx.learners.maml(cx.models.Conv4(3), 0.1)  # pyright: ignore[reportCallIssue]
+
+
+def test_what_is_no_spec_is_refused():
+    whole = cx.learners.maml(cx.models.Conv4(3)).spec
+    for wrong in ("x", {"learners": "maml"}, {"learner": "maml"}, whole | {"model": "Conv4"}):
+        with pytest.raises(cx.UserError, match="^spec (is|has no) .*expected"):
+            from_spec(wrong)  # pyright: ignore[reportArgumentType]

@@ -215,8 +215,13 @@ def test_fine_tuning_takes_the_smaller_last_batch_as_it_is():
 
 
 def test_the_same_episode_gets_the_same_head():
-    learner, params = made(cx.learners.baseline_plus_plus, num_epochs=2)
-    np.testing.assert_array_equal(logits_of(learner, params), logits_of(learner, params))
+    (learner, params), (other, _) = (made(cx.learners.baseline_plus_plus, num_epochs=2) for _ in range(2))
+    assert learner is not other
+    np.testing.assert_array_equal(logits_of(learner, params), logits_of(other, params))
+    images = jnp.stack([EPISODE.support_images, EPISODE.support_images[::-1]])
+    heads = jax.vmap(lambda x: learner.adapt(params, x, EPISODE.support_labels).episode)(images)
+    alone = learner.adapt(params, EPISODE.support_images, EPISODE.support_labels).episode
+    assert relative(jax.tree.map(lambda x: x[0], heads), alone) < 1e-12
 
 
 def test_classifier_baseline_is_meta_baseline_with_a_fixed_scale():
