@@ -31,6 +31,8 @@ def close(ours, theirs):
 @pytest.mark.slow_except("proto_net", "linear", "svm")
 @pytest.mark.parametrize(("name", "options"), CASES, ids=lambda x: "-".join(x.values()) if isinstance(x, dict) else x)
 def test_losses_and_gradients_in_a_callers_shard_map(name, options):
+    if name == "metal" and jax.__version_info__ < (0, 8):
+        pytest.skip("jax 0.7 raises TypeError where it differentiates a concatenation twice inside shard_map")
     learner, _, params = make(name, EPISODES[0], **FEW_STEPS.get(name, {}), **options)
     mesh = Mesh(np.array(jax.devices()[:2]), ("own",))
 
