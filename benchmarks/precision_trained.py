@@ -21,6 +21,7 @@ from cxgrad_jax import runtime
 from cxgrad_jax.command_line import at_least_one, exit_status, overrides
 from cxgrad_jax.report.results import planned, results_of
 from cxgrad_jax.report.seeds import paired_over_seeds, summary
+from cxgrad_jax.report.tables import percent_with
 from cxgrad_jax.training.config_files import load_config
 
 KINDS = {
@@ -51,7 +52,7 @@ def main(flags: list[str]) -> None:
             found[kind] = [results_of(run) for run in planned(kind, config, given.workdir / kind, given.seeds)]
         of_kind = summary(found[kind])
         of_seeds = ", ".join(f"{100 * each['test_accuracy']:.2f}" for each in found[kind])
-        print(f"{KINDS[kind]}: {100 * of_kind.accuracy:.2f} ± {100 * of_kind.interval:.2f} % (seeds: {of_seeds})")
+        print(f"{KINDS[kind]}: {percent_with(of_kind.accuracy, of_kind.interval)} % (seeds: {of_seeds})")
     accuracies = {kind: np.array([each["episode_accuracies"] for each in runs]) for kind, runs in found.items()}
     result = {
         kind: {

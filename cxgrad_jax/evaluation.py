@@ -201,16 +201,19 @@ def ci95_pooled(accuracy: float, num_predictions: int) -> float:
     return float(1.96 * np.sqrt(accuracy * (1 - accuracy) / num_predictions))
 
 
-def paired(ours: Sequence[float] | np.ndarray, first: Sequence[float] | np.ndarray) -> dict[str, float]:
+def paired(ours: Sequence[float] | np.ndarray, first: Sequence[float] | np.ndarray) -> dict[str, Any]:
     """Compares accuracies ``[episodes]`` on the same episodes.
 
     Returns:
-      The mean ``"difference"``, its 95 % interval ``"difference_ci95"``, and the two-sided ``"p_value"`` of a paired
-      t-test.
+      The mean ``"difference"``, its 95 % interval ``"difference_ci95"`` as ``ci95_tasks`` takes it, and the two-sided
+      ``"p_value"`` of a paired t-test. Of one episode there is neither, which None says. For a handful of episodes the
+      interval, which is a normal one, is smaller than that of the test.
     """
     from scipy import stats  # slow to import, and seldom needed
 
     difference = np.asarray(ours) - np.asarray(first)
+    if len(difference) == 1:
+        return {"difference": float(difference[0]), "difference_ci95": None, "p_value": None}
     p_value = 1.0 if not np.any(difference) else float(stats.ttest_rel(ours, first).pvalue)
     return {"difference": float(difference.mean()), "difference_ci95": ci95_tasks(difference), "p_value": p_value}
 

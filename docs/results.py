@@ -249,7 +249,8 @@ def accuracy(each: Record) -> dict[str, float]:
     of_episodes = shares(each)
     mean = float(of_episodes.mean())
     pooled = ci95_pooled(mean, of_episodes.size * each["queries"])
-    return {"test_accuracy": mean, "test_ci95_tasks": ci95_tasks(of_episodes), "test_ci95_pooled": pooled}
+    intervals = {"test_ci95_tasks": ci95_tasks(of_episodes), "test_ci95_pooled": pooled}
+    return {"test_accuracy": mean, **intervals, "num_tasks": of_episodes.size}
 
 
 def shares(each: Record) -> np.ndarray:

@@ -73,7 +73,8 @@ def test_answers_to_further_questions_stand_beside_the_test(finished, tmp_path):
     shutil.copytree(finished, run)
     for question, name, accuracy in (("inner_steps", "after 5 inner steps", 0.25), ("parts", "head adapted", 0.75)):
         answer = {"test_accuracy": accuracy, "test_ci95_tasks": 0.01, "episode_accuracies": [accuracy]}
-        (run / f"results_question={question}.json").write_text(json.dumps({"answers": {name: answer}}))
+        content = {"answers": {name: answer}, "num_tasks": 1}
+        (run / f"results_question={question}.json").write_text(json.dumps(content))
     PAGE["main"]([str(run), "--commit=0123456"], tmp_path)
     (row,) = rows((tmp_path / "results.md").read_text(), "What adaptation does")
     tested = results(finished)

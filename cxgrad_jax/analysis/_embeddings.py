@@ -15,9 +15,13 @@ def embeddings(learner: MetaLearner, params: Params, episode: Episode) -> tuple[
     """The inputs of the head, the last layer, for the query images before and after adaptation: two ``[N, D]``.
 
     Raises:
-      UserError: the learner adapts nothing.
+      UserError: the learner adapts nothing, or its model has one layer.
     """
     before, after = before_and_after(learner, params, episode)
+    if len(before) < 2:
+        raise UserError(
+            f"the model has the layer {next(iter(before))} alone; embeddings are of a layer before the head"
+        )
     block = list(before)[-2]
     return before[block], after[block]
 
@@ -48,6 +52,8 @@ def joint_tsne(before: np.ndarray, after: np.ndarray, perplexity: float, seed: i
     points = np.concatenate([before, after])
     if points.dtype.kind not in "fiub" or not np.isfinite(points).all():
         raise UserError(f"before and after have dtype {points.dtype} or hold NaN or Inf; expected finite numbers")
+    if (points == points[0]).all():
+        raise UserError("before and after are the same features for every image; a plane of one point shows nothing")
     check_seed(seed)
     if not (is_finite(perplexity) and 0 < perplexity < len(points)):
         raise UserError(f"perplexity is {perplexity!r}; expected a number between 0 and the {len(points)} points")

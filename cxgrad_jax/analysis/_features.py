@@ -33,7 +33,8 @@ def features(learner: MetaLearner, params: Params, adapted: Any, images: jax.Arr
         output = next_function(*arguments, **keywords)
         if context.method_name == "__call__" and len(context.module.path) == 1:
             (name,) = context.module.path
-            inputs[name], outputs[name] = arguments[0], output
+            inputs[name] = arguments[0] if arguments else next(iter(keywords.values()))
+            outputs[name] = output
         return output
 
     with nn.intercept_methods(record):

@@ -55,7 +55,10 @@ def analyse(config: ConfigDict, options: ConfigDict, workdirs: Sequence[Path]) -
     for workdir in workdirs:
         check_same_images(stores.values(), workdir)
     folder = as_path("analysis.dir", options.dir) if options.dir else workdirs[0] / "analysis"
-    check_writable(folder)
+    try:
+        check_writable(folder)
+    except UserError as error:
+        raise UserError(f"{error}; --config.analysis.dir=DIR writes the report elsewhere") from None
     study = Study(runs, options, stores, parallel.task_mesh(), folder)
     sections = [section for figure in FIGURES for section in figure.sections(study)]
     path = folder / "report.html"
@@ -114,9 +117,10 @@ def introduction(study: Study) -> list[str]:
     told = [
         f"Trained on {config.data.name}, measured on {config.evaluation.data or config.data.name}: "
         f"{config.episode.way}-way {config.episode.shot}-shot, {config.episode.query} query images a class, images of "
-        f"{config.data.image_size} pixels. Test episodes are numbered from 0 and drawn with seed "
-        f"{config.evaluation.seed}, the same for all runs. Unless a caption says otherwise, each run is measured with "
-        "the one checkpoint that was best in validation."
+        f"{config.data.image_size} pixels. What this report measures itself, it measures on test episodes that are "
+        f"numbered from 0 and drawn with seed {config.evaluation.seed}, the same for all runs. Accuracies, calibration "
+        "and answers to further questions are those that each run has in its folder, on the episodes of its own test. "
+        "Unless a caption says otherwise, a run is measured with the one checkpoint that was best in validation."
     ]
     for run in study.runs:
         told.append(

@@ -86,9 +86,9 @@ OWN_FILTERS_ONLY = ("cavia",)  # the paper names the width in this row: "CAVIA (
 def printed(config: ConfigDict) -> tuple[float, float | None] | None:
     """The accuracy and ± in per cent that the paper prints for a learner, backbone, data and shot, or None.
 
-    CxGrad's hyper-parameters matter too: if they are not the paper's, there is no number.
+    CxGrad's hyper-parameters and the normalisation matter too: if they are not the paper's, there is no number.
     """
-    if config.episode.way != 5:
+    if config.episode.way != 5 or config.model.get("norm", "batch") != "batch":
         return None
     column = (config.data.name, config.evaluation.data or config.data.name, config.episode.shot)
     rows: list[tuple[Mapping[Any, tuple[Any, ...]], tuple[Any, ...]]] = [(CONV4, TABLE_1), (CONV4_ACROSS, TABLE_2)]

@@ -115,7 +115,8 @@ def answers_at_hand(workdir: Path, question: str, checkpoint: int | None = None)
     """The answers of a run to a further question, by name (``training.asking``). There are none if it was not asked.
 
     Answers on other data, of other episodes or from another seed are none of the run's own. If there are several files
-    of its own, such as those of ``inner_steps`` with other numbers of steps, the one with the most answers counts.
+    of its own, those over the most episodes count, and of these, such as those of ``inner_steps`` with other numbers of
+    steps, the one with the most answers.
 
     Args:
       workdir: the folder of the run.
@@ -124,8 +125,8 @@ def answers_at_hand(workdir: Path, question: str, checkpoint: int | None = None)
     """
     files = sorted(workdir.glob(f"results_question={question}*.json"))
     found = [read_or_make(path, functools.partial(_are_own_answers, question), dict) for path in files]
-    answers = [each["answers"] for each in found if each and checkpoint in (None, each.get("checkpoint"))]
-    return max(answers, key=len, default={})
+    own = [each for each in found if each and checkpoint in (None, each.get("checkpoint"))]
+    return max(own, key=lambda each: (each["num_tasks"], len(each["answers"])), default={"answers": {}})["answers"]
 
 
 def _are_own_answers(question: str, found: dict[str, Any]) -> bool:
@@ -133,7 +134,7 @@ def _are_own_answers(question: str, found: dict[str, Any]) -> bool:
     if question == "inner_steps":  # more steps are more answers, and the first ones stay what they are
         harmless |= {"learner.num_steps"}
     whole = all(_is_number(answer[name]) for answer in found["answers"].values() for name in numbers)
-    return whole and found.get("changed", {}).keys() <= harmless
+    return whole and _is_number(found["num_tasks"]) and found.get("changed", {}).keys() <= harmless
 
 
 def _is_whole(found: dict[str, Any]) -> bool:
@@ -146,6 +147,17 @@ def _is_whole(found: dict[str, Any]) -> bool:
         and all(type(found[name]) is kind for name, kind in kinds.items())
         and len(of_episodes) == found["num_tasks"]
         and all(map(_is_number, of_episodes))
+        and ("reliability" not in found or _is_calibrated(found))
+    )
+
+
+def _is_calibrated(found: dict[str, Any]) -> bool:
+    """Whether the calibration in a ``results.json`` has the right types. None in it means no number."""
+    likelihood, bins = found["test_negative_log_likelihood"], found["reliability"]
+    return (
+        _is_number(found["test_expected_calibration_error"])
+        and (likelihood is None or _is_number(likelihood))
+        and all(x is None or _is_number(x) for name in ("count", "accuracy", "confidence") for x in bins[name])
     )
 
 

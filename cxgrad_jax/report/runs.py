@@ -56,9 +56,9 @@ def names_of(workdirs: Sequence[Path]) -> list[str]:
     Raises:
       UserError: a folder is given twice.
     """
-    parts = [workdir.absolute().parts for workdir in workdirs]
+    parts, places = ([of(x).parts for x in workdirs] for of in (Path.absolute, Path.resolve))
     for i, workdir in enumerate(workdirs):
-        if parts[i] in parts[:i]:
+        if places[i] in places[:i]:
             raise UserError(f"{workdir} is given twice; give each run once")
     for depth in range(1, max(map(len, parts)) + 1):
         names = [str(Path(*each[-depth:])) for each in parts]

@@ -15,7 +15,8 @@ class Summary(NamedTuple):
       accuracy: the mean over the seeds of the test accuracy.
       std_seeds: the standard deviation over the seeds, divided by n - 1. It is None for one seed.
       ci95_seeds: the half-width of the 95 % t-interval of the mean over seeds. It is None for one seed.
-      ci95_tasks: the mean over the seeds of the half-width of the 95 % interval over test episodes.
+      ci95_tasks: the mean over the seeds of the half-width of the 95 % interval over test episodes. It is None for one
+        episode.
       ci95_pooled: the mean over the seeds of the half-width of the binomial interval over all predictions, which the
         CxGrad paper prints.
     """
@@ -23,11 +24,11 @@ class Summary(NamedTuple):
     accuracy: float
     std_seeds: float | None
     ci95_seeds: float | None
-    ci95_tasks: float
+    ci95_tasks: float | None
     ci95_pooled: float
 
     @property
-    def interval(self) -> float:
+    def interval(self) -> float | None:
         """The interval to print if there is room for one: over seeds, or for a single seed over tasks."""
         return self.ci95_tasks if self.ci95_seeds is None else self.ci95_seeds
 
@@ -41,10 +42,11 @@ def summary(results: Sequence[dict[str, Any]]) -> Summary:
     else:
         std = float(np.std(of_seeds, ddof=1))
         interval = _t_quantile(len(of_seeds) - 1) * std / len(of_seeds) ** 0.5
-    return Summary(float(np.mean(of_seeds)), std, interval, mean["test_ci95_tasks"], mean["test_ci95_pooled"])
+    over_tasks = mean["test_ci95_tasks"] if all(each["num_tasks"] > 1 for each in results) else None
+    return Summary(float(np.mean(of_seeds)), std, interval, over_tasks, mean["test_ci95_pooled"])
 
 
-def paired_over_seeds(ours: np.ndarray, first: np.ndarray) -> dict[str, float]:
+def paired_over_seeds(ours: np.ndarray, first: np.ndarray) -> dict[str, Any]:
     """Compares accuracies ``[seeds, episodes]`` on the same episodes, with seeds and episodes as random factors.
 
     Episodes are crossed with seeds: every seed has the same ones. The variance of the mean difference is taken as
@@ -55,7 +57,7 @@ def paired_over_seeds(ours: np.ndarray, first: np.ndarray) -> dict[str, float]:
 
     Returns:
       ``"difference"``, ``"difference_ci95"``, and the two-sided ``"p_value"``. For one seed it is the result of
-      ``evaluation.paired``.
+      ``evaluation.paired``. For one episode the interval is over the seeds alone.
     """
     difference = np.asarray(ours, float) - np.asarray(first, float)
     seeds, episodes = difference.shape
@@ -66,8 +68,9 @@ def paired_over_seeds(ours: np.ndarray, first: np.ndarray) -> dict[str, float]:
     from scipy import stats  # slow to import
 
     mean, of_seeds, of_episodes = difference.mean(), difference.mean(axis=1), difference.mean(axis=0)
-    freedom = np.array([seeds - 1, episodes - 1])
-    squares = np.array([episodes * np.var(of_seeds, ddof=1), seeds * np.var(of_episodes, ddof=1)])
+    freedom = np.array([seeds - 1, max(episodes - 1, 1)])
+    over_episodes = np.var(of_episodes, ddof=1) if episodes > 1 else 0.0
+    squares = np.array([episodes * np.var(of_seeds, ddof=1), seeds * over_episodes])
     error = np.sqrt(squares.sum() / (seeds * episodes))
     if not error:
         return {"difference": float(mean), "difference_ci95": 0.0, "p_value": 0.0}

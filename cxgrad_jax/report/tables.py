@@ -56,7 +56,8 @@ def p_value(p: float | None) -> str:
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     """``lines`` of cells in Markdown. The first line has the headings."""
     rule = [":--", *["--:"] * (len(lines[0]) - 1)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in [lines[0], rule, *lines[1:]])
+    escaped = ([cell.replace("|", r"\|") for cell in line] for line in [lines[0], rule, *lines[1:]])
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
 def latex_table(
@@ -83,7 +84,9 @@ def latex_table(
 
 
 def paper_table(
-    headings: Sequence[str], rows: Sequence[tuple[str, Sequence[tuple[float, float] | None]]], notes: Sequence[str]
+    headings: Sequence[str],
+    rows: Sequence[tuple[str, Sequence[tuple[float, float | None] | None]]],
+    notes: Sequence[str],
 ) -> str:
     """The table of a paper in LaTeX, with cells such as ``33.2 ± 1.1`` and the best of each column in bold.
 
@@ -102,10 +105,14 @@ def paper_table(
     return latex_table(lines, notes, bold)
 
 
+LATEX = str.maketrans({
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": "$<$",
+    ">": "$>$", "–": "--", **{special: f"\\{special}" for special in "&%$#_{}"},
+})  # fmt: skip
+
+
 def _latex(text: str) -> str:
-    for plain, markup in (("&", r"\&"), ("_", r"\_"), ("%", r"\%"), ("±", r"$\pm$"), ("< ", r"$<$ "), ("–", "--")):
-        text = text.replace(plain, markup)
-    return text
+    return text.translate(LATEX)
 
 
 def write_tables(folder: Path, name: str, *, md: str, csv: str, tex: str) -> None:

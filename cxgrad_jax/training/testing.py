@@ -1,5 +1,6 @@
 """The test of a run: an ensemble of its best checkpoints, on fixed episodes."""
 
+import sys
 from typing import Any
 
 import flax
@@ -53,6 +54,12 @@ def test_run(
             logits.append(evaluator(checkpoints.restore(iteration, state).params, poll))
     labels = sampler.shape.labels()[1]
     ensemble = evaluation.evaluation_of(np.mean(logits, axis=0), labels)
+    wrong = int(np.isnan(logits).any(axis=(0, -1)).sum())
+    if wrong and jax.process_index() == 0:
+        print(
+            f"{wrong} of {num_episodes * len(labels)} predictions have a logit that is no number; they count as wrong",
+            file=sys.stderr,
+        )
     singles = [evaluation.evaluation_of(each, labels) for each in logits]
     return {
         "test_accuracy": ensemble.accuracy,

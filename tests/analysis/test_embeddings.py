@@ -1,8 +1,9 @@
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
-from small import jitted, make
+from small import WAY, jitted, make
 
 import cxgrad_jax as cx
 from cxgrad_jax import analysis
@@ -51,6 +52,7 @@ POINTS = np.arange(8.0).reshape(4, 2)
         ({"after": POINTS[:3]}, r"have shapes \[4, 2\] and \[3, 2\]; expected \[N, D\] twice"),
         ({"before": POINTS[0], "after": POINTS[0]}, r"have shapes \[2\] and \[2\]"),
         ({"before": POINTS[:, :1], "after": POINTS[:, :1]}, "D at least 2"),
+        ({"before": np.ones((4, 2)), "after": np.ones((4, 2))}, "are the same features for every image"),
         ({"after": POINTS * np.nan}, "hold NaN or Inf; expected finite numbers"),
         ({"after": POINTS.astype(str)}, "expected finite numbers"),
     ],
@@ -58,3 +60,15 @@ POINTS = np.arange(8.0).reshape(4, 2)
 def test_what_no_plane_can_be_drawn_of_is_refused(changed, message):
     with pytest.raises(cx.UserError, match=message):
         analysis.joint_tsne(**({"before": POINTS, "after": POINTS, "perplexity": 3, "seed": 0} | changed))
+
+
+def test_a_model_of_one_layer_has_no_layer_before_its_head(episode):
+    class Linear(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(WAY, name="head")(x.reshape(len(x), -1))
+
+    learner = cx.learners.maml(Linear(), num_steps=1)
+    params = learner.init(jax.random.key(0), episode.support_images)
+    with pytest.raises(cx.UserError, match="the model has the layer head alone"):
+        analysis.embeddings(learner, params, episode)

@@ -61,6 +61,21 @@ def test_layers_of_any_model_as_the_next_one_receives_them(episode):
     np.testing.assert_allclose(found["Conv_0"], nn.relu(convolved).mean(axis=(1, 2)), rtol=1e-12)  # pyright: ignore
 
 
+def test_a_layer_may_take_its_input_by_keyword(episode):
+    class Named(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Dense(4)(inputs=x.reshape(len(x), -1)))
+            return nn.Dense(WAY)(inputs=x)
+
+    learner = cx.learners.maml(Named(), num_steps=1)
+    params = learner.init(jax.random.key(0), episode.support_images)
+    task = learner.adapt(params, episode.support_images, episode.support_labels)
+    found = analysis.features(learner, params, task, episode.query_images)
+    np.testing.assert_allclose(found["Dense_1"], learner.predict(params, task, episode.query_images), rtol=1e-12)
+    assert (found["Dense_0"] >= 0).all()
+
+
 def test_a_batch_of_episodes(episode):
     learner, _, params = make("maml", episode, num_steps=1)
     episodes = [episode, make_episode(1)]

@@ -61,7 +61,12 @@ def test_further_questions_are_shown_where_they_were_asked(tmp_path):
         }
         (tmp_path / run).mkdir(exist_ok=True)
         path = tmp_path / run / f"results_question={file}.json"
-        content = {"answers": answers, "checkpoint": checkpoint, **({"changed": changed} if changed else {})}
+        content = {
+            "answers": answers,
+            "num_tasks": 2,
+            "checkpoint": checkpoint,
+            **({"changed": changed} if changed else {}),
+        }
         path.write_text(json.dumps(content))
 
     runs: Any = [SimpleNamespace(name=name, workdir=tmp_path / name, best=6) for name in ("maml", "cxgrad", "boil")]

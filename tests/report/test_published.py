@@ -50,6 +50,8 @@ def test_another_run_has_no_number_beside_it(field, value):
     config = configuration.base_config()
     config.update_from_flattened_dict({field: value})
     assert published(config) is None
+    if field == "model.norm":
+        assert printed(config) is None
 
 
 def test_the_text_s_preset_is_the_paper_s_run_too():

@@ -9,7 +9,15 @@ from runs import flags, results
 from cxgrad_jax.command_line import Parser, override
 from cxgrad_jax.errors import Interrupted
 from cxgrad_jax.report import results as report_results
-from cxgrad_jax.report.results import Planned, costs_of, planned, read_or_make, results_at_hand, results_of
+from cxgrad_jax.report.results import (
+    Planned,
+    answers_at_hand,
+    costs_of,
+    planned,
+    read_or_make,
+    results_at_hand,
+    results_of,
+)
 from cxgrad_jax.training import loop
 from cxgrad_jax.training.config_files import load_config
 from cxgrad_jax.training.evaluate import evaluate_run
@@ -84,6 +92,7 @@ def test_another_file_is_made_again(tmp_path):
     ("field", "value"),
     [
         ("test_accuracy", "high"), ("test_ci95_pooled", None), ("ensemble_size", 2.5), ("test_data", 1), ("config", []),
+        ("reliability", {"count": None}), ("reliability", {}), ("test_expected_calibration_error", "0.1"),
         ("episode_accuracies", "0.5"), ("episode_accuracies", [0.5]), ("episode_accuracies", {}), ("num_tasks", True),
     ],
 )  # fmt: skip
@@ -102,3 +111,17 @@ def test_seeds_differ_in_the_seed_and_the_folder_alone(run):
     assert [each.workdir.name for each in (first, second)] == ["seed_0", "seed_1"]
     second.config.seed = 0
     assert first.config == second.config == run.config
+
+
+def test_the_answers_over_the_most_episodes_count(tmp_path):
+    def write(name, episodes, steps, changed):
+        answers = {str(i): {"test_accuracy": i / 10, "test_ci95_tasks": 0.1} for i in range(steps)}
+        content = {"answers": answers, "num_tasks": episodes, "checkpoint": 10, "changed": changed}
+        (tmp_path / f"results_question=inner_steps{name}.json").write_text(json.dumps(content))
+
+    write("", 40, 6, {})
+    write(",trial", 2, 9, {"evaluation.episodes": 2, "learner.num_steps": 8})
+    assert len(answers_at_hand(tmp_path, "inner_steps", 10)) == 6
+    write(",more", 40, 8, {"learner.num_steps": 7})
+    assert len(answers_at_hand(tmp_path, "inner_steps", 10)) == 8
+    assert answers_at_hand(tmp_path, "inner_steps", 20) == {}

@@ -29,3 +29,11 @@ def test_a_folder_above_the_other():
 def test_a_folder_that_is_given_twice_is_refused(again):
     with pytest.raises(UserError, match="maml is given twice; give each run once"):
         names_of([Path("runs/maml"), Path("runs/cxgrad"), Path(again)])
+
+
+def test_a_folder_is_the_same_by_another_way(tmp_path):
+    (tmp_path / "maml").mkdir()
+    (tmp_path / "link").symlink_to("maml")
+    for again in (tmp_path / "link", tmp_path / "maml" / ".." / "maml"):
+        with pytest.raises(UserError, match="is given twice; give each run once"):
+            names_of([tmp_path / "maml", again])

@@ -8,8 +8,8 @@ from cxgrad_jax.evaluation import paired
 from cxgrad_jax.report.seeds import paired_over_seeds, summary
 
 
-def results(accuracy, tasks=0.02, pooled=0.01):
-    return {"test_accuracy": accuracy, "test_ci95_tasks": tasks, "test_ci95_pooled": pooled}
+def results(accuracy, tasks=0.02, pooled=0.01, num_tasks=600):
+    return {"test_accuracy": accuracy, "test_ci95_tasks": tasks, "test_ci95_pooled": pooled, "num_tasks": num_tasks}
 
 
 def test_summary_of_three_seeds():
@@ -23,6 +23,16 @@ def test_summary_of_three_seeds():
 def test_summary_of_one_seed_has_no_spread():
     found = summary([results(0.5)])
     assert found == (0.5, None, None, 0.02, 0.01) and found.interval == 0.02
+
+
+def test_one_episode_has_no_interval_over_episodes():
+    assert summary([results(0.5, tasks=0.0, num_tasks=1)]).interval is None
+    alone = paired_over_seeds(np.array([[0.5]]), np.array([[0.25]]))
+    assert alone == {"difference": 0.25, "difference_ci95": None, "p_value": None}
+    ours, first = np.array([[0.5], [0.7], [0.4]]), np.array([[0.3], [0.4], [0.35]])
+    found, test = paired_over_seeds(ours, first), scipy.stats.ttest_rel(ours[:, 0], first[:, 0])
+    assert found["p_value"] == pytest.approx(test.pvalue)
+    assert found["difference_ci95"] == pytest.approx(test.confidence_interval(0.95).high - found["difference"])
 
 
 def test_one_seed_is_the_paired_comparison_over_episodes():

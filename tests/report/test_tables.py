@@ -19,6 +19,13 @@ def test_markdown():
     assert tables.markdown_table([["a", "b"], ["c", "d"]]) == "| a | b |\n| :-- | --: |\n| c | d |\n"
 
 
+def test_names_of_any_characters_stay_in_their_cells():
+    assert tables.markdown_table([["a|b", "c"]]).startswith("| a\\|b | c |\n")
+    line = tables.latex_table([[r"a&b_c%d$e#f{g}h~i^j\k<l>m", "± –"]], []).splitlines()[2]
+    expected = r"a\&b\_c\%d\$e\#f\{g\}h\textasciitilde{}i\textasciicircum{}j\textbackslash{}k$<$l$>$m & $\pm$ -- \\"
+    assert line == expected
+
+
 def test_the_table_of_a_paper_has_the_best_of_each_column_in_bold():
     rows = [
         ("MAML_1", [(0.3321, 0.011), None]),

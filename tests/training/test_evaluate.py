@@ -99,6 +99,13 @@ def test_one_episode_is_told_without_an_interval(copy, capsys):
     assert "head adapted: " in told and "±" not in told
 
 
+def test_predictions_that_are_no_numbers_are_told(copy, capsys):
+    assert run([f"--workdir={copy}", "--mode=evaluate", "--config.learner.inner_lr=1e30"]) == 0
+    told = capsys.readouterr()
+    assert "predictions have a logit that is no number; they count as wrong" in told.err
+    assert "test accuracy 0.00 %" in told.out
+
+
 def test_an_ensemble_of_more_than_the_best_is_refused(copy, capsys):
     before = sorted(copy.iterdir())
     assert run([f"--workdir={copy}", "--mode=evaluate", "--config.evaluation.ensemble=9"]) == 2
