@@ -105,7 +105,7 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         (lambda: SAMPLER.class_names(1.5), "indices is [1.5]; expected a sequence of whole numbers"),
         (
             lambda: cx.data.from_arrays(np.zeros((2, 16, 16, 1), np.uint8), [0, 1], class_names={0: "a", 1: "b"}),
-            "class_names is {0: 'a', 1: 'b'}; expected a sequence with one name for each distinct label",
+            "class_names is {0: 'a', 1: 'b'}; expected a list with one name for each distinct label",
         ),
         (
             lambda: cx.analysis.calibration(np.zeros((2, 3, 2)), np.array([0, 1, -1])),

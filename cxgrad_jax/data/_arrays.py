@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from cxgrad_jax.arguments import as_array, as_path, check_whole
+from cxgrad_jax.arguments import as_array, as_path, check_kind, check_whole
 from cxgrad_jax.data._store import SPLITS, ImageStore, check_images, offsets_of
 from cxgrad_jax.data._tfds import require_tfds
 from cxgrad_jax.data.datasets.images import resized_array
 from cxgrad_jax.errors import UserError, reason
+
+# A set has another order in each process, and the parts of text and bytes are no names.
+_NO_NAMES = (str, bytes, bytearray, Mapping, set, frozenset)
 
 
 def from_arrays(
@@ -23,8 +26,8 @@ def from_arrays(
     Args:
       images: ``[N, H, W, C]``, uint8 or float in [0, 1], in any order. They are stored in the dtype that they have.
       labels: ``[N]``, any integers or strings.
-      class_names: one name for each distinct label, in the order of the sorted labels. If None, the labels are the
-        names.
+      class_names: one name for each distinct label, in the order of the sorted labels: a list, a tuple or an array. If
+        None, the labels are the names.
       name: the name of the data set in reports and messages.
       split: "train", "val" or "test". The same seed draws other episodes from each.
 
@@ -32,15 +35,19 @@ def from_arrays(
       A store with the classes in the order of their labels. Within a class, the images keep their order.
 
     Raises:
-      UserError: an array has another shape, dtype or range, or the lengths do not fit.
+      UserError: an array has another shape, dtype or range, or a mask, the names have no order, or the lengths do not
+        fit.
     """
+    for what, array in (("images", images), ("labels", labels)):
+        if isinstance(array, np.ma.MaskedArray):  # NumPy would give what is below the mask
+            raise UserError(f"{what} are a masked array; expected a plain one: leave out what is masked")
     images, labels = np.asarray(as_array("images", images)), np.asarray(as_array("labels", labels))
     check_images(images)
     _check_labels(labels, len(images))
     if split not in SPLITS:
         raise UserError(f"split={split!r}: expected one of {', '.join(SPLITS)}")
-    if class_names is not None and (isinstance(class_names, str | Mapping) or not isinstance(class_names, Iterable)):
-        raise UserError(f"class_names is {class_names!r}; expected a sequence with one name for each distinct label")
+    if class_names is not None and (isinstance(class_names, _NO_NAMES) or not isinstance(class_names, Iterable)):
+        raise UserError(f"class_names is {class_names!r}; expected a list with one name for each distinct label")
     values, sizes = np.unique(labels, return_counts=True)
     names = tuple(_text(value) for value in values) if class_names is None else tuple(map(str, class_names))
     if len(names) != len(values):
@@ -92,6 +99,7 @@ def from_tfds(
             builder = tfds.builder_from_directory(str(folder))
         except Exception as error:  # tfds raises errors of many kinds for a folder that it cannot read
             raise UserError(f"{builder_or_dir} is no prepared tfds data set ({reason(error)[:200]})") from error
+    check_kind("builder_or_dir", builder, ("as_data_source", "info"), "a tfds builder or the folder of a data set")
     try:
         records = builder.as_data_source(split)
     except Exception as error:

@@ -7,6 +7,7 @@ They are in the folder ``DATA_DIR/NAME/IMAGE_SIZE/VERSION``, which gets this nam
 
 import json
 import os
+import re
 import shlex
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ from cxgrad_jax.data._store import SPLITS, ImageStore, offsets_of
 from cxgrad_jax.data.datasets import catalogue
 
 INDEX = "images.json"
+OWN_NAME = re.compile("[a-z][a-z0-9_]*")  # the names that the user's own images may have
 
 
 def default_data_dir() -> Path:
@@ -42,9 +44,11 @@ def location(name: str, image_size: int | None = None, data_dir: str | os.PathLi
     """The folder of a data set, prepared or not. A name outside of the catalogue is the user's own.
 
     Raises:
-      UserError: the name is no text, the size no whole number, or ``data_dir`` no path.
+      UserError: the name is no text or cannot be one, the size no whole number, or ``data_dir`` no path.
     """
     catalogue.check_name(name)
+    if not OWN_NAME.fullmatch(name):
+        catalogue.facts(name)  # raises, and says what names there are
     if image_size is not None:
         check_whole("image_size", image_size)
     facts = catalogue.CATALOGUE.get(name, catalogue.CATALOGUE["image_folder"])

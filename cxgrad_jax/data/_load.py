@@ -38,7 +38,9 @@ def load(
     command = _layout.command(name, image_size, data_dir)
     if not directory.is_dir():
         if name != "glyphs":
-            sizes = sorted(path.parent.parent.name for path in directory.parent.parent.glob(f"*/*/{_layout.INDEX}"))
+            sizes = sorted(
+                path.parent.parent.name for path in directory.parent.parent.glob(f"*/{directory.name}/{_layout.INDEX}")
+            )
             also = f" (there are sizes {', '.join(sizes)})" if sizes else ""
             raise UserError(f"{name} is not prepared in {directory}{also}: run `{command}`")
         prepare(name, data_dir=data_dir, image_size=image_size)

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +42,8 @@ def prepare(
     data sets keep the pixels of the official code.
 
     If a preparation is interrupted, even by a kill, it leaves nothing that ``load`` takes for a finished one, and can
-    simply be run again. If several run at the same time, one does the work and the others wait for it.
+    simply be run again. What was prepared before stays until the new images are complete. If several run at the same
+    time, one does the work and the others wait for it.
 
     Args:
       name: one of ``NAMES``.
@@ -64,6 +64,8 @@ def prepare(
       UserError: an argument, an archive, an image or the data directory cannot be used.
     """
     facts = catalogue.facts(name)
+    if not isinstance(archives, str | os.PathLike | Sequence):
+        raise UserError(f"archives is {archives!r}; expected a path or a list of paths")
     archives = [archives] if isinstance(archives, str | os.PathLike) else archives
     own_name = _check_arguments(name, image_size, as_name, download)
     if download and (archives or source):
@@ -78,6 +80,7 @@ def prepare(
             return directory
         directory.parent.mkdir(parents=True, exist_ok=True)
         with locked(directory.parent / ".lock"):
+            _put_back(directory)
             if _is_at_hand(name, own_name, directory, source):  # another process has just done it
                 return directory
             if _is_complete(directory):
@@ -86,12 +89,19 @@ def prepare(
             paths = [] if download else _sources(name, facts, archives, source)
             fingerprint = image_folder.fingerprint(paths[0]) if name == "image_folder" else None
             # An interrupted preparation may have left these. Nobody else is at work, because the lock is ours.
-            for remains in (*directory.parent.glob("incomplete.*"), directory):
+            for remains in directory.parent.glob("incomplete.*"):
                 shutil.rmtree(remains, ignore_errors=True)
             logging.info("Preparing %s in %s", own_name, directory)
             from cxgrad_jax.data.datasets.builder import make_builder
 
-            _run(make_builder(name, own_name, directory, paths, download, fingerprint), facts)
+            work = directory.parent / "incomplete.new"  # tfds would refuse to work where a prepared set stands
+            new = work / own_name / directory.parent.name / directory.name
+            downloads = directory.parent.parent.parent / "downloads"
+            try:
+                _run(make_builder(name, own_name, new, paths, download, fingerprint), facts, downloads)
+                _replace(directory, new)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         raise UserError(
             f"cannot prepare {own_name} in {directory}: {error}; $CXGRAD_DATA_DIR, --data_dir or --config.data.dir "
@@ -111,7 +121,29 @@ def _is_at_hand(name: str, own_name: str, directory: Path, source: _PathLike | N
     return True
 
 
-def _run(builder: "FewShotBuilder", facts: Facts) -> None:
+def _replace(directory: Path, new: Path) -> None:
+    """Gives the new folder the name of the old one, which is removed. A program keeps the memory maps that it has."""
+    if directory.exists():
+        directory.rename(_aside(directory))
+    try:
+        new.rename(directory)
+    finally:
+        _put_back(directory)
+
+
+def _put_back(directory: Path) -> None:
+    """Ends a replacement: the old folder is removed, or gets its name back if no new one has it."""
+    if directory.exists():
+        shutil.rmtree(_aside(directory), ignore_errors=True)
+    elif _aside(directory).exists():  # a kill or an error came between the two renames
+        _aside(directory).rename(directory)
+
+
+def _aside(directory: Path) -> Path:
+    return directory.with_name(f"replaced.{directory.name}")
+
+
+def _run(builder: "FewShotBuilder", facts: Facts, downloads: Path) -> None:
     """Runs tfds's preparation, which works in a folder of another name and renames it at the end."""
     import requests
     import tensorflow_datasets as tfds
@@ -122,7 +154,7 @@ def _run(builder: "FewShotBuilder", facts: Facts) -> None:
     try:
         # tfds would print that all sizes are unknown.
         with contextlib.redirect_stdout(io.StringIO()), accounts_without_names():
-            builder.download_and_prepare(download_config=config)
+            builder.download_and_prepare(download_dir=downloads, download_config=config)
     except NonMatchingChecksumError as error:  # its message has several lines
         raise UserError(f"the downloaded file is not the publisher's: {reason(error)}") from error
     except (DownloadError, requests.RequestException) as error:
@@ -140,13 +172,16 @@ def _check_arguments(name: str, image_size: int | None, as_name: str | None, dow
     """Checks the arguments that need no file, and returns the name to prepare under."""
     if image_size is not None and not (is_whole(image_size) and 1 <= image_size <= 1024):
         raise UserError(f"image_size={image_size}: expected a whole number, 1 to 1024 pixels")
-    if download and not catalogue.facts(name).downloadable:
+    facts = catalogue.facts(name)
+    if download and not (facts.archives or facts.folder):
+        raise UserError(f"{name} needs no download; leave download out (on the command line: --download)")
+    if download and not facts.downloadable:
         raise UserError(f"{name} cannot be downloaded without an account: {_needs(name)}")
     if as_name is None:
         return name
     if name != "image_folder":
         raise UserError(f"as_name={as_name!r} is for image_folder; {name} keeps its name")
-    if not re.fullmatch("[a-z][a-z0-9_]*", as_name) or as_name in catalogue.CATALOGUE:
+    if not isinstance(as_name, str) or not _layout.OWN_NAME.fullmatch(as_name) or as_name in catalogue.CATALOGUE:
         raise UserError(f"as_name={as_name!r}: expected small letters, digits and _, and no name of another data set")
     return as_name
 

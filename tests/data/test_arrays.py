@@ -63,6 +63,10 @@ UNIT = np.full((5, 2, 2, 3), 0.5, np.float32)
         (IMAGES, np.eye(5, dtype=int), {}, r"labels have shape \[5, 5\].*argmax\(1\) if one-hot"),
         (IMAGES, np.array([None, "a", "a", "a", "a"], object), {}, "labels have dtype object"),
         (IMAGES, LABELS, {"class_names": ["a", "b", "c"]}, "class_names has 3 names for 2 distinct labels"),
+        (IMAGES, LABELS, {"class_names": {"a", "b"}}, "expected a list with one name for each distinct label"),
+        (IMAGES, LABELS, {"class_names": b"ab"}, "class_names is b'ab'; expected a list with one name for each"),
+        (np.ma.masked_array(IMAGES), LABELS, {}, "images are a masked array; expected a plain one"),
+        (IMAGES, np.ma.masked_array(LABELS), {}, "labels are a masked array; expected a plain one"),
         (IMAGES, LABELS, {"class_names": ["a", "a"]}, "class_names holds 'a' twice"),
         (IMAGES, LABELS, {"split": "valid"}, "split='valid': expected one of train, val, test"),
     ],
@@ -136,6 +140,12 @@ def test_from_tfds_takes_text_for_labels(prepared):
 def test_from_tfds_names_a_folder_that_holds_nothing(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path} is no prepared tfds data set"):
         data.from_tfds(tmp_path, "train")
+
+
+def test_from_tfds_names_a_value_that_is_no_data_set():
+    pytest.importorskip("tensorflow_datasets")
+    with pytest.raises(UserError, match="builder_or_dir is 5; expected a tfds builder or the folder of a data set"):
+        data.from_tfds(5, "test")
 
 
 def test_without_tfds_the_command_is_told(monkeypatch):

@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,6 +137,45 @@ def test_a_changed_folder_is_prepared_again(edit, tmp_path, make, caplog):
     files = sorted((tmp_path / "birds/train").rglob("*.png"))
     expected = [make.expected_rgb(file.read_bytes(), 12) for file in files]
     np.testing.assert_array_equal(load(tmp_path, "mine").images, np.stack(expected))
+
+
+def test_the_old_set_stays_until_the_new_one_is_complete(tmp_path, make, monkeypatch):
+    make.image_folder(tmp_path / "birds")
+    directory = prepare(tmp_path, as_name="mine", image_size=12)
+    opened = load(tmp_path, "mine").images
+    before = np.array(opened)
+    broken = tmp_path / "birds/train/train0/9999.png"
+    broken.write_bytes(b"garbage")
+    with pytest.raises(UserError, match="9999.png is not a readable image"):
+        prepare(tmp_path, as_name="mine", image_size=12)
+    np.testing.assert_array_equal(load(tmp_path, "mine").images, before)
+
+    broken.write_bytes(make.encode(make.pixels(99), "PNG"))
+    rename = Path.rename
+
+    def without_room(path, target):
+        if "incomplete" in str(path) and target == directory:
+            raise OSError("no room")
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", without_room)
+        with pytest.raises(UserError, match="cannot prepare mine in .*: no room"):
+            prepare(tmp_path, as_name="mine", image_size=12)
+    np.testing.assert_array_equal(load(tmp_path, "mine").images, before)
+
+    prepare(tmp_path, as_name="mine", image_size=12)
+    assert len(load(tmp_path, "mine").images) == 7
+    np.testing.assert_array_equal(opened, before)  # a training that began earlier goes on
+    assert sorted(path.name for path in directory.parent.iterdir()) == [".lock", "1.0.0"]
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, make):
+    make.image_folder(tmp_path / "birds")
+    directory = prepare(tmp_path, as_name="mine", image_size=12)
+    written = (directory / "images.json").stat().st_mtime_ns
+    directory.rename(directory.with_name("replaced.1.0.0"))
+    assert (prepare(tmp_path, as_name="mine", image_size=12) / "images.json").stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize("layout", ["test", "."])

@@ -85,11 +85,19 @@ def test_not_prepared_tells_the_command(name, options, command, folder, tmp_path
     assert str(error.value).endswith(command.format(tmp_path / "data"))
 
 
+def test_a_preparation_that_was_killed_is_no_size(folder, tmp_path):
+    folder.rename(folder.with_name("incomplete.XYZ_1.0.0"))
+    with pytest.raises(UserError, match=r"mine is not prepared in \S+: run"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "split", "message"),
     [
         ("mine", "valid", "unknown split 'valid': expected one of train, val, test"),
         ("minne", "train", r"unknown data set 'minne': expected one of mini_imagenet, .*--as_name"),
+        ("", "train", "unknown data set '': expected one of"),
+        ("..", "train", r"unknown data set '\.\.': expected one of"),
         ("omniglott", "train", r"unknown data set 'omniglott': did you mean omniglot\?"),
     ],
 )

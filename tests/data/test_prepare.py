@@ -74,7 +74,7 @@ def test_interrupted_preparation_is_not_taken_for_a_finished_one(number, status,
     process = start(*slow)
     parent = tmp_path / "data" / "mine" / "400"
     deadline = time.monotonic() + 600
-    while not list(parent.glob("incomplete.*/images_train.npy")):  # it is in the midst of writing
+    while not list(parent.glob("incomplete.*/**/images_train.npy")):  # it is in the midst of writing
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(number)
@@ -125,6 +125,9 @@ def test_two_preparations_at_once(slow, tmp_path):
         ("cub", {"image_size": 0}, "image_size=0: expected a whole number, 1 to 1024"),
         ("cub", {"as_name": "mine"}, "as_name='mine' is for image_folder; cub keeps its name"),
         ("image_folder", {"as_name": "../up"}, r"as_name='\.\./up': expected small letters"),
+        ("image_folder", {"as_name": 5}, "as_name=5: expected small letters"),
+        ("cifar_fs", {"archives": 5}, "archives is 5; expected a path or a list of paths"),
+        ("glyphs", {"download": True}, r"glyphs needs no download; leave download out \(on the command line: --downl"),
         ("image_folder", {"as_name": "cub"}, "as_name='cub': expected .* no name of another"),
         ("glyphs", {"image_size": 4}, "image_size=4"),
     ],
