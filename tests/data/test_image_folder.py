@@ -237,6 +237,30 @@ def test_links_in_a_circle_end(tmp_path, make, caplog):
     assert len(load(tmp_path, "mine").images) == 6
 
 
+@pytest.mark.parametrize("link", ["train/linked", "test/linked", "train/a.link"])
+def test_a_link_makes_no_class_of_a_class(link, tmp_path, make):
+    make.image_folder(tmp_path / "birds")
+    (tmp_path / "birds" / link).symlink_to(tmp_path / "birds/test/test0")
+    with pytest.raises(UserError, match=f"{link} is the same folder as .*/test/test0; few-shot splits share no class"):
+        prepare(tmp_path, as_name="mine", image_size=12)
+
+
+def test_a_folder_is_read_where_it_lies_and_the_link_to_it_is_told_once(tmp_path, make, caplog):
+    make.image_folder(tmp_path / "birds")
+    (tmp_path / "birds/train/train0/again").symlink_to(tmp_path / "birds/test/test0")
+    prepare(tmp_path, as_name="mine", image_size=12)
+    assert load(tmp_path, "mine", "test").class_names == ("test0", "test1")
+    assert caplog.text.count("is passed over") == 1
+
+
+def test_splits_in_capitals_are_told(tmp_path, make):
+    make.image_folder(tmp_path / "birds")
+    for split in data.SPLITS:
+        (tmp_path / "birds" / split).rename(tmp_path / "birds" / split.title())
+    with pytest.raises(UserError, match=r"birds: \w+ holds folders and no images; .* train, val, test, in small let"):
+        prepare(tmp_path)
+
+
 def test_names_of_any_bytes(tmp_path, make):
     """Latin-1 bytes, as old zips leave them, and a line end become escapes."""
     make.image_folder(tmp_path / "birds")

@@ -131,3 +131,8 @@ def test_mutated_images_are_images_or_one_line(make):
             refused += 1
             assert "\n" not in str(error)
     assert 0 < refused < 400
+
+
+def test_an_image_of_too_many_pixels_is_told_in_pixels():
+    with pytest.raises(UserError, match=r"^ape/1.png has 200 million pixels; make it smaller than 179 million or re"):
+        open_image(png(Image.new("1", (16320, 12240))), "ape/1.png")

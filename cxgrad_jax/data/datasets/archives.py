@@ -107,21 +107,29 @@ def open_files(path: Path, stack: contextlib.ExitStack, scratch: Path) -> Files:
         return tar_files(stack.enter_context(path.open("rb")), str(path))
 
 
-def folder_files(root: Path) -> Files:
+def _tell_same(folder: Path, first: Path) -> None:
+    logging.warning("%s is passed over: it is the same folder as %s", folder, first)
+
+
+def folder_files(root: Path, tell_same: Callable[[Path, Path], None] = _tell_same) -> Files:
     """Lists the files below a folder, and its empty folders by names that end in "/".
 
-    Links are followed, but no folder is read twice, so that the walk always ends.
+    Links are followed when everything else is found. No folder is read twice, so that the walk always ends.
+
+    Args:
+      root: the folder.
+      tell_same: a function that is called with a folder that is passed over, and with the place where it was read.
     """
     files: Files = {}
     seen: dict[tuple[int, int], Path] = {}
-    folders = [(root, "")]
-    while folders:
-        folder, prefix = folders.pop()
+    folders, links = [(root, "")], []
+    while folders or links:
+        folder, prefix = (folders or links).pop()
         try:
             status = folder.stat()
             first = seen.setdefault((status.st_dev, status.st_ino), folder)
             if first != folder:
-                logging.warning("%s is passed over: it is the same folder as %s", folder, first)
+                tell_same(folder, first)
                 continue
             names = sorted(os.listdir(folder))
         except OSError as error:
@@ -131,7 +139,7 @@ def folder_files(root: Path) -> Files:
         for name in names:
             path = folder / name
             if path.is_dir():
-                folders.append((path, f"{prefix}{name}/"))
+                (links if path.is_symlink() else folders).append((path, f"{prefix}{name}/"))
             elif path.is_file():
                 files[prefix + name] = Member(str(path), path.stat().st_size, functools.partial(path.open, "rb"))
             else:  # opening a pipe would wait for ever

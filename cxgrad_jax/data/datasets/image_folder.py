@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from pathlib import Path, PurePosixPath
 
 from absl import logging
@@ -23,6 +24,7 @@ FACTS = facts.Facts(
     folder="a folder laid out as root/{train,val,test}/class/*.{bmp,gif,jpeg,jpg,png,webp}; for a test set alone "
     "root/test/class/* or root/class/*",
 )
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")  # the tab is none; every line end is one
 LAYOUT = "{train,val,test}/class/*.jpg, or test/class/*.jpg or class/*.jpg for a test set alone"
 
 pixels = shown_pixels
@@ -39,7 +41,7 @@ def index(files: Files, image_size: int) -> Index:
     splits = [split for split in SPLITS if split in present]
     flat = not splits
     found: Index = {split: {} for split in splits or ["test"]}
-    left_out = []
+    left_out, with_folders = [], set()
     for name, reader in files.items():
         *folders, file = ("test", *name.split("/")) if flat else name.split("/")
         if any(folder.startswith(".") for folder in folders):
@@ -50,10 +52,18 @@ def index(files: Files, image_size: int) -> Index:
             images[printable(file)] = reader
         elif file and not file.startswith("."):
             left_out.append(name)
+        if in_class and len(folders) > 2:
+            with_folders.add(printable(folders[1]))
     for split, classes in found.items():
         for class_name, images in classes.items():
+            if not images and flat and class_name in with_folders:
+                raise UserError(
+                    f"{class_name} holds folders and no images; if it is a split, its name must be one of "
+                    f"{', '.join(SPLITS)}, in small letters"
+                )
             if not images:
-                raise UserError(f"{split}/{class_name} holds no {', '.join(SUFFIXES)}; add some or remove it")
+                where = class_name if flat else f"{split}/{class_name}"
+                raise UserError(f"{where} holds no {', '.join(SUFFIXES)}; add some or remove it")
     if not any(found.values()):
         raise UserError(f"the folder holds no class of images: expected {LAYOUT}")
     for split in SPLITS:
@@ -74,9 +84,19 @@ def is_image(name: str) -> bool:
 
 
 def fingerprint(root: Path) -> str:
-    """A digest of the names, sizes and times of change of all images of a folder."""
+    """A digest of the names, sizes and times of change of all images of a folder.
+
+    Raises:
+      UserError: a link makes one folder two classes or two splits, or a folder cannot be read.
+    """
+
+    def refuse(folder: Path, first: Path) -> None:  # a later walk tells the user of links further down
+        names, others = (path.relative_to(root).parts for path in (folder, first))
+        if len(names) <= 2 and others and not any(name.startswith(".") for name in names):
+            raise UserError(f"{folder} is the same folder as {first}; few-shot splits share no class: remove one")
+
     digest = hashlib.sha256()
-    for name in sorted(name for name in folder_files(root) if is_image(name)):
+    for name in sorted(name for name in folder_files(root, refuse) if is_image(name)):
         try:
             status = (root / name).stat()
             state = f"{status.st_size} {status.st_mtime_ns}"
@@ -87,6 +107,6 @@ def fingerprint(root: Path) -> str:
 
 
 def printable(name: str) -> str:
-    """A file name as one line of UTF-8. Other bytes, which old zips leave, and line ends become escapes."""
+    """A file name as one line of UTF-8. Other bytes, which old zips leave, and what moves a cursor become escapes."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(c if len(f"{c}x".splitlines()) == 1 else repr(c)[1:-1] for c in text)
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)

@@ -1,6 +1,8 @@
 """From the bytes of an image file to uint8 pixels."""
 
 import io
+import re
+import threading
 import warnings
 
 import numpy as np
@@ -12,6 +14,7 @@ from cxgrad_jax.errors import UserError, reason
 # used.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+_FILTERS = threading.Lock()  # all threads share the filters of warnings
 
 
 def open_image(raw: bytes | np.ndarray, name: str, at_least: int | None = None) -> Image.Image:
@@ -26,12 +29,12 @@ def open_image(raw: bytes | np.ndarray, name: str, at_least: int | None = None) 
         pixels, which is several times faster.
 
     Raises:
-      UserError: the bytes are no image of the ``FORMATS``, or are cut off.
+      UserError: the bytes are no image of the ``FORMATS``, are cut off, or have more pixels than Pillow reads.
     """
     if isinstance(raw, np.ndarray):
         return Image.fromarray(raw)
     try:
-        with warnings.catch_warnings():
+        with _FILTERS, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as many pixels are an error
             image = Image.open(io.BytesIO(raw), formats=FORMATS)
         if at_least:
@@ -41,6 +44,11 @@ def open_image(raw: bytes | np.ndarray, name: str, at_least: int | None = None) 
     except Image.UnidentifiedImageError as error:
         cause = f"it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image" if raw else "it is empty"
         raise UserError(f"{name} is not a readable image ({cause}); replace or remove it") from error
+    except Image.DecompressionBombError as error:  # its message has the number of pixels first
+        number = re.search(r"\d+", str(error))
+        found = f"{int(number[0]) / 1e6:,.0f} million" if number else "too many"
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise UserError(f"{name} has {found} pixels; make it smaller than {limit:.0f} million or remove it") from error
     except Exception as error:  # a damaged image raises exceptions of many kinds
         raise UserError(f"{name} is not a readable image ({reason(error)}); replace or remove it") from error
 
