@@ -60,6 +60,20 @@ def is_stream(path: Path) -> bool:
     return special or _open_file(path) is not None
 
 
+def refuse_forbidden(path: Path) -> None:
+    """Refuses a path that may not be looked at, which ``os.path`` calls missing.
+
+    Raises:
+      UserError: a folder on the way may not be entered.
+    """
+    try:
+        path.stat()
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: {reason(error)}") from None
+    except (OSError, ValueError):  # it is missing, or no file has such a name
+        pass
+
+
 def check_writable(folder: Path, size: int = _PROBE) -> None:
     """Makes a folder and tries to write a file there, before the work whose result it is to receive.
 

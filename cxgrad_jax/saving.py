@@ -28,6 +28,13 @@ from cxgrad_jax.files import write_whole
 from cxgrad_jax.learners import MetaLearner, from_spec, merge
 from cxgrad_jax.weight_files import find
 
+# What a file is, by the field of its header that only such files have.
+_KINDS = {
+    "format": "a file of cx.save, which cx.load reads and photos fit takes as backbone (--backbone)",
+    "photos": "a classifier of photos, which cx.photos.load reads",
+    "export": "an exported program, which cx.load_exported reads",
+}
+_FOREIGN = "a safetensors file of another program"
 FORMAT = "1"  # of the header; a change that older files cannot follow raises it
 
 
@@ -40,13 +47,14 @@ def save(
       path: the file, whose name should end in ``.safetensors``.
       learner: the learner, which the header describes. None saves the parameters alone, and ``load`` then needs the
         learner.
-      params: the meta-parameters, a nested dict of arrays.
+      params: the meta-parameters, a nested dict of arrays. ``load`` gives float64 as float32.
       image_size: the height and width of the images that it was trained on, in pixels. A classifier of photos resizes
         them to it.
 
     Raises:
       UserError: ``path``, ``learner`` or ``image_size`` is something else, a part of the learner is not this package's
-        and cannot be described, a leaf is no array of numbers, or the file cannot be written.
+        and cannot be described, a leaf is no array of numbers or has whole numbers that int32 does not, a dict in
+        ``params`` is empty, or the file cannot be written.
     """
     path = as_path("path", path)
     if learner is not None:
@@ -61,6 +69,7 @@ def save(
     if image_size is not None:
         check_whole("image_size", image_size)
     arrays = arrays_of(params)
+    _refuse_lost(params)
     header = {"format": FORMAT, "learner": json.dumps(spec), "sha256": params_sha256(merge(arrays))}
     write_arrays(path, arrays, header | ({} if image_size is None else {"image_size": str(image_size)}))
 
@@ -94,6 +103,24 @@ def arrays_of(params: Any) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _refuse_lost(params: Mapping[str, Any], where: str = "") -> None:
+    """Refuses what would not come back: an empty dict, and whole numbers that JAX's integers do not have."""
+    for name, value in params.items():
+        path = f"{where}{name}"
+        if isinstance(value, Mapping):
+            if not value:
+                raise UserError(f"the parameter {path} is an empty dict, which a file cannot hold; remove it")
+            _refuse_lost(value, f"{path}/")
+            continue
+        array = np.asarray(value)
+        kept = jax.dtypes.canonicalize_dtype(array.dtype)
+        if array.dtype.kind in "iu" and (array.astype(kept) != array).any():
+            raise UserError(
+                f"the parameter {path} has dtype {array.dtype} and numbers that do not fit into {kept}, as which "
+                "cx.load gives it; keep them as floats"
+            )
+
+
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], header: dict[str, str]) -> None:
     """Writes a safetensors file, whole or not at all. The same content gives the same bytes.
 
@@ -124,7 +151,8 @@ def load(name_or_path: str | os.PathLike[str], learner: MetaLearner | None = Non
       learner: the learner, in place of the one that the header describes.
 
     Returns:
-      The learner and its meta-parameters.
+      The learner and its meta-parameters, as arrays of JAX: float64 becomes float32, and int64 becomes int32, unless
+      ``jax_enable_x64`` is set.
 
     Raises:
       UserError: ``name_or_path`` is neither a string nor a path, there is no such file, it cannot be fetched, ``save``
@@ -175,16 +203,23 @@ def read_arrays(path: Path, writer: str, kind: str, version: str) -> tuple[dict[
       UserError: there is no such file, or it has another kind or version.
     """
     try:
+        if not os.path.isfile(path) and os.path.exists(path):  # opening a pipe would wait for ever
+            raise UserError(f"{path} is no file; expected one that {writer} wrote")
+        path.open("rb").close()  # safetensors calls a file missing that may not be read
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; expected a file that {writer} wrote") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {reason(error)}") from None
+    try:
         with safetensors.safe_open(path, "np") as file:
             header = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; expected a file that {writer} wrote") from None
     except (OSError, ValueError, TypeError, AttributeError, safetensors.SafetensorError) as error:
         # AttributeError: NumPy has no such dtype, as of 8-bit floats
         raise UserError(f"{path} cannot be read as a safetensors file ({reason(error)})") from None
     if kind not in header or "sha256" not in header:
-        raise UserError(f"{path} is a safetensors file of another program; expected one that {writer} wrote")
+        what = next((told for own, told in _KINDS.items() if own in header and "sha256" in header), _FOREIGN)
+        raise UserError(f"{path} is {what}; expected one that {writer} wrote")
     if header[kind] != version:
         raise UserError(f"{path} has format {header[kind]}; this version reads {version}: update cxgrad_jax")
     return header, arrays

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cxgrad_jax.arguments import as_path
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.files import refuse_forbidden
 
 PACKAGE = Path(__file__).parent
 HUB = "hf://"
@@ -44,6 +45,7 @@ def find(name: str | os.PathLike[str]) -> Path:
     known = bundled()
     if str(name) in known:
         return known[str(name)]
+    refuse_forbidden(path)
     stem = path.name.removesuffix(".safetensors")
     close = difflib.get_close_matches(stem, known, n=1)
     hint = f"did you mean {close[0]}? The names are" if close else "expected a file that cx.save wrote, or one of"

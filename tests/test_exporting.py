@@ -96,9 +96,9 @@ def test_other_shapes_and_files_get_one_line(written, tmp_path):
     with pytest.raises(cx.UserError, match="nowhere does not exist; expected a file that cx.export wrote"):
         cx.load_exported(tmp_path / "nowhere")
     cx.save(tmp_path / "saved", learner, params)
-    with pytest.raises(cx.UserError, match="of another program; expected one that cx.export wrote"):
+    with pytest.raises(cx.UserError, match="saved is a file of cx.save, which .*; expected one that cx.export wrote"):
         cx.load_exported(tmp_path / "saved")
-    with pytest.raises(cx.UserError, match="of another program; expected one that cx.save wrote"):
+    with pytest.raises(cx.UserError, match="an exported program, which cx.load_exported reads; expected"):
         cx.load(path)
     content = bytearray(path.read_bytes())
     content[-100] ^= 1

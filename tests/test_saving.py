@@ -1,6 +1,9 @@
 """Digests notice every change; a saved learner comes back as it was, and nothing else does."""
 
+import errno
 import json
+import os
+import pathlib
 
 import flax.linen as nn
 import jax
@@ -127,6 +130,20 @@ def test_a_scalar_stays_one(name, tmp_path):
     assert jax.tree.map(np.shape, loaded) == jax.tree.map(np.shape, params) and loaded["scale"].shape == ()
 
 
+def test_a_file_that_may_not_be_read_is_told(saved, monkeypatch):
+    path = saved[2]
+    os.mkfifo(path.with_name("pipe"))
+    with pytest.raises(cx.UserError, match="pipe is no file; expected one that cx.save wrote"):
+        saving.read_arrays(path.with_name("pipe"), "cx.save", "format", saving.FORMAT)
+
+    def forbidden(path, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(pathlib.Path, "open", forbidden)
+    with pytest.raises(cx.UserError, match="x.safetensors cannot be read: Permission denied$"):
+        cx.load(path)
+
+
 def test_other_orders_of_bytes_are_turned(tmp_path):
     learner, _, params = make("maml", make_episode(), num_steps=1)
     turned = jax.tree.map(lambda x: np.asarray(x).astype(np.asarray(x).dtype.newbyteorder(">")), params)
@@ -140,6 +157,8 @@ def test_other_orders_of_bytes_are_turned(tmp_path):
     [
         ({"a": np.ones(2, np.longdouble)}, "the parameter a has dtype float128; expected .*; convert it to float32"),
         ({"__metadata__": np.ones(2)}, "a parameter is called '__metadata__', which safetensors keeps for itself"),
+        ({"a": {"c": {}}, "b": np.ones(2)}, "the parameter a/c is an empty dict, which a file cannot hold; remove it"),
+        ({"a": np.array([1, 2**40])}, "the parameter a has dtype int64 and numbers that do not fit into int32"),
         ({"a\udc80": np.ones(2)}, "is not in a nested dict whose keys are strings without a slash"),
     ],
 )

@@ -1,6 +1,6 @@
 """Features of many photos, each computed once and alone."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -10,9 +10,11 @@ import numpy as np
 from PIL import Image
 
 from cxgrad_jax import runtime
+from cxgrad_jax.arguments import check_function, check_kind
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.photos._backbones import Backbone, features_of
-from cxgrad_jax.photos._preprocessing import read_views
+from cxgrad_jax.photos._folders import PathLike, paths_of
+from cxgrad_jax.photos._preprocessing import plain, read_views
 
 AHEAD = 8  # the number of photos that are read ahead while the network is at work
 
@@ -51,14 +53,24 @@ class Features(NamedTuple):
     errors: tuple[UserError, ...]
 
 
-def all_features(backbone: Backbone, paths: Sequence[Path], tick: Callable[[], None] = lambda: None) -> Features:
+def all_features(
+    backbone: Backbone, paths: PathLike | Iterable[PathLike], tick: Callable[[], None] = lambda: None
+) -> Features:
     """Features and colour histograms of photos.
 
     Args:
       backbone: the backbone.
       paths: the paths of the photos.
       tick: a function that is called after each photo.
+
+    Raises:
+      UserError: an argument is something else, or there is no path. A photo that cannot be read raises nothing.
     """
+    check_kind("backbone", backbone, Backbone._fields, "a Backbone, such as cx.photos.backbone_of_learner gives")
+    check_function("tick", tick, "a function without arguments")
+    backbone, paths = backbone._replace(preprocessing=plain(backbone.preprocessing)), paths_of(paths)
+    if not paths:
+        raise UserError("paths is empty; expected at least one photo")
     rows: list[tuple[np.ndarray, np.ndarray] | None] = []
     errors: list[UserError] = []
     for views in each_photo(lambda path: read_views(path, backbone.preprocessing), paths):

@@ -9,6 +9,7 @@ from cxgrad_jax.arguments import as_path
 from cxgrad_jax.data.datasets.image_folder import is_image
 from cxgrad_jax.data.datasets.images import SUFFIXES
 from cxgrad_jax.errors import UserError, reason
+from cxgrad_jax.files import refuse_forbidden
 
 PathLike = str | os.PathLike[str]
 
@@ -41,13 +42,16 @@ def labelled_photos(folder: PathLike, least: int = 2) -> LabelledPhotos:
     """
     root = as_path("folder", folder)
     layout = "expected PHOTOS/CLASS/*.jpg, one folder for each class"
+    refuse_forbidden(root)
     if not os.path.isdir(root):
         raise UserError(f"{root} is {'no folder' if os.path.exists(root) else 'not there'}; {layout}")
+    for path in _entries(root):
+        refuse_forbidden(path)
     classes = [path for path in _entries(root) if path.is_dir()]
     paths, labels, left_out = [], [], [path for path in _entries(root) if not path.is_dir()]
     for label, directory in enumerate(classes):
         entries = _entries(directory)
-        images = [path for path in entries if is_image(path.name) and not path.is_dir()]
+        images = [path for path in entries if is_image(path.name) and not os.path.isdir(path)]
         if not images:
             raise UserError(f"{directory} holds no photo ({', '.join(SUFFIXES)}); add some or remove it")
         left_out += sorted(set(entries) - set(images))
@@ -77,10 +81,9 @@ def photos_and_left_out(places: PathLike | Iterable[PathLike]) -> tuple[list[Pat
     Raises:
       UserError: a file or folder does not exist, or a folder holds no photo.
     """
-    given = [places] if isinstance(places, str | os.PathLike) else list(places)
     found: list[Path] = []
     left_out: list[Path] = []
-    for path in (as_path("the place of photos", place) for place in given):
+    for path in paths_of(places):
         if os.path.isdir(path):
             files = sorted(_below(path))
             inside = [each for each in files if is_image(each.name)]
@@ -91,14 +94,39 @@ def photos_and_left_out(places: PathLike | Iterable[PathLike]) -> tuple[list[Pat
         elif os.path.exists(path):
             found.append(path)
         else:
+            refuse_forbidden(path)
             raise UserError(f"{path} is not there; expected a photo or a folder of photos")
     return found, left_out
 
 
+def paths_of(places: PathLike | Iterable[PathLike]) -> list[Path]:
+    """The paths that one place or several name.
+
+    Raises:
+      UserError: one is no path.
+    """
+    if isinstance(places, str | bytes | os.PathLike) or not isinstance(places, Iterable):
+        places = [places]
+    return [as_path("the place of photos", place) for place in places]
+
+
 def left_out_line(paths: Sequence[Path], where: str = " in the folder of a class") -> str:
-    """A line about files that do not count as photos. It ends with ``where`` photos are expected."""
-    some = ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
-    return f"{len(paths)} files are left out ({some}); photos are {', '.join(SUFFIXES)}{where}"
+    """A line about files and folders that do not count as photos. ``where`` says where photos are expected."""
+    folders = [path for path in paths if os.path.isdir(path)]
+    files = [path for path in paths if path not in folders]
+    parts = []
+    if files:
+        some = ", ".join(path.name for path in files[:3]) + (", ..." if len(files) > 3 else "")
+        parts.append(f"{len(files)} files are left out ({some}); photos are {', '.join(SUFFIXES)}{where}")
+    if folders:
+        number = sum(is_image(name) for folder in folders for _, _, names in os.walk(folder) for name in names)
+        some = ", ".join(f"{path.parent.name}/{path.name}" for path in folders[:3]) + (", ..." if folders[3:] else "")
+        one = len(folders) == 1
+        what = (
+            f"the folder {some} with {number} photos is" if one else f"{len(folders)} folders with {number} photos are"
+        )
+        parts.append(f"{what} left out{'' if one else f' ({some})'}; photos must be right in the folder of a class")
+    return "; ".join(parts)
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -1,14 +1,18 @@
 """From a photo's file to the pixels that a backbone takes: one function for every path."""
 
 import io
-from collections.abc import Iterator
+import os
+import stat
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from cxgrad_jax.arguments import as_array, as_path, check_kind, check_whole, is_whole
+from cxgrad_jax.data.datasets.archives import IMAGE_BYTES
 from cxgrad_jax.data.datasets.images import open_image, shown
 from cxgrad_jax.errors import UserError, reason
 
@@ -39,6 +43,35 @@ class Preprocessing(NamedTuple):
     deviation: tuple[float, ...] = (1.0,)
 
 
+def plain(preprocessing: Preprocessing) -> Preprocessing:
+    """The same in numbers and tuples of Python, as a file holds them.
+
+    Raises:
+      UserError: a field has a value that it cannot have.
+    """
+    check_kind("preprocessing", preprocessing, Preprocessing._fields, "cx.photos.Preprocessing(size, ...)")
+    size, views, channels, mean, deviation = preprocessing
+    check_whole("size", size)
+    if not is_whole(channels) or channels not in (1, 3):
+        raise UserError(f"channels is {channels!r}; expected 3, or 1 for grey")
+    some = (views,) if isinstance(views, str) else tuple(views) if isinstance(views, Iterable) else ()
+    if not some or not all(isinstance(view, str) and view in VIEWS for view in some):
+        raise UserError(f"views is {views!r}; expected some of {', '.join(VIEWS)}")
+    mean, deviation = _numbers("mean", mean, channels), _numbers("deviation", deviation, channels)
+    if not all(deviation):
+        raise UserError(f"deviation is {deviation!r}; expected no 0, since pixels are divided by it")
+    return Preprocessing(int(size), tuple(map(str, some)), int(channels), mean, deviation)
+
+
+def _numbers(name: str, value: Any, channels: int) -> tuple[float, ...]:
+    array = np.atleast_1d(np.asarray(as_array(name, value)))
+    numeric = array.dtype.kind in "fiu" and array.ndim == 1 and np.isfinite(array).all()
+    if not numeric or len(array) not in (1, channels):
+        shown = " ".join(repr(value).split())
+        raise UserError(f"{name} is {shown}; expected one finite number, or one for each of {channels} channels")
+    return tuple(map(float, array))
+
+
 def read_photo(path: Path, at_least: int) -> Image.Image:
     """Reads a photo as a viewer shows it: in RGB, turned upright, with transparent parts on white.
 
@@ -50,6 +83,11 @@ def read_photo(path: Path, at_least: int) -> Image.Image:
       UserError: the file cannot be read, or is no image.
     """
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise UserError(f"{path} is no file but a folder, a pipe or a device; replace or remove it")
+        if status.st_size > IMAGE_BYTES:
+            raise UserError(f"{path} has {status.st_size:,} bytes; make it smaller than {IMAGE_BYTES:,} or remove it")
         raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {reason(error)}") from None
@@ -76,12 +114,13 @@ def read_views(path: Path, preprocessing: Preprocessing) -> np.ndarray:
         return views_of(read_photo(path, 2 * preprocessing.size), preprocessing)
 
 
-def thumbnail(path: Path, side: int = 240) -> bytes:
+def thumbnail(path: str | os.PathLike[str], side: int = 240) -> bytes:
     """The whole photo as the bytes of a small JPEG file, whose longer side has at most ``side`` pixels.
 
     Raises:
       UserError: the file cannot be read, is no image, or takes more memory than there is.
     """
+    path = as_path("path", path)
     with _memory_for(path):
         image = read_photo(path, side)
         image.thumbnail((side, side))
@@ -102,8 +141,8 @@ def _memory_for(path: Path) -> Iterator[None]:
 def _middle(image: Image.Image, size: int) -> Image.Image:
     width, height = image.size
     side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
+    square = Image.new(image.mode, (side, side))
+    square.paste(image, (-((width - side) // 2), -((height - side) // 2)))  # crop would warn of a large photo
     return square.resize((size, size), Image.Resampling.BICUBIC)
 
 

@@ -1,6 +1,8 @@
 """Folders and photos: what is found, how it is seen, what is refused in one line."""
 
+import errno
 import io
+import os
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from cxgrad_jax.photos import (
     photos_in,
     thumbnail,
 )
-from cxgrad_jax.photos._features import colour_histogram
+from cxgrad_jax.photos._features import colour_histogram, each_photo
 from cxgrad_jax.photos._preprocessing import read_views, views_of
 
 SMALL = Preprocessing(32, views=("middle", "whole"))
@@ -51,6 +53,25 @@ def test_folders_that_are_refused(change, line, tmp_path):
     with pytest.raises(cx.UserError) as error:
         labelled_photos(root)
     assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_may_not_be_looked_at_is_told(tmp_path, monkeypatch):
+    root, stat = folder_of_shapes(tmp_path / "photos", 1), os.stat
+
+    def forbidden(path, *given, **options):  # as a user finds it; root may look at everything
+        if "square" in os.fspath(path):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return stat(path, *given, **options)
+
+    monkeypatch.setattr(os, "stat", forbidden)
+    for look in (
+        lambda: labelled_photos(root),
+        lambda: photos_in(root / "square" / "0.jpg"),
+        lambda: labelled_photos(root / "square"),
+        lambda: cx.load(root / "square" / "x.safetensors"),
+    ):
+        with pytest.raises(cx.UserError, match="square.* cannot be read: Permission denied$"):
+            look()
 
 
 def test_photos_in_files_and_folders(tmp_path):
@@ -169,6 +190,31 @@ def test_unreadable_photos_get_one_line(content, reason, tmp_path):
     with pytest.raises(cx.UserError) as error:
         read_views(tmp_path / "bad.jpg", SMALL)
     assert reason in str(error.value) and "bad.jpg" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_what_is_no_file_is_refused_without_waiting(link, tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "link.jpg").symlink_to("/dev/zero")
+    place = tmp_path / ("link.jpg" if link else "pipe.jpg")
+    with pytest.raises(cx.UserError, match=r".jpg is no file but a folder, a pipe or a device; replace or remove it"):
+        read_views(place, SMALL)
+
+
+def test_a_file_that_no_photo_has_is_refused(tmp_path):
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(100_000_001)
+    with pytest.raises(cx.UserError, match=r"huge.jpg has 100,000,001 bytes; make it smaller than 100,000,000"):
+        read_views(tmp_path / "huge.jpg", SMALL)
+
+
+@pytest.mark.filterwarnings("error")
+def test_large_photos_are_read_without_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    for number in range(40):
+        halves(120, 80).convert("1").save(tmp_path / f"{number}.png")
+    views = list(each_photo(lambda path: read_views(path, SMALL), sorted(tmp_path.iterdir())))
+    assert len(views) == 40 and all(getattr(of_photo, "shape", None) == (2, 32, 32, 3) for of_photo in views)
 
 
 def test_a_thumbnail_is_small_and_whole(tmp_path):
