@@ -1,7 +1,7 @@
 """``cxgrad photos fit|check|predict|export``: makes a classifier of a folder of labelled photos, and uses it.
 
     cxgrad photos fit PHOTOS --out shop.safetensors
-    cxgrad photos check shop.safetensors PHOTOS
+    cxgrad photos check shop.safetensors TEST
     cxgrad photos predict shop.safetensors FILE_OR_FOLDER ... --csv out.csv --html out.html
     cxgrad photos export shop.safetensors shop.onnx
 
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from cxgrad_jax import photos
 from cxgrad_jax.arguments import check_seed
 from cxgrad_jax.command_line import Parser, a_path, add_verbosity, exit_status, start
-from cxgrad_jax.data.datasets.image_folder import is_image
+from cxgrad_jax.data.datasets.image_folder import is_image, printable
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import check_writable, csv_text, is_stream, write_whole
 from cxgrad_jax.photos._backbones import find_backbone
@@ -59,9 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--others", type=a_path, metavar="DIR", help="photos of none of the classes, for the threshold")
     fit.add_argument("--seed", type=int, default=0, metavar="N", help="of the splits that the estimate is made with")
 
-    check = words.add_parser("check", help="compare predictions with the truth", allow_abbrev=False)
+    check = words.add_parser("check", help="compare predictions for other photos with the truth", allow_abbrev=False)
     check.add_argument("classifier", type=a_path, metavar="FILE", help="that fit wrote")
-    check.add_argument("photos", type=a_path, metavar="PHOTOS", help="folder with a folder of photos for each class")
+    check.add_argument("photos", type=a_path, metavar="TEST", help="like PHOTOS, with photos that fit has not seen")
     check.add_argument("--html", type=a_path, metavar="FILE", help="the page; NAME_check.html beside the classifier")
 
     predict = words.add_parser("predict", help="predict photos", allow_abbrev=False)
@@ -96,7 +96,8 @@ def _fit(given: argparse.Namespace) -> None:
             progress=progress, tell=_tell,
         )  # fmt: skip
     classifier.save(given.out)
-    print("\n".join(summary(classifier, given.out)))
+    for line in summary(classifier, given.out):
+        _say(line)
 
 
 def summary(classifier: photos.Classifier, out: Path) -> list[str]:
@@ -109,7 +110,10 @@ def summary(classifier: photos.Classifier, out: Path) -> list[str]:
     if told.accuracy is None or told.interval is None:
         return [*lines, told.note]
     low, high = (100 * end for end in told.interval)
-    lines.append(f"expected accuracy {100 * told.accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f} %)")
+    judged = [name for name, recall in told.per_class.items() if recall is not None]
+    some = ", ".join(judged[:5]) + (", ..." if len(judged) > 5 else "")
+    alone = f", of {some} alone," if len(judged) < len(told.per_class) else ""
+    lines.append(f"expected accuracy{alone} {100 * told.accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f} %)")
     histogram = f", colour histogram {100 * told.histogram:.1f} %" if told.histogram is not None else ""
     largest = ""
     if told.largest is not None and len(set(told.photos.values())) > 1:
@@ -154,21 +158,21 @@ def _check(given: argparse.Namespace) -> None:
     if not known.truths:
         raise UserError(f"{given.photos} holds no photo of a class of {given.classifier}")
     check_page(page, classifier, checked)
-    print(f"accuracy {100 * known.accuracy():.1f} % of {len(known.truths)} photos; calibration error "
+    _say(f"accuracy {100 * known.accuracy():.1f} % of {len(known.truths)} photos; calibration error "
           f"{known.calibration_error():.3f}")  # fmt: skip
     strangers = len(checked.truths) - len(known.truths)
     refused = sum(prediction.label == photos.NONE for prediction in known.predictions)
-    print(f"{refused} of them were called {photos.NONE!r}")
+    _say(f"{refused} of them were called {photos.NONE!r}")
     if strangers:
         right = sum(p.label == t == photos.NONE for p, t in zip(checked.predictions, checked.truths, strict=True))
-        print(f"{right} of {strangers} photos of no class were called {photos.NONE!r}")
+        _say(f"{right} of {strangers} photos of no class were called {photos.NONE!r}")
     width = max(map(len, ("class", *classifier.class_names)))
-    print(f"{'class':<{width}}  photos  recognised  most often taken for")
+    _say(f"{'class':<{width}}  photos  recognised  most often taken for")
     for name, (right, count) in known.recall().items():
         wrong = [p.best for p, truth in zip(known.predictions, known.truths, strict=True) if truth == name != p.best]
         other = max(sorted(set(wrong)), key=wrong.count) if wrong else "-"
-        print(f"{name:<{width}}  {count:>6}  {100 * right / count:>8.0f} %  {other}")
-    print(f"page: {page}")
+        _say(f"{name:<{width}}  {count:>6}  {100 * right / count:>8.0f} %  {other}")
+    _say(f"page: {page}")
     _end(unreadable, len(found.paths))
 
 
@@ -190,8 +194,8 @@ def _predict(given: argparse.Namespace) -> None:
     if not given.csv and not given.html:
         print(table, end="")
     for place in (given.csv, given.html):
-        if place:
-            print(f"{len(predictions)} photos: {place}")
+        if place and not is_stream(place):  # the line would stand in the table
+            _say(f"{len(predictions)} photos: {place}")
     _end(unreadable, len(paths))
 
 
@@ -218,8 +222,13 @@ def _predictions(
     return predictions, found.errors
 
 
+def _say(line: str) -> None:
+    """Prints one line, whatever the name of a folder in it holds."""
+    print(printable(line))
+
+
 def _tell(line: str) -> None:
-    print(f"cxgrad_jax: {line}", file=sys.stderr)
+    print(f"cxgrad_jax: {printable(line)}", file=sys.stderr)
 
 
 def _tell_left_out(paths: Sequence[Path], where: str = " in the folder of a class") -> None:

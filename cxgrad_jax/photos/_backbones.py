@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from cxgrad_jax import runtime
-from cxgrad_jax.arguments import check_learner, check_params, check_whole
-from cxgrad_jax.errors import UserError
+from cxgrad_jax.arguments import check_kind, check_learner, check_params, check_whole
+from cxgrad_jax.errors import UserError, reason
 from cxgrad_jax.learners import MetaLearner
 from cxgrad_jax.learners._base import model_and_labels
 from cxgrad_jax.learners._checks import fitting
 from cxgrad_jax.learners._model import apply_model, flax_batch_norm
 from cxgrad_jax.models import Conv4, EfficientNetLite
 from cxgrad_jax.models._layers import IMAGE_STATISTICS
-from cxgrad_jax.photos._preprocessing import Preprocessing
+from cxgrad_jax.photos._preprocessing import Preprocessing, plain
 from cxgrad_jax.photos._pretrained import pretrained
 from cxgrad_jax.saving import image_size_of
 from cxgrad_jax.saving import load as load_learner
@@ -28,6 +28,7 @@ from cxgrad_jax.weight_files import bundled
 NAMES = {f"efficientnet_lite{variant}": variant for variant in (0, 1, 2)}
 WIDER_VIEWS = {"efficientnet_lite2": ("middle", "whole")}  # more views brought Lite0 nothing: benchmarks/photos.py
 SUFFIX = ".safetensors"
+EXPECTED_MODEL = "a flax.linen module with a method embed from images [N, H, W, C] to features [N, D]"
 USUAL_SIZES = (84, 32, 28, 64, 224)  # of images, to be tried where only a head tells the size
 
 
@@ -51,10 +52,11 @@ def find_backbone(backbone: "str | Path | Backbone") -> Backbone:
     """Finds a backbone: ``"efficientnet_lite0"``, 1 or 2, bundled weights by name, or a file that ``cx.save`` wrote.
 
     Raises:
-      UserError: there is none, its weights are not installed, or the file cannot be read.
+      UserError: there is none, its weights are not installed, the file cannot be read, or a ``Backbone`` has a
+        preprocessing that it cannot have, or a model that makes no features.
     """
     if isinstance(backbone, Backbone):
-        return backbone
+        return _checked(backbone)
     if str(backbone) in NAMES:
         model, variables = pretrained(NAMES[str(backbone)])
         variables["params"].pop("head")  # the head of ImageNet's classes
@@ -108,12 +110,46 @@ def backbone_of_learner(
             "cx.save(path, learner, params, image_size=...), or give the backbone as "
             "cx.photos.backbone_of_learner(learner, params, size)"
         )
-    preprocessing = Preprocessing(size, channels=channels)
-    images = jax.ShapeDtypeStruct((1, size, size, channels), np.float32)
+    preprocessing = plain(Preprocessing(size, channels=channels))
+    images = _images(preprocessing)
     with fitting(params, images):  # the parameters of MAML++ have a row for each inner step
-        jax.eval_shape(functools.partial(apply_model, model, params["model"], method="embed"), images)
+        features = jax.eval_shape(functools.partial(apply_model, model, params["model"], method="embed"), images)
+    _check_features(name, features)
     averages = {"batch_stats": params["statistics"]["model"]} if "statistics" in params else {}
     return Backbone(name, model, {"params": params["model"], **averages}, preprocessing)
+
+
+def _checked(backbone: Backbone) -> Backbone:
+    """A user's backbone with a plain preprocessing; refuses one that could not be used or saved."""
+    check_kind("model", backbone.model, ("apply", "embed"), EXPECTED_MODEL)
+    preprocessing = plain(backbone.preprocessing)
+    images = _images(preprocessing)
+
+    def embed(variables, images):
+        with nn.intercept_methods(flax_batch_norm):
+            return backbone.model.apply(variables, images, method="embed", mutable=["batch_stats"])[0]
+
+    try:
+        features = jax.eval_shape(embed, backbone.variables, images)
+    except Exception as error:  # a module of the user's raises any exception
+        raise UserError(
+            f"{backbone.name} is no backbone: its embed fails on images of shape {list(images.shape)} "
+            f"({reason(error)[:200]}); give variables and a size that fit the model"
+        ) from error
+    _check_features(backbone.name, features)
+    return backbone._replace(preprocessing=preprocessing)
+
+
+def _images(preprocessing: Preprocessing) -> jax.ShapeDtypeStruct:
+    size = preprocessing.size
+    return jax.ShapeDtypeStruct((1, size, size, preprocessing.channels), np.float32)
+
+
+def _check_features(name: str, features: Any) -> None:
+    shape = getattr(features, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] != 1:
+        found = "no array" if shape is None else f"shape {list(shape)} for one image"
+        raise UserError(f"{name} is no backbone: its embed gives {found}; expected {EXPECTED_MODEL}")
 
 
 def with_statistics(backbone: Backbone, images: np.ndarray) -> Backbone:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cxgrad_jax.arguments import as_path, check_seed
+from cxgrad_jax.arguments import as_path, check_function, check_seed
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.photos._backbones import Backbone, find_backbone, with_statistics
 from cxgrad_jax.photos._estimate import Estimate, fit_and_estimate
@@ -81,7 +81,17 @@ class Classifier(NamedTuple):
         return self.predict_features(paths, features.features)
 
     def predict_features(self, paths: Sequence[Path], features: np.ndarray) -> list[Prediction]:
-        """Makes predictions from features ``[N, D]`` of the photos."""
+        """Makes predictions from features ``[N, D]`` of the photos.
+
+        Raises:
+          UserError: the features have another shape.
+        """
+        expected = (len(paths), len(self.prototypes))
+        if np.shape(features) != expected:
+            raise UserError(
+                f"features have shape {list(np.shape(features))}; expected {list(expected)}, as all_features gives "
+                "them for these photos and this backbone"
+            )
         names, predictions = self.class_names, []
         # The order of a sum over a thousand numbers changes its rounding. It depends on the number of photos and their
         # place in memory. In double precision seven decimals are the same in any order.
@@ -142,6 +152,10 @@ def fit(
     if head not in ("auto", *HEADS):
         raise UserError(f"head is {head!r}; expected one of auto, {', '.join(HEADS)}")
     check_seed(seed)
+    if progress is not None:
+        check_function("progress", progress, "a function of the number of photos done and of all photos")
+    if tell is not None:
+        check_function("tell", tell, "a function of a line")
     photos = labelled_photos(folder)
     if NONE in photos.class_names:
         raise UserError(

@@ -30,8 +30,10 @@ class Estimate(NamedTuple):
       histogram: the expected accuracy of logistic regression on colour histograms, which is a baseline; or None.
       auroc: how well familiarity tells apart photos of classes that were left out, or None. 0.5 is chance.
       note: one line on what could not be estimated, or "".
-      largest: the accuracy of always naming the largest class, which is its share of the held-out photos. It is
-        ``chance`` if all classes have the same number of photos. None in files of earlier versions.
+      largest: the accuracy of always naming the class with most photos, which is its share of the held-out photos. It
+        is ``chance`` if all classes have the same number of photos. None in files of earlier versions.
+      most_frequent: the share of the most frequent class among the held-out photos. It may be another class, of which
+        more photos could be held out. None in files of earlier versions.
     """
 
     accuracy: float | None
@@ -44,11 +46,13 @@ class Estimate(NamedTuple):
     auroc: float | None
     note: str
     largest: float | None = None
+    most_frequent: float | None = None
 
     @property
     def is_worth_it(self) -> bool:
-        """Whether it is expected to be better than the baseline, than guessing and than naming the largest class."""
-        return self.accuracy is not None and self.accuracy > max(self.chance, self.histogram or 0, self.largest or 0)
+        """Whether it is expected to be better than the baseline, than guessing and than always naming one class."""
+        rivals = (self.chance, self.histogram or 0, self.largest or 0, self.most_frequent or 0)
+        return self.accuracy is not None and self.accuracy > max(rivals)
 
 
 class Fitted(NamedTuple):
@@ -110,7 +114,7 @@ def fit_and_estimate(
         histogram=grown(float((baseline.argmax(axis=-1) == truths).mean()), chance, share),
         auroc=auroc_of_left_out_classes(features, labels, parts[0]),
         note=_note([name for label, name in enumerate(class_names) if not (truths == label).any()]),
-        largest=_share_of_largest(labels, truths),
+        **_shares_of_one_class(labels, truths),
     )
     return Fitted(fitted, estimate, held_out_familiarity(features, labels, parts))
 
@@ -159,10 +163,13 @@ def _without_estimate(features, labels, groups, class_names, head) -> Fitted:
     return Fitted(fitted, estimate, np.zeros(0, np.float32))
 
 
-def _share_of_largest(labels: np.ndarray, judged: np.ndarray) -> float:
-    """The share of the most frequent label among the ``judged``. Of equal classes none is the largest."""
+def _shares_of_one_class(labels: np.ndarray, judged: np.ndarray) -> dict[str, float]:
+    """The accuracies of always naming one class. Of equal classes none is the largest, so both are those of chance."""
     counts = np.bincount(labels)
-    return float(np.bincount(judged).max() / len(judged)) if len(set(counts.tolist())) > 1 else 1 / len(counts)
+    if len(set(counts.tolist())) == 1:
+        return dict.fromkeys(("largest", "most_frequent"), 1 / len(counts))
+    shares = np.bincount(judged, minlength=len(counts)) / len(judged)
+    return {"largest": float(shares[counts == counts.max()].max()), "most_frequent": float(shares.max())}
 
 
 def _note(classes: list[str]) -> str:

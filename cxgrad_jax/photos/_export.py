@@ -10,19 +10,20 @@ this package: it needs orbax-checkpoint < 0.11.37, and training needs 0.12.4.
 
 import json
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cxgrad_jax.arguments import as_path
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import write_json, write_whole
 from cxgrad_jax.models import EfficientNetLite
 from cxgrad_jax.models._efficientnet_lite import blocks_of
 from cxgrad_jax.photos._backbones import embedding
 from cxgrad_jax.photos._classifier import NONE, Classifier
+from cxgrad_jax.photos._folders import PathLike
 from cxgrad_jax.photos._preprocessing import VIEWS
 
 OUTPUTS = ("probabilities", "familiarity")
@@ -46,7 +47,7 @@ def description(classifier: Classifier) -> dict[str, Any]:
     }
 
 
-def export_stablehlo(classifier: Classifier, path: Path) -> str:
+def export_stablehlo(classifier: Classifier, path: PathLike) -> str:
     """Writes the classifier as StableHLO for every platform, and ``description`` beside it as JSON.
 
         exported = jax.export.deserialize(open(path, "rb").read())
@@ -64,6 +65,7 @@ def export_stablehlo(classifier: Classifier, path: Path) -> str:
     """
     from jax import export  # not an attribute of jax until it is imported
 
+    path = as_path("path", path)
     if find_spec("flatbuffers") is None:
         raise UserError("StableHLO needs flatbuffers: pip install 'cxgrad_jax[export]'")
     number = export.symbolic_shape("n")[0]
@@ -77,7 +79,7 @@ def export_stablehlo(classifier: Classifier, path: Path) -> str:
     return f"{path}: StableHLO, differs by at most {_difference(ours, theirs):.1g} from our own answers"
 
 
-def export_onnx(classifier: Classifier, path: Path) -> str:
+def export_onnx(classifier: Classifier, path: PathLike) -> str:
     """Writes the classifier as ONNX, with ``description`` in its metadata, and checks it in onnxruntime.
 
     Args:
@@ -90,6 +92,7 @@ def export_onnx(classifier: Classifier, path: Path) -> str:
     Raises:
       UserError: the backbone is another one, onnx or onnxruntime is missing, or the file cannot be written.
     """
+    path = as_path("path", path)
     if not isinstance(classifier.backbone.model, EfficientNetLite):
         name = type(classifier.backbone.model).__name__
         raise UserError(f"ONNX is written for EfficientNetLite alone, not {name}; --format=stablehlo takes every model")

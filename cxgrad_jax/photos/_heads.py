@@ -94,7 +94,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def _centroid(x: np.ndarray, labels: np.ndarray, num_classes: int, _: float) -> tuple[np.ndarray, np.ndarray]:
     centroids = np.stack([x[labels == number].mean(axis=0) for number in range(num_classes)], axis=1)
-    return centroids / np.linalg.norm(centroids, axis=0), np.zeros(num_classes)
+    length = np.maximum(np.linalg.norm(centroids, axis=0), 1e-12)  # features may be all zero
+    return centroids / length, np.zeros(num_classes)
 
 
 def _logistic(x: np.ndarray, labels: np.ndarray, num_classes: int, strength: float) -> tuple[np.ndarray, np.ndarray]:

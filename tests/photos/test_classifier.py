@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors
 from pictures import folder_of_shapes, shape
+from PIL import Image
 
 import cxgrad_jax as cx
 from cxgrad_jax.photos import Backbone, Preprocessing, _backbones
@@ -78,10 +79,11 @@ def described(path, change, digest):
 def test_a_file_of_an_earlier_version_loads(classifier, root, tmp_path):
     path = tmp_path / "shop.safetensors"
     classifier.save(path)
-    described(path, lambda told: told["estimate"].pop("largest"), digest=False)
+    described(path, lambda told: [told["estimate"].pop(name) for name in ("largest", "most_frequent")], digest=False)
     again = cx.photos.load(path)
     assert again.predict(root) == classifier.predict(root)
-    assert again.estimate == classifier.estimate._replace(largest=None) and again.estimate.is_worth_it in (True, False)
+    assert again.estimate == classifier.estimate._replace(largest=None, most_frequent=None)
+    assert again.estimate.is_worth_it in (True, False)
 
 
 def test_an_edited_description_is_refused(classifier, tmp_path):
@@ -101,12 +103,15 @@ def test_an_edited_description_is_refused(classifier, tmp_path):
         (lambda told: told["head"].update(temperature=float("nan")), "its temperature is nan"),
         (lambda told: told["head"].update(temperature="1"), "its temperature is '1'"),
         (lambda told: told.update(threshold="high"), "its threshold is 'high'"),
-        (lambda told: told["preprocessing"].update(size=0), "its size is 0"),
-        (lambda told: told["preprocessing"].update(size=32.5), "its size is 32.5"),
-        (lambda told: told["preprocessing"].update(channels=2), "its channels are 2"),
-        (lambda told: told["preprocessing"].update(views=["left"]), "its views are"),
-        (lambda told: told["preprocessing"].update(deviation=[0.0]), "a deviation is 0"),
-        (lambda told: told["preprocessing"].update(mean=[0.0, 1.0]), "its mean and deviation are"),
+        (lambda told: told["preprocessing"].update(size=0), "size is 0; expected a whole number"),
+        (lambda told: told["preprocessing"].update(size=32.5), "size is 32.5"),
+        (lambda told: told["preprocessing"].update(channels=2), "channels is 2; expected 3, or 1"),
+        (lambda told: told["preprocessing"].update(views=["left"]), "views is ['left']"),
+        (lambda told: told["preprocessing"].update(deviation=[0.0]), "deviation is (0.0,); expected no 0"),
+        (
+            lambda told: told["preprocessing"].update(mean=[0.0, 1.0]),
+            "mean is [0.0, 1.0]; expected one finite number",
+        ),
         (lambda told: told.pop("threshold"), "KeyError"),
     ],
 )
@@ -185,12 +190,44 @@ def test_a_bad_photo_is_named(root, tmp_path):
         ({"backbone": "resnet50"}, "backbone is 'resnet50'; expected one of efficientnet_lite0"),
         ({"backbone": "none.safetensors"}, "none.safetensors is neither a file nor the name"),
         ({"others": "nowhere"}, "nowhere is not there"),
+        ({"others": 7}, "the place of photos is 7; expected a path"),
+        ({"progress": 3}, "progress is 3; expected a function of the number of photos done"),
+        ({"tell": 3}, "tell is 3; expected a function of a line"),
     ],
 )
 def test_bad_arguments_get_one_line(arguments, line, root):
     with pytest.raises(cx.UserError) as error:
         cx.photos.fit(root, **{"backbone": conv4(), **arguments})
     assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_values_of_another_kind_get_one_line(classifier, root, tmp_path):
+    photos: Any = cx.photos  # the types would tell, too
+    predict: Any = classifier.predict
+    photo = str(next(root.glob("*/*")))
+    for action, line in (
+        (lambda: predict(5), "the place of photos is 5; expected a path"),
+        (lambda: predict(None), "the place of photos is None; expected a path"),
+        (lambda: predict(b"P"), "the place of photos is of type bytes; expected a path"),
+        (
+            lambda: predict([Image.new("RGB", (9, 9))]),
+            "the place of photos is of type Image; expected",
+        ),
+        (lambda: photos.photos_in(5), "the place of photos is 5; expected a path"),
+        (lambda: photos.all_features(classifier.backbone, []), "paths is empty; expected at least one photo"),
+        (lambda: photos.all_features("small", photo), "backbone is of type str; expected a Backbone"),
+        (lambda: photos.export_stablehlo(classifier, 5), "path is 5; expected a path"),
+        (lambda: photos.export_onnx(classifier, 5), "path is 5; expected a path"),
+        (lambda: photos.load(tmp_path / "x", model=5), "model is 5; expected a flax.linen module with a method emb"),
+        (lambda: classifier.predict_features([photo], np.ones(9)), "features have shape [9]; expected [1, "),
+        (lambda: classifier.predict_features([photo], np.ones((1, 9))), "features have shape [1, 9]; expected [1, "),
+    ):
+        with pytest.raises(cx.UserError) as error:
+            action()
+        assert line in str(error.value) and "\n" not in str(error.value)
+    assert cx.photos.thumbnail(photo) == cx.photos.thumbnail(Path(photo))
+    cx.photos.export_stablehlo(classifier, str(tmp_path / "shop.bin"))
+    assert (tmp_path / "shop.bin.json").is_file()
 
 
 def test_a_meta_trained_learner_is_a_backbone(root, tmp_path):
@@ -341,6 +378,69 @@ def test_any_flax_module_is_a_backbone(root, tmp_path):
     assert cx.photos.load(tmp_path / "own.safetensors", Own()).predict(root) == clf.predict(root)
 
 
+@pytest.mark.parametrize(
+    "preprocessing",
+    [
+        {"size": 16, "mean": 0.5, "deviation": np.float32(0.5)},
+        {"size": np.int64(16), "views": ["middle"], "mean": [0.5, 0.5, 0.5], "deviation": np.full(3, 0.5, np.float32)},
+        {"size": 16, "views": "middle", "channels": np.int32(3), "mean": jnp.full(1, 0.5), "deviation": (0.5,)},
+    ],
+)
+def test_numbers_of_any_kind_are_saved_and_loaded(preprocessing, classifier, root, tmp_path):
+    model, variables = classifier.backbone.model, classifier.backbone.variables
+    plain = Backbone("own", model, variables, Preprocessing(16, mean=(0.5,), deviation=(0.5,)))
+    photo = next(root.glob("*/*"))
+    expected = cx.photos.all_features(plain, photo).features
+    own = plain._replace(preprocessing=Preprocessing(**preprocessing))
+    np.testing.assert_array_equal(cx.photos.all_features(own, [photo]).features, expected)
+    clf = cx.photos.fit(root, backbone=own)
+    clf.save(tmp_path / "own.safetensors")
+    again = cx.photos.load(tmp_path / "own.safetensors")
+    assert again.predict(photo) == clf.predict(photo)
+    assert again.backbone.preprocessing == clf.backbone.preprocessing and type(again.backbone.preprocessing.size) is int
+
+
+class WithoutEmbed(nn.Module):
+    def __call__(self, x):
+        return x
+
+
+class Maps(nn.Module):
+    def embed(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"views": ("middle", "x")}, "views is ('middle', 'x'); expected some of middle, whole"),
+        ({"views": ()}, "views is (); expected some of middle, whole"),
+        ({"views": 3}, "views is 3; expected some of"),
+        ({"channels": 4}, "channels is 4; expected 3, or 1 for grey"),
+        ({"size": 0}, "size is 0; expected a whole number"),
+        ({"size": 32.0}, "size is 32.0; expected a whole number"),
+        ({"size": "32"}, "size is '32'; expected a whole number"),
+        ({"mean": (0.5, 0.5)}, "mean is (0.5, 0.5); expected one finite number, or one for each of 3 channels"),
+        ({"mean": "grey"}, "mean is 'grey'; expected one finite number"),
+        ({"deviation": np.zeros(3)}, "deviation is (0.0, 0.0, 0.0); expected no 0"),
+        (None, "preprocessing is 32; expected cx.photos.Preprocessing(size, ...)"),
+        (WithoutEmbed(), "model is of type WithoutEmbed; expected a flax.linen module with a method embed"),
+        (Maps(), "small is no backbone: its embed gives shape [1, 32, 32, 3] for one image; expected a flax.linen"),
+        (Own, "model is the class Own; expected a flax.linen module"),
+        (WithFlaxNorm(), "small is no backbone: its embed fails on images of shape [1, 32, 32, 3] ("),
+    ],
+)
+def test_a_backbone_that_cannot_be_one_is_refused(fields, line, root):
+    small = conv4()
+    if isinstance(fields, dict):
+        small = small._replace(preprocessing=small.preprocessing._replace(**fields))
+    else:
+        small = small._replace(**({"preprocessing": 32} if fields is None else {"model": fields}))
+    with pytest.raises(cx.UserError) as error:
+        cx.photos.fit(root, backbone=small)
+    assert line in str(error.value) and "\n" not in str(error.value)
+
+
 def test_files_that_are_no_classifier_are_refused(classifier, tmp_path):
     path = tmp_path / "shop.safetensors"
     with pytest.raises(cx.UserError, match="does not exist"):
@@ -349,9 +449,11 @@ def test_files_that_are_no_classifier_are_refused(classifier, tmp_path):
     with pytest.raises(cx.UserError, match="cannot be read as a safetensors file"):
         cx.photos.load(path)
     cx.save(path, None, {"w": np.zeros(3, np.float32)})
-    with pytest.raises(cx.UserError, match="of another program; expected one that cxgrad photos fit wrote"):
+    with pytest.raises(cx.UserError, match="is a file of cx.save, which cx.load reads and photos fit takes as"):
         cx.photos.load(path)
     classifier.save(path)
+    with pytest.raises(cx.UserError, match="is a classifier of photos, which cx.photos.load reads; expected one that"):
+        cx.load(path)
     damaged = bytearray(path.read_bytes())
     damaged[-5] ^= 1
     path.write_bytes(damaged)

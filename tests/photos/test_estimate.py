@@ -69,7 +69,19 @@ def test_always_naming_the_largest_class_is_a_rival():
     assert told.photos == {"cup": 30, "hat": 4, "shoe": 4} and told.largest == pytest.approx(30 / 38)
     assert told._replace(accuracy=0.78, histogram=0.5).is_worth_it is False
     assert told._replace(accuracy=0.8, histogram=0.5).is_worth_it is True
-    assert told._replace(accuracy=0.78, histogram=0.5, largest=None).is_worth_it is True  # of an earlier version
+    earlier = told._replace(largest=None, most_frequent=None)
+    assert earlier._replace(accuracy=0.78, histogram=0.5).is_worth_it is True
+
+
+def test_the_largest_class_is_the_one_with_most_photos():
+    features, labels = clusters(60)
+    kept = np.flatnonzero((labels == 0) | (np.arange(60) < 24))  # 20 cups, 8 hats, 8 shoes
+    labels, features = labels[kept], features[kept]
+    features[labels == 0] = features[0]  # no cup can be held out
+    told = estimate(features, labels).estimate
+    assert told.per_class["cup"] is None and told.largest == 0 and told.most_frequent == pytest.approx(0.5)
+    assert told._replace(accuracy=0.45, histogram=0.1).is_worth_it is False
+    assert told._replace(accuracy=0.55, histogram=0.1).is_worth_it is True
 
 
 def test_of_equal_classes_none_is_the_largest():
@@ -77,6 +89,14 @@ def test_of_equal_classes_none_is_the_largest():
     features[labels == 0] = features[0]  # a class that cannot be held out
     told = estimate(features, labels).estimate
     assert told.per_class["cup"] is None and told.largest == told.chance == pytest.approx(1 / 3)
+
+
+def test_features_that_are_all_zero_do_no_harm():
+    features, labels = clusters(30)
+    features[labels == 0] = 0
+    for head in ("auto", "centroid", "logistic"):
+        told = estimate(features, labels, head).estimate
+        assert told.accuracy is not None and 0 <= told.accuracy <= 1
 
 
 def test_equal_heads_give_the_simplest():

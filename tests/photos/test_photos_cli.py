@@ -71,6 +71,34 @@ def test_what_is_left_out_is_told(place, tmp_path, capsys):
     assert capsys.readouterr().err == f"{line} in the folder of a class\n"
 
 
+def test_folders_in_a_class_are_told_with_their_photos(place, tmp_path, capsys):
+    shutil.copytree(place / "PHOTOS", tmp_path / "new")
+    shutil.copytree(place / "PHOTOS" / "square", tmp_path / "new" / "square" / "2024")
+    assert run("check", place / "shop.safetensors", tmp_path / "new", "--html", tmp_path / "page.html") == 0
+    line = "the folder square/2024 with 5 photos is left out; photos must be right in the folder of a class"
+    assert capsys.readouterr().err == f"cxgrad_jax: {line}\n"
+    shutil.copytree(place / "PHOTOS" / "square", tmp_path / "new" / "circle" / "2025")
+    (tmp_path / "new" / "a.txt").write_text("")
+    told = cx.photos.left_out_line(cx.photos.labelled_photos(tmp_path / "new").left_out)
+    assert told.startswith("1 files are left out (a.txt); photos are .bmp")
+    assert "2 folders with 10 photos are left out (circle/2025, square/2024); photos must" in told
+
+
+def test_the_name_of_a_class_stays_in_its_line(place, tmp_path, capsys):
+    shutil.copytree(place / "PHOTOS", tmp_path / "new")
+    (tmp_path / "new" / "square").rename(tmp_path / "new" / "squ\n\x1b[2Jare")
+    out = tmp_path / "a.safetensors"
+    assert run("fit", tmp_path / "new", "--out", out, "--backbone", place / "mine.safetensors") == 0
+    assert re.search(r"^squ\\n\\x1b\[2Jare +5 ", capsys.readouterr().out, re.M)
+
+
+def test_the_headline_names_the_classes_that_were_judged(place):
+    clf = cx.photos.load(place / "shop.safetensors")
+    per_class = {**clf.estimate.per_class, "circle": None, "square": None}
+    lines = photos_cli.summary(clf._replace(estimate=clf.estimate._replace(per_class=per_class)), place / "a")
+    assert lines[1].startswith("expected accuracy, of triangle alone, ")
+
+
 def test_no_input_is_overwritten(place, tmp_path, capsys):
     for name in ("shop", "mine"):
         shutil.copy(place / f"{name}.safetensors", tmp_path)
@@ -123,7 +151,7 @@ def test_a_table_on_standard_output_is_added_to_a_log(place, tmp_path):
         subprocess.run([*words, "--csv", "/dev/stdout"], stdout=log, check=True)
     lines = (tmp_path / "log.txt").read_text().splitlines()
     assert lines[0] == "before" and lines[1].startswith("file,label") and lines[2].startswith(str(photo))
-    assert lines[3] == "1 photos: /dev/stdout" and len(lines) == 4
+    assert len(lines) == 3  # the table alone
 
 
 def test_a_classifier_that_is_no_better_is_told_to_be(place):
@@ -198,7 +226,7 @@ def test_check_compares_with_the_truth(place, tmp_path, capsys):
         (["predict", "none.safetensors", "PHOTOS"], "none.safetensors does not exist"),
         (["predict", "shop.safetensors", "gone.jpg"], "gone.jpg is not there"),
         (["predict", "shop.safetensors", "PHOTOS", "--csv", "PHOTOS"], "PHOTOS is a folder"),
-        (["check", "mine.safetensors", "PHOTOS"], "of another program; expected one that cxgrad photos fit wrote"),
+        (["check", "mine.safetensors", "PHOTOS"], "which cx.load reads and photos fit takes as backbone (--backbone);"),
         (["export", "shop.safetensors", "shop.onnx"], "ONNX is written for EfficientNetLite alone, not Conv4"),
         (["export", "shop.safetensors", "x", "--format", "tflite"], "invalid choice: 'tflite'"),
         (
