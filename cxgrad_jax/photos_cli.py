@@ -27,6 +27,7 @@ from cxgrad_jax.data.datasets.image_folder import is_image, printable
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import check_writable, csv_text, is_stream, write_whole
 from cxgrad_jax.photos._backbones import find_backbone
+from cxgrad_jax.photos._preprocessing import digest_of
 
 FORMATS = ("onnx", "stablehlo")
 
@@ -172,6 +173,10 @@ def _check(given: argparse.Namespace) -> None:
         wrong = [p.best for p, truth in zip(known.predictions, known.truths, strict=True) if truth == name != p.best]
         other = max(sorted(set(wrong)), key=wrong.count) if wrong else "-"
         _say(f"{name:<{width}}  {count:>6}  {100 * right / count:>8.0f} %  {other}")
+    again = sum(digest_of(Path(file)) in classifier.digests for file in read)
+    if again:
+        known_ones = f"{again} of {len(read)} photos are among those that the classifier was made from"
+        _say(f"{known_ones}; the accuracy of new ones may be lower")
     _say(f"page: {page}")
     _end(unreadable, len(found.paths))
 

@@ -16,7 +16,7 @@ from cxgrad_jax.photos._features import all_features, each_photo
 from cxgrad_jax.photos._folders import PathLike, labelled_photos, photos_in
 from cxgrad_jax.photos._heads import HEADS, Head
 from cxgrad_jax.photos._held_out import same_in_two_classes
-from cxgrad_jax.photos._preprocessing import read_views
+from cxgrad_jax.photos._preprocessing import digest_of, read_views
 
 NONE = "none of these"
 DECIMALS = 7  # probabilities and familiarities are rounded to so many
@@ -54,6 +54,7 @@ class Classifier(NamedTuple):
       prototypes: float32 ``[D, classes]``, for the familiarity.
       threshold: the familiarity below which a photo is none of these. None means that no photos gave one.
       estimate: the accuracy that it promises.
+      digests: SHA-256 of each photo that it was made from. Files of earlier versions have none.
     """
 
     backbone: Backbone
@@ -62,6 +63,7 @@ class Classifier(NamedTuple):
     prototypes: np.ndarray
     threshold: float | None
     estimate: Estimate
+    digests: frozenset[str] = frozenset()
 
     def predict(self, photos: PathLike | Iterable[PathLike]) -> list[Prediction]:
         """Predicts each photo alone. The answer for one is the same whatever else is in the call.
@@ -184,7 +186,8 @@ def fit(
     like = prototypes(features, labels)
     of_others = familiarity(found.features[own:], like) if of_no_class else None
     limit = threshold(fitted.familiarity, of_others)
-    return Classifier(network, photos.class_names, fitted.head, like, limit, fitted.estimate)
+    digests = frozenset(map(digest_of, photos.paths))
+    return Classifier(network, photos.class_names, fitted.head, like, limit, fitted.estimate, digests)
 
 
 def _pairs(number: int) -> str:

@@ -122,10 +122,9 @@ def left_out_line(paths: Sequence[Path], where: str = " in the folder of a class
         number = sum(is_image(name) for folder in folders for _, _, names in os.walk(folder) for name in names)
         some = ", ".join(f"{path.parent.name}/{path.name}" for path in folders[:3]) + (", ..." if folders[3:] else "")
         one = len(folders) == 1
-        what = (
-            f"the folder {some} with {number} photos is" if one else f"{len(folders)} folders with {number} photos are"
-        )
-        parts.append(f"{what} left out{'' if one else f' ({some})'}; photos must be right in the folder of a class")
+        which = f"the folder {some}" if one else f"{len(folders)} folders ({some})"
+        are = "is" if one else "are"
+        parts.append(f"{which} with {number} photos {are} left out; photos must be right in the folder of a class")
     return "; ".join(parts)
 
 

@@ -1,5 +1,6 @@
 """From a photo's file to the pixels that a backbone takes: one function for every path."""
 
+import hashlib
 import io
 import os
 import stat
@@ -92,6 +93,18 @@ def read_photo(path: Path, at_least: int) -> Image.Image:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {reason(error)}") from None
     return shown(open_image(raw, str(path), at_least))
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a photo's bytes as hexadecimal digits, by which the photo is known again under another name.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {reason(error)}") from None
 
 
 def views_of(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 The arrays are ``backbone/params/…``, ``backbone/batch_stats/…``, ``head/weights``, ``head/bias`` and ``prototypes``.
 The header has ``"photos"`` (this format's number), ``"description"`` (JSON: classes, model, preprocessing, head,
-threshold, estimate), ``"sha256"`` of the arrays, and ``"sha256_of_all"``, of these and the description. Earlier
-versions did not write the last one.
+threshold, estimate, and ``"photos_sha256"``, of each photo), ``"sha256"`` of the arrays, and ``"sha256_of_all"``, of
+these and the description. Earlier versions did not write ``"photos_sha256"`` and ``"sha256_of_all"``.
 """
 
 import hashlib
@@ -51,6 +51,7 @@ def save_classifier(path: PathLike, classifier: Classifier) -> None:
         "head": {"kind": head.kind, "strength": head.strength, "temperature": head.temperature},
         "threshold": classifier.threshold,
         "estimate": classifier.estimate._asdict(),
+        "photos_sha256": sorted(classifier.digests),
     }
     header = {"photos": FORMAT, "description": json.dumps(description), "sha256": params_sha256(arrays)}
     header["sha256_of_all"] = _sha256_of_all(header)
@@ -82,7 +83,7 @@ def load_classifier(path: PathLike, model: Any = None) -> Classifier:
         estimate = Estimate(**{key: _tuple(value) for key, value in told["estimate"].items()})
         classifier = Classifier(
             Backbone(told["backbone"], network, variables, preprocessing), tuple(told["class_names"]), head,
-            tree["prototypes"], told["threshold"], estimate,
+            tree["prototypes"], told["threshold"], estimate, frozenset(told.get("photos_sha256", ())),
         )  # fmt: skip
         fault = _fault(classifier)
         if fault:

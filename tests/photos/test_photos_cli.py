@@ -81,7 +81,7 @@ def test_folders_in_a_class_are_told_with_their_photos(place, tmp_path, capsys):
     (tmp_path / "new" / "a.txt").write_text("")
     told = cx.photos.left_out_line(cx.photos.labelled_photos(tmp_path / "new").left_out)
     assert told.startswith("1 files are left out (a.txt); photos are .bmp")
-    assert "2 folders with 10 photos are left out (circle/2025, square/2024); photos must" in told
+    assert "2 folders (circle/2025, square/2024) with 10 photos are left out; photos must" in told
 
 
 def test_the_name_of_a_class_stays_in_its_line(place, tmp_path, capsys):
@@ -97,6 +97,14 @@ def test_the_headline_names_the_classes_that_were_judged(place):
     per_class = {**clf.estimate.per_class, "circle": None, "square": None}
     lines = photos_cli.summary(clf._replace(estimate=clf.estimate._replace(per_class=per_class)), place / "a")
     assert lines[1].startswith("expected accuracy, of triangle alone, ")
+
+
+def test_check_tells_of_photos_that_fit_has_seen(place, tmp_path, capsys):
+    folder_of_shapes(tmp_path / "test", 2, seed=7)
+    shutil.copy(place / "PHOTOS" / "circle" / "0.jpg", tmp_path / "test" / "circle" / "old.jpg")
+    assert run("check", place / "shop.safetensors", tmp_path / "test", "--html", tmp_path / "page.html") == 0
+    line = "1 of 7 photos are among those that the classifier was made from; the accuracy of new ones may be lower"
+    assert line in capsys.readouterr().out.splitlines()
 
 
 def test_no_input_is_overwritten(place, tmp_path, capsys):
@@ -206,6 +214,7 @@ def test_check_compares_with_the_truth(place, tmp_path, capsys):
     page = tmp_path / "check.html"
     assert run("check", place / "shop.safetensors", tmp_path / "test", "--html", page) == 0
     told = capsys.readouterr().out
+    assert "was made from" not in told
     assert re.search(r"^accuracy [\d.]+ % of 12 photos; calibration error 0\.\d+$", told, re.M)
     assert re.search(r"^\d of 3 photos of no class were called 'none of these'$", told, re.M)
     assert re.search(r"^triangle +4 +\d+ %", told, re.M)
