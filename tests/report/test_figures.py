@@ -1,6 +1,8 @@
 """Pictures: files, axes, colours."""
 
+import io
 import json
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +13,19 @@ from matplotlib.figure import Figure
 from small import make_episode
 
 from cxgrad_jax import parallel
-from cxgrad_jax.report.figures import FIGURES, questions
+from cxgrad_jax.analysis._landscape import Landscape
+from cxgrad_jax.report.figures import (
+    FIGURES,
+    accuracy,
+    calibration,
+    embeddings,
+    gradient_norms,
+    landscape,
+    questions,
+    similarity,
+)
 from cxgrad_jax.report.figures.conditioning import factor_table, picture, with_other_factors
-from cxgrad_jax.report.figures.style import binned, panels, plain_numbers, save, style
+from cxgrad_jax.report.figures.style import binned, panels, plain_numbers, point_style, save, style
 from cxgrad_jax.report.study import Study
 from cxgrad_jax.training.build import build_learner
 from cxgrad_jax.training.config import ConfigDict, base_config
@@ -47,6 +59,49 @@ def test_an_axis_of_positive_values_has_plain_numbers(values):
     low, high = axes[0, 0].get_ylim()
     texts = [text.get_text() for text in axes[0, 0].get_yticklabels() if low <= text.get_position()[1] <= high]
     assert len(texts) >= 3 and not any("10^" in text or "times" in text for text in texts)
+
+
+def test_many_items_look_different():
+    for look in (lambda i: tuple(point_style(i).values()), lambda i: (style(i)["linestyle"], style(i)["marker"])):
+        assert len({look(i) for i in range(49)}) == 49
+    assert [style(i)["marker"] for i in range(7)] == list("osD^vPX")
+
+
+# Letters that matplotlib gives a meaning of its own, and a byte that is no text (as Python reads the name of a folder).
+ODD = ("_hidden", "lr$b_c_d$", "odd\udcff")
+
+
+def of_odd_runs(value: Any) -> dict[str, Any]:
+    return {name: value for name in ODD}
+
+
+ONES: Any = np.ones(3)
+ROWS: Any = np.ones((3, 2))
+ANSWERS = {"none adapted": {"test_accuracy": 0.5, "test_ci95_tasks": 0.1}}
+PLANES = (np.eye(3, 2), np.eye(3, 2))
+PICTURES: dict[str, Callable[[], Figure]] = {
+    "accuracy": lambda: accuracy.picture(of_odd_runs(accuracy.Recorded((ONES, ONES), (ONES, ONES, ONES)))),
+    "calibration": lambda: calibration.picture(of_odd_runs(dict.fromkeys(calibration.KEYS, ONES))),
+    "gradient_norms": lambda: gradient_norms.picture(of_odd_runs((ONES, of_odd_runs(ONES)))),
+    "similarity": lambda: similarity.picture(ODD, of_odd_runs(of_odd_runs((0.5, 0.1)))),
+    "embeddings": lambda: embeddings.picture(of_odd_runs(embeddings.Planes(ODD, np.arange(3), of_odd_runs(PLANES)))),
+    "landscape": lambda: landscape.picture(of_odd_runs(range(3)), of_odd_runs(Landscape(ROWS, ROWS, ONES))),
+    "conditioning": lambda: picture(of_odd_runs(np.ones((4, 2, 3))), of_odd_runs(np.ones((4, 2))), of_odd_runs(ODD)),
+    "questions": lambda: questions.picture({"inner_steps": of_odd_runs(ANSWERS), "parts": of_odd_runs(ANSWERS)}),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_names_are_drawn_as_they_are(name):
+    """``savefig`` refuses a wrong formula or a letter that is none, but a hidden name is noticed by nobody."""
+    drawn = PICTURES[name]()
+    drawn.savefig(io.BytesIO(), format="svg")
+    legends = [*drawn.legends, *(axis.get_legend() for axis in drawn.axes if axis.get_legend())]
+    wanted = ["_hidden", r"lr\$b_c_d\$", r"odd\udcff"]
+    for found in legends:
+        shown = [text.get_text() for text in found.get_texts()]
+        assert shown == ([" hidden", r"lr\$b c d\$", r"odd\udcff"] if name == "embeddings" else wanted)
+    assert legends
 
 
 def test_binned_drops_what_is_left():
@@ -99,6 +154,17 @@ def test_further_questions_are_shown_where_they_were_asked(tmp_path):
     assert (tmp_path / "questions.csv").read_text().count("\n") == 8
 
 
+def test_a_run_looks_the_same_in_all_panels_of_questions():
+    """Each of these runs was asked one question, so that no panel shows both."""
+    drawn = questions.picture({"inner_steps": {"maml": ANSWERS}, "parts": {"boil": ANSWERS}})
+    (legend,) = drawn.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["maml", "boil"]
+    (maml, boil), axes = legend.get_lines(), drawn.axes
+    assert axes[0].lines[0].get_color() == maml.get_color() != boil.get_color()
+    shown = axes[1].lines[-1]
+    assert (shown.get_color(), shown.get_marker()) == (boil.get_color(), boil.get_marker())
+
+
 @pytest.mark.parametrize("statistics", ["query", "support"])
 def test_own_factors_are_judged_as_the_learner_is(statistics):
     episode = make_episode(query=6)
@@ -129,3 +195,9 @@ def test_runs_of_different_networks_stand_in_one_picture_of_factors():
     assert [text.get_text() for text in factors.get_xticklabels()] == ["a", "b", "c", "d"]
     places = {tuple(np.asarray(line.get_xdata()).tolist()) for line in factors.lines}
     assert places == {(0, 1), (1, 2, 3)} and list(context.get_xticks()) == [1, 2, 3]
+
+
+def test_factors_that_are_the_same_for_all_tasks_have_a_linear_axis():
+    """A logarithmic one has no place for zeros, and matplotlib warns."""
+    drawn = picture({"one": np.ones((4, 2, 1))}, {"one": np.zeros((4, 2))}, {"one": ["a"]})
+    assert [axis.get_yscale() for axis in drawn.axes] == ["linear"] * 3

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from cxgrad_jax.report.figures.style import COLOURS, binned, panels, save, style
+from cxgrad_jax.report.figures.style import COLOURS, binned, legend, panels, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.results import results_at_hand
 from cxgrad_jax.report.runs import Run
@@ -89,15 +89,15 @@ def recorded(run: Run) -> Recorded:
 def picture(found: Mapping[str, Recorded]) -> Figure:
     """Two panels, training and validation, with a line for each run."""
     figure, (axes,) = panels(1, 2, 8.4, 3.4)
-    for i, (run, (train, val)) in enumerate(found.items()):
+    for i, (train, val) in enumerate(found.values()):
         window = max(1, len(train[0]) // 50)
-        axes[0].plot(binned(train[0], window), 100 * binned(train[1], window), label=run, **style(i), markevery=5)
+        axes[0].plot(binned(train[0], window), 100 * binned(train[1], window), **style(i), markevery=5)
         iterations, accuracy, interval = val[0], 100 * val[1], 100 * val[2]
-        axes[1].plot(iterations, accuracy, label=run, **style(i))
+        axes[1].plot(iterations, accuracy, **style(i))
         low, high, colour = accuracy - interval, accuracy + interval, COLOURS[i % len(COLOURS)]
         axes[1].fill_between(iterations, low, high, color=colour, alpha=0.2, linewidth=0)
     for axis, title in zip(axes, ("training accuracy, %", "validation accuracy, %"), strict=True):
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("outer iteration")
-    axes[0].legend(fontsize=8)
+    legend(axes[0], [(run, style(i)) for i, run in enumerate(found)], fontsize=8)
     return figure

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from cxgrad_jax.report.figures.style import panels, save, style
+from cxgrad_jax.report.figures.style import legend, panels, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.results import results_at_hand
 from cxgrad_jax.report.study import Study, write_numbers
@@ -76,16 +76,16 @@ def picture(bins: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     """Two panels, accuracy and share of predictions by confidence, with a line for each run."""
     figure, (axes,) = panels(1, 2, 8.4, 3.8)
     axes[0].plot([0, 100], [0, 100], color="0.6", linewidth=1, zorder=1)
-    for i, (run, found) in enumerate(bins.items()):
+    for i, found in enumerate(bins.values()):
         shown = found["count"] >= LEAST
-        axes[0].plot(100 * found["confidence"][shown], 100 * found["accuracy"][shown], label=run, **style(i))
+        axes[0].plot(100 * found["confidence"][shown], 100 * found["accuracy"][shown], **style(i))
         middles = 100 * (np.arange(_bins(found)) + 0.5) / _bins(found)
-        axes[1].plot(middles, 100 * found["count"] / found["count"].sum(), label=run, **style(i))
+        axes[1].plot(middles, 100 * found["count"] / found["count"].sum(), **style(i))
     axes[0].set(xlim=(0, 100), ylim=(0, 100), aspect="equal", xlabel="confidence, %")
     axes[0].set_title("right predictions, %", fontsize=10)
     axes[1].set(xlim=(0, 100), ylim=(0, None), xlabel="confidence, %")
     axes[1].set_title("share of the predictions, %", fontsize=10)
-    axes[0].legend(fontsize=8, loc="upper left")
+    legend(axes[0], [(run, style(i)) for i, run in enumerate(bins)], fontsize=8, loc="upper left")
     return figure
 
 

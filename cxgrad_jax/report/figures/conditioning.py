@@ -6,13 +6,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from cxgrad_jax import analysis
 from cxgrad_jax.analysis._features import at_own_statistics
 from cxgrad_jax.evaluation import paired
 from cxgrad_jax.learners import accuracy, default_labels, split_by_label
-from cxgrad_jax.report.figures.style import panels, plain_numbers, save, style
+from cxgrad_jax.report.figures.style import legend, panels, plain, plain_numbers, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.runs import Run
 from cxgrad_jax.report.study import Study, over_tasks, sampler_of, test_store, write_numbers
@@ -150,14 +149,14 @@ def picture(
         steps = np.arange(1, len(middle) + 1)
         context.errorbar(steps, middle, [middle - low, high - middle], capsize=3, **style(i))
     plain_numbers(factors)
-    spread.set_yscale("log")
+    for axis in (spread, context):
+        if np.isfinite(axis.dataLim.minposy):  # a logarithmic axis of zeros alone would be empty, with a warning
+            axis.set_yscale("log")
     for axis, title in ((factors, "factor γ, mean over tasks"), (spread, "spread over tasks / mean, largest step")):
-        axis.set_xticks(range(len(every)), every, rotation=30 if len(every) < 6 else 90, ha="right")
+        names = [plain(layer) for layer in every]
+        axis.set_xticks(range(len(every)), names, rotation=30 if len(every) < 6 else 90, ha="right")
         axis.set_title(title, fontsize=10)
-    context.set(
-        yscale="log", xlabel="inner step", xticks=range(1, max(values.shape[1] for values in norms.values()) + 1)
-    )
+    context.set(xlabel="inner step", xticks=range(1, max(values.shape[1] for values in norms.values()) + 1))
     context.set_title("norm of the context, 95 % of tasks", fontsize=10)
-    handles = [Line2D([], [], **style(i), label=run) for i, run in enumerate(gamma)]
-    factors.legend(handles=handles, fontsize=8)
+    legend(factors, [(run, style(i)) for i, run in enumerate(gamma)], fontsize=8)
     return figure

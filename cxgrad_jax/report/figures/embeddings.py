@@ -6,11 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from tqdm.auto import tqdm
 
 from cxgrad_jax import analysis
-from cxgrad_jax.report.figures.style import panels, point_style, save
+from cxgrad_jax.report.figures.style import legend, panels, plain, point_style, save
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.study import Study, adapting, of_one_task, remarks, sampler_of, write_numbers
 
@@ -75,9 +74,9 @@ def picture(found: Mapping[str, Planes]) -> Figure:
                     axis.scatter(*half[labels == c].T, s=14, **point_style(c))
                 axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[])
                 axis.grid(False)
-                axis.set_title(f"{run}, {when}", fontsize=9)
-        line[0].set_ylabel(data)
+                axis.set_title(plain(f"{run}, {when}"), fontsize=9)
+        line[0].set_ylabel(plain(data))
         names = [textwrap.fill(name.replace("_", " "), 22) for name in classes]
-        handles = [Line2D([], [], linestyle="", label=name, **point_style(c)) for c, name in enumerate(names)]
-        line[-1].legend(handles=handles, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        items = [(name, {**point_style(c), "linestyle": ""}) for c, name in enumerate(names)]
+        legend(line[-1], items, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

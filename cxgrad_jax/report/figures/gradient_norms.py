@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from cxgrad_jax.report.figures.style import binned, panels, save, style
+from cxgrad_jax.report.figures.style import binned, legend, panels, plain, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.runs import Run
 from cxgrad_jax.report.study import Study, write_numbers
@@ -65,12 +64,11 @@ def picture(found: Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray]]]) ->
         for layer, values in norms.items():
             axis.plot(binned(iterations, window), binned(values, window), **style(names.index(layer)), markevery=5)
         axis.set_yscale("log")
-        axis.set_title(run, fontsize=10)
+        axis.set_title(plain(run), fontsize=10)
         axis.set_xlabel("outer iteration")
     axes[0, 0].set_ylabel("norm of the inner gradient")
     limits = [axis.get_ylim() for axis in axes[0]]
     for axis in axes[0]:
         axis.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-    handles = [Line2D([], [], **style(i), label=layer) for i, layer in enumerate(names)]
-    figure.legend(handles=handles, fontsize=8, loc="outside right center")
+    legend(figure, [(layer, style(i)) for i, layer in enumerate(names)], fontsize=8, loc="outside right center")
     return figure

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from cxgrad_jax import analysis
 from cxgrad_jax.analysis._landscape import RATES, Landscape
-from cxgrad_jax.report.figures.style import COLOURS, panels, plain_numbers, save, style
+from cxgrad_jax.report.figures.style import COLOURS, legend, panels, plain_numbers, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.study import Study, adapting, over_tasks, remarks, write_numbers
 
@@ -74,10 +74,10 @@ def picture(iterations: Mapping[str, Sequence[int]], found: Mapping[str, Landsca
                 low, high = values.min(axis=1), values.max(axis=1)
                 axis.fill_between(iterations[run], low, high, color=COLOURS[i % len(COLOURS)], alpha=0.25, linewidth=0)
                 values = values.mean(axis=1)
-            axis.plot(iterations[run], values, label=run, **style(i))
+            axis.plot(iterations[run], values, **style(i))
         if k:
             plain_numbers(axis)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("outer iteration")
-    axes[0, 0].legend(fontsize=8)
+    legend(axes[0, 0], [(run, style(i)) for i, run in enumerate(found)], fontsize=8)
     return figure

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cxgrad_jax.report.figures.style import COLOURS, panels, point_style, save, style
+from cxgrad_jax.report.figures.style import COLOURS, legend, panels, point_style, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.results import answers_at_hand
 from cxgrad_jax.report.study import Study, write_numbers
@@ -60,32 +60,38 @@ def sections(study: Study) -> list[Section]:
 
 
 def picture(asked: Mapping[str, Mapping[str, Answers]]) -> Figure:
-    """A panel for each question that was asked, with lines over steps, or points with intervals."""
-    figure, (axes,) = panels(1, len(asked), 4.2 * len(asked), 3.6)
+    """A panel for each question that was asked, with lines over steps, or points with intervals.
+
+    A run looks the same in all panels, so one legend names all that were asked anything.
+    """
+    numbers = {run: i for i, run in enumerate(dict.fromkeys(run for of_runs in asked.values() for run in of_runs))}
+    figure, (axes,) = panels(1, len(asked), 4.2 * len(asked) + 1.2, 3.6)
     for axis, (question, of_runs) in zip(axes, asked.items(), strict=True):
         axis.set_title(PANELS[question], fontsize=10)
-        (_lines if question == "inner_steps" else _points)(axis, of_runs)
-    axes[0].legend(fontsize=8)
+        (_lines if question == "inner_steps" else _points)(axis, of_runs, numbers)
+    legend(figure, [(run, style(i)) for run, i in numbers.items()], fontsize=8, loc="outside right center")
     return figure
 
 
-def _lines(axis: Axes, of_runs: Mapping[str, Answers]) -> None:
-    for i, (run, answers) in enumerate(of_runs.items()):
+def _lines(axis: Axes, of_runs: Mapping[str, Answers], numbers: Mapping[str, int]) -> None:
+    for run, answers in of_runs.items():
+        i = numbers[run]
         accuracy, interval = _percentages(answers)
         steps = np.arange(len(accuracy))
-        axis.plot(steps, accuracy, label=run, **style(i))
+        axis.plot(steps, accuracy, **style(i))
         colour = COLOURS[i % len(COLOURS)]
         axis.fill_between(steps, accuracy - interval, accuracy + interval, color=colour, alpha=0.2, linewidth=0)
     axis.set_xlabel("inner steps")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _points(axis: Axes, of_runs: Mapping[str, Answers]) -> None:
+def _points(axis: Axes, of_runs: Mapping[str, Answers], numbers: Mapping[str, int]) -> None:
     names = list(dict.fromkeys(name for answers in of_runs.values() for name in answers))
-    for i, (run, answers) in enumerate(of_runs.items()):
-        places = np.asarray([names.index(name) for name in answers]) + 0.12 * (i - (len(of_runs) - 1) / 2)
+    for place, (run, answers) in enumerate(of_runs.items()):
+        i, aside = numbers[run], 0.12 * (place - (len(of_runs) - 1) / 2)
+        places = np.asarray([names.index(name) for name in answers]) + aside
         axis.errorbar(places, *_percentages(answers), fmt="none", color=COLOURS[i % len(COLOURS)], capsize=2)
-        axis.plot(places, _percentages(answers)[0], label=run, linestyle="", **point_style(i))
+        axis.plot(places, _percentages(answers)[0], linestyle="", **point_style(i))
     axis.set_xticks(range(len(names)), [name.split()[0] for name in names])
     axis.set_xlim(-0.5, len(names) - 0.5)
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from cxgrad_jax import analysis
 from cxgrad_jax.evaluation import ci95_tasks
-from cxgrad_jax.report.figures.style import panels, save, style
+from cxgrad_jax.report.figures.style import legend, panels, plain, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.runs import Run
 from cxgrad_jax.report.study import Study, adapting, over_tasks, remarks, sampler_of, test_store, write_numbers
@@ -56,10 +56,10 @@ def picture(layers: Sequence[str], means: Mapping[str, Mapping[str, tuple[float,
     """CKA over layers with a line for each run, from ``(mean, interval)`` by run and layer."""
     figure, axes = panels(1, 1, 5.2, 3.4)
     missing = (np.nan, np.nan)
-    for i, (run, of_run) in enumerate(means.items()):
+    for i, of_run in enumerate(means.values()):
         values, intervals = zip(*(of_run.get(layer, missing) for layer in layers), strict=True)
-        axes[0, 0].errorbar(range(len(layers)), values, intervals, label=run, capsize=3, **style(i))
-    axes[0, 0].set_xticks(range(len(layers)), layers)
+        axes[0, 0].errorbar(range(len(layers)), values, intervals, capsize=3, **style(i))
+    axes[0, 0].set_xticks(range(len(layers)), [plain(layer) for layer in layers])
     axes[0, 0].set_ylabel("CKA before and after adaptation")
-    axes[0, 0].legend(fontsize=8)
+    legend(axes[0, 0], [(run, style(i)) for i, run in enumerate(means)], fontsize=8)
     return figure

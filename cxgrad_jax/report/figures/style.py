@@ -1,6 +1,7 @@
 """The style of figures, which are readable in print and by colour-blind readers."""
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cxgrad_jax.files import write_whole
@@ -19,13 +21,27 @@ MARKERS = "osD^vPX"
 
 
 def style(i: int) -> dict[str, Any]:
-    """Colour, line style and marker of the i-th item of a picture."""
-    return {**point_style(i), "linestyle": DASHES[i % len(DASHES)], "markersize": 4}
+    """Colour, line style and marker of the i-th item of a picture. The first 49 are different, also without colour."""
+    return {**point_style(i), "linestyle": DASHES[(i + 2 * (i // len(COLOURS))) % len(DASHES)], "markersize": 4}
 
 
 def point_style(i: int) -> dict[str, Any]:
-    """Colour and marker of the i-th item of a picture."""
-    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+    """Colour and marker of the i-th item of a picture. The first 49 are different."""
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]}
+
+
+def plain(name: str) -> str:
+    """A name as matplotlib draws it as it is: ``$`` begins no formula, and bytes that are no text are escaped."""
+    return name.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+
+
+def legend(place: Axes | Figure, items: Iterable[tuple[str, dict[str, Any]]], **options: Any) -> None:
+    """Adds the legend of ``(name, style)``.
+
+    The names are given here, because matplotlib leaves out lines whose own label begins with ``_``.
+    """
+    names, styles = zip(*items, strict=True)
+    place.legend([Line2D([], [], **each) for each in styles], [plain(name) for name in names], **options)
 
 
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
