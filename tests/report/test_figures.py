@@ -13,11 +13,13 @@ from matplotlib.figure import Figure
 from small import make_episode
 
 from cxgrad_jax import parallel
-from cxgrad_jax.analysis._landscape import Landscape
+from cxgrad_jax.analysis._landscape import RATES, Landscape
+from cxgrad_jax.errors import UserError
 from cxgrad_jax.report.figures import (
     FIGURES,
     accuracy,
     calibration,
+    conditioning,
     embeddings,
     gradient_norms,
     landscape,
@@ -163,6 +165,108 @@ def test_a_run_looks_the_same_in_all_panels_of_questions():
     assert axes[0].lines[0].get_color() == maml.get_color() != boil.get_color()
     shown = axes[1].lines[-1]
     assert (shown.get_color(), shown.get_marker()) == (boil.get_color(), boil.get_marker())
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Three runs of nothing but names, whose folders are empty, on two data sets of three classes."""
+    sampler: Any = lambda index: SimpleNamespace(query_labels=np.arange(3).repeat(2))  # noqa: E731
+    sampler.class_names, sampler.batch = lambda index: ["a", "b", "c"], None
+    for module in (conditioning, embeddings):
+        monkeypatch.setattr(module, "sampler_of", lambda study, store: sampler)
+    configs: Any = base_config()
+    configs.learner.name = "maml"
+    one = {"config": configs, "best": 1, "iterations": [0, 1], "remark": "", "restore": lambda iteration: None}
+    runs: Any = [SimpleNamespace(name=name, workdir=tmp_path / name, **one) for name in ("good", "bad", "worse")]
+    options = ConfigDict({
+        "episodes": 2, "embedding_episode": 0, "perplexity": 3.0, "landscape_episodes": 1, "landscape_split": "test",
+    })  # fmt: skip
+    stores: Any = {(name, "test"): SimpleNamespace(name=name) for name in ("first", "second")}
+    return Study(runs, options, stores, parallel.task_mesh(1), tmp_path)
+
+
+def test_a_run_whose_features_have_no_plane_does_not_end_the_report(study, monkeypatch):
+    good = np.random.default_rng(0).normal(size=(2, 6, 3))
+    features = {"good": [good, good], "bad": [good, good[..., :1]], "worse": [np.full_like(good, np.nan)] * 2}
+    monkeypatch.setattr(embeddings, "of_one_task", lambda run, *_: features[run.name].pop(0))
+    (section,) = embeddings.sections(study)
+    assert section.caption[1:] == [
+        "worse is not shown on first: before and after have dtype float64 or hold NaN or Inf; expected finite numbers.",
+        "bad is not shown on second: before and after have shapes [6, 1] and [6, 1]; expected [N, D] twice, D at least "
+        "2.",
+        "worse is not shown on second: before and after have dtype float64 or hold NaN or Inf; expected finite "
+        "numbers.",
+    ]
+    assert section.picture == study.folder / "embeddings.png"
+    assert (study.folder / "embeddings.csv").read_text().count("\n") == 1 + (2 + 1) * 2 * 6
+
+
+def test_the_legend_of_many_classes_is_whole():
+    names = [f"Japanese_(katakana)/character{i:02d}" for i in range(20)]
+    points = np.random.default_rng(0).normal(size=(2, 20, 2))
+    drawn = embeddings.picture({"omniglot": embeddings.Planes(names, np.arange(20), {"run": (points[0], points[1])})})
+    drawn.savefig(io.BytesIO(), format="png")  # this lays it out
+    legend: Any = drawn.axes[-1].get_legend()
+    box, page = legend.get_window_extent(), drawn.bbox
+    assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
+    panel = drawn.axes[0].get_window_extent()
+    assert 0.7 < panel.width / panel.height < 1.4
+
+
+def test_similarity_that_is_no_number_is_explained(study, monkeypatch):
+    values = {"good": np.array([0.5, 0.6]), "bad": np.array([0.5, np.nan])}
+
+    def over_tasks(study, run, *more, **keywords):
+        if run.name not in values:
+            raise UserError("a reason")
+        return lambda params: {"head": values[run.name]}
+
+    monkeypatch.setattr(similarity, "over_tasks", over_tasks)
+    monkeypatch.setattr(similarity, "layer_order", lambda study, run: ["head"])
+    (section,) = similarity.sections(study)
+    assert section.table[2] == ("bad", "nan ± nan")
+    assert section.caption[1:] == [
+        "nan: in an episode, the features of the layer are the same for all images, or not finite.",
+        "worse is not shown: a reason.",
+    ]
+    values["bad"] = values["good"]
+    assert similarity.sections(study)[0].caption[1:] == ["worse is not shown: a reason."]
+
+
+def test_a_run_without_a_landscape_does_not_end_the_report(study, monkeypatch):
+    rates: Any = np.ones((1, 2, len(RATES)))
+
+    def over_tasks(study, run, *more, **keywords):
+        if run.name == "bad":
+            raise UserError("a reason")
+        return lambda params: Landscape(rates, rates, rates[..., 0])
+
+    monkeypatch.setattr(landscape, "over_tasks", over_tasks)
+    (section,) = landscape.sections(study)
+    assert section.caption[1:] == ["bad is not shown: a reason."]
+    assert [line[0] for line in section.table[1:]] == ["good", "worse"]
+
+
+def test_pictures_of_an_earlier_report_are_removed_if_there_is_no_new_one(study, monkeypatch):
+    """The folder may hold other files, which stay."""
+    names = ("questions", "calibration", "gradient_norms", "cka", "landscape", "embeddings", "conditioning")
+    names += ("accuracy", "conditioning_accuracy", "conditioning_factors", "conditioning_context")
+    for name in (*names, "mine"):
+        for kind in ("png", "svg", "pdf", "csv"):
+            (study.folder / f"{name}.{kind}").touch()
+
+    def refuse(*given, **keywords):
+        raise UserError("a reason")
+
+    for module, function in ((similarity, "over_tasks"), (landscape, "over_tasks"), (embeddings, "of_one_task")):
+        monkeypatch.setattr(module, function, refuse)
+    for figure in FIGURES:
+        figure.sections(study)
+    left = {path.name for path in study.folder.iterdir()}
+    assert left == {"accuracy.csv", *(f"mine.{kind}" for kind in ("png", "svg", "pdf", "csv"))}
+    (study.folder / "calibration.pdf").mkdir()
+    with pytest.raises(UserError, match=r"calibration\.pdf cannot be removed: "):
+        calibration.sections(study)
 
 
 @pytest.mark.parametrize("statistics", ["query", "support"])

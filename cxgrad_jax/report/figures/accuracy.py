@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from cxgrad_jax.report.figures.style import COLOURS, binned, legend, panels, save, style
+from cxgrad_jax.report.figures.style import COLOURS, binned, forget, legend, panels, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.results import results_at_hand
 from cxgrad_jax.report.runs import Run
@@ -43,6 +43,8 @@ def sections(study: Study) -> list[Section]:
         for split, columns in of_run._asdict().items()
         for each in zip(*columns, *([[None] * len(columns[0])] if split == "train" else []), strict=True)
     ]
+    if not found:
+        forget(study.folder, "accuracy")
     write_numbers(study, "accuracy", ("run", "split", "iteration", "accuracy", "ci95_tasks"), lines)
     caption = [
         "Left: accuracy on the query images of the training tasks, means over a fiftieth of the training. Right: "

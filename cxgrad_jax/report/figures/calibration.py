@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from cxgrad_jax.report.figures.style import legend, panels, save, style
+from cxgrad_jax.report.figures.style import forget, legend, panels, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.results import results_at_hand
 from cxgrad_jax.report.study import Study, write_numbers
@@ -33,6 +33,7 @@ def sections(study: Study) -> list[Section]:
     ]
     results = {name: found for name, found in results.items() if "reliability" in found}
     if not results:
+        forget(study.folder, "calibration")
         return []
     bins = {name: {key: _floats(found["reliability"][key]) for key in KEYS} for name, found in results.items()}
     lines = [

@@ -11,7 +11,7 @@ from cxgrad_jax import analysis
 from cxgrad_jax.analysis._features import at_own_statistics
 from cxgrad_jax.evaluation import paired
 from cxgrad_jax.learners import accuracy, default_labels, split_by_label
-from cxgrad_jax.report.figures.style import legend, panels, plain, plain_numbers, save, style
+from cxgrad_jax.report.figures.style import forget, legend, panels, plain, plain_numbers, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.runs import Run
 from cxgrad_jax.report.study import Study, over_tasks, sampler_of, test_store, write_numbers
@@ -36,6 +36,7 @@ def sections(study: Study) -> list[Section]:
         scaled = split_by_label(params["model"], default_labels)[2]
         layers[run.name] = [path.removesuffix("/kernel") for path in scaled]
     if not gamma:
+        forget(study.folder, "conditioning", *(f"conditioning_{kind}" for kind in ("accuracy", "factors", "context")))
         return []
     write_numbers(
         study, "conditioning_accuracy", ("run", "factors", "episode", "accuracy"),

@@ -1,5 +1,6 @@
 """Figure 4: the features of one test episode before and after adaptation, in a plane (t-SNE)."""
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,7 +10,8 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from cxgrad_jax import analysis
-from cxgrad_jax.report.figures.style import legend, panels, plain, point_style, save
+from cxgrad_jax.report.figures.measured import measured
+from cxgrad_jax.report.figures.style import forget, legend, panels, plain, point_style, save
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.study import Study, adapting, of_one_task, remarks, sampler_of, write_numbers
 
@@ -34,15 +36,20 @@ def sections(study: Study) -> list[Section]:
     index, perplexity = study.options.embedding_episode, study.options.perplexity
     seed = study.runs[0].config.evaluation.seed
     stores = {data: store for (data, split), store in study.stores.items() if split == "test"}
-    found = {}
+    found, missing = {}, []
     for name, store in stores.items():
         sampler = sampler_of(study, store)
         episode = sampler(index)
-        found[name] = Planes(sampler.class_names(index), episode.query_labels, {})
-        for run in tqdm(adapting(study), desc=f"t-SNE, {name}", unit="run"):
+
+        def plane(run, episode=episode):
             first, last = of_one_task(run, analysis.embeddings, run.restore(run.best), episode)
-            points = analysis.joint_tsne(np.asarray(first), np.asarray(last), perplexity, seed)
-            found[name].points[run.name] = points
+            return analysis.joint_tsne(np.asarray(first), np.asarray(last), perplexity, seed)
+
+        points, why = measured(tqdm(adapting(study), desc=f"t-SNE, {name}", unit="run"), plane, f" on {name}")
+        found[name], missing = Planes(sampler.class_names(index), episode.query_labels, points), missing + why
+    if not any(of_data.points for of_data in found.values()):
+        forget(study.folder, "embeddings")
+        return [Section(TITLE, None, missing + remarks(study))]
     lines = (
         (name, run, when, i, classes[label], *point)
         for name, (classes, labels, of_runs) in found.items()
@@ -57,26 +64,41 @@ def sections(study: Study) -> list[Section]:
         f"seed {seed}, start by PCA), so that the two panels of a run share a plane. Different runs do not share one. "
         f"A colour and marker is a class. Rows: {', '.join(stores)}.",
     ]
-    return [Section(TITLE, save(picture(found), study.folder, "embeddings"), caption + remarks(study))]
+    image = save(picture(found), study.folder, "embeddings")
+    return [Section(TITLE, image, caption + missing + remarks(study))]
 
 
 def picture(found: Mapping[str, Planes]) -> Figure:
-    """A row for each data set, two panels for each run (before and after adaptation), and a marker for each class."""
-    runs = list(next(iter(found.values())).points)
-    figure, axes = panels(len(found), 2 * len(runs), 2.3 * 2 * len(runs) + 1.2, 2.4 * len(found) + 0.3)
+    """A row for each data set, two panels for each run (before and after adaptation), and a marker for each class.
+
+    A run that has no points of a data set has empty panels there.
+    """
+    runs = list(dict.fromkeys(run for of_data in found.values() for run in of_data.points))
+    names = {
+        data: [textwrap.fill(name.replace("_", " "), 22) for name in of_data.classes] for data, of_data in found.items()
+    }
+    # About 14 lines of a legend are as high as a row.
+    columns = {data: math.ceil("\n".join(of_data).count("\n") / 14) or 1 for data, of_data in names.items()}
+    width = 2.3 * 2 * len(runs) + 1.5 * max(columns.values())
+    figure, axes = panels(len(found), 2 * len(runs), width, 2.4 * len(found) + 0.3)
     for line, (data, (classes, labels, points)) in zip(axes, found.items(), strict=True):
         for j, run in enumerate(runs):
+            pair = line[2 * j : 2 * j + 2]
+            for axis, when in zip(pair, ("before", "after"), strict=True):
+                axis.set(xticks=[], yticks=[])
+                axis.grid(False)
+                axis.set_title(plain(f"{run}, {when}"), fontsize=9)
+            if run not in points:
+                continue
             both = np.concatenate(points[run])
             margin = 0.05 * (both.max(axis=0) - both.min(axis=0))
             low, high = both.min(axis=0) - margin, both.max(axis=0) + margin
-            for axis, half, when in zip(line[2 * j : 2 * j + 2], points[run], ("before", "after"), strict=True):
+            for axis, half in zip(pair, points[run], strict=True):
                 for c in range(len(classes)):
                     axis.scatter(*half[labels == c].T, s=14, **point_style(c))
-                axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[])
-                axis.grid(False)
-                axis.set_title(plain(f"{run}, {when}"), fontsize=9)
+                axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         line[0].set_ylabel(plain(data))
-        names = [textwrap.fill(name.replace("_", " "), 22) for name in classes]
-        items = [(name, {**point_style(c), "linestyle": ""}) for c, name in enumerate(names)]
-        legend(line[-1], items, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        items = [(name, {**point_style(c), "linestyle": ""}) for c, name in enumerate(names[data])]
+        options = {"ncols": columns[data], "fontsize": 7, "columnspacing": 1}
+        legend(line[-1], items, loc="center left", bbox_to_anchor=(1.0, 0.5), **options)
     return figure

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from cxgrad_jax.report.figures.style import binned, legend, panels, plain, save, style
+from cxgrad_jax.report.figures.style import binned, forget, legend, panels, plain, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.runs import Run
 from cxgrad_jax.report.study import Study, write_numbers
@@ -25,6 +25,7 @@ def sections(study: Study) -> list[Section]:
     ]
     found = {name: of_run for name, of_run in found.items() if len(of_run[0])}
     if not found:
+        forget(study.folder, "gradient_norms")
         return [Section(TITLE, None, remarks)]
     lines = (
         (name, layer, *each)

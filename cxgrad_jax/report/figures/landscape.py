@@ -9,7 +9,8 @@ from tqdm.auto import tqdm
 
 from cxgrad_jax import analysis
 from cxgrad_jax.analysis._landscape import RATES, Landscape
-from cxgrad_jax.report.figures.style import COLOURS, legend, panels, plain_numbers, save, style
+from cxgrad_jax.report.figures.measured import measured
+from cxgrad_jax.report.figures.style import COLOURS, forget, legend, panels, plain_numbers, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.study import Study, adapting, over_tasks, remarks, write_numbers
 
@@ -19,14 +20,19 @@ TITLE = "The landscape of the inner loop, over training (Figure 5)"
 def sections(study: Study) -> list[Section]:
     number, split = study.options.landscape_episodes, study.options.landscape_split
     store = next(store for (_, of), store in study.stores.items() if of == split)
-    found, iterations = {}, {}
-    for run in adapting(study):
+
+    def over_training(run):
         evaluator = over_tasks(study, run, analysis.landscape, number, store=store)
-        iterations[run.name] = run.iterations
         of_run = []
-        for iteration in tqdm(iterations[run.name], desc=f"landscape, {run.name}", unit="checkpoint"):
+        for iteration in tqdm(run.iterations, desc=f"landscape, {run.name}", unit="checkpoint"):
             of_run.append(jax.tree.map(lambda x: x.mean(axis=(0, 1)), evaluator(run.restore(iteration))))
-        found[run.name] = jax.tree.map(lambda *x: np.stack(x), *of_run)
+        return jax.tree.map(lambda *x: np.stack(x), *of_run)
+
+    found, missing = measured(adapting(study), over_training)
+    if not found:
+        forget(study.folder, "landscape")
+        return [Section(TITLE, None, missing + remarks(study))]
+    iterations = {run.name: run.iterations for run in study.runs}
     lines = []
     for name, (loss, distance, smoothness) in found.items():
         for i, iteration in enumerate(iterations[name]):
@@ -50,11 +56,10 @@ def sections(study: Study) -> list[Section]:
     caption += [
         f"{run.name} has no point before training: it started from {run.config.train.start_from}, which cannot be read."
         for run in adapting(study)
-        if run.iterations[0] != 0
+        if run.name in found and run.iterations[0] != 0
     ]
-    return [
-        Section(TITLE, save(picture(iterations, found), study.folder, "landscape"), caption + remarks(study), table)
-    ]
+    image = save(picture(iterations, found), study.folder, "landscape")
+    return [Section(TITLE, image, caption + missing + remarks(study), table)]
 
 
 def picture(iterations: Mapping[str, Sequence[int]], found: Mapping[str, Landscape]) -> Figure:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cxgrad_jax.report.figures.style import COLOURS, legend, panels, point_style, save, style
+from cxgrad_jax.report.figures.style import COLOURS, forget, legend, panels, point_style, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.results import answers_at_hand
 from cxgrad_jax.report.study import Study, write_numbers
@@ -35,6 +35,7 @@ def sections(study: Study) -> list[Section]:
         if answered := {name: answers for name, answers in of_runs.items() if answers}:
             asked[question] = answered
     if not asked:
+        forget(study.folder, "questions")
         return []
     lines = [
         (run, question, name, answer["test_accuracy"], answer["test_ci95_tasks"])

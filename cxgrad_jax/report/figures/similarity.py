@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from cxgrad_jax import analysis
 from cxgrad_jax.evaluation import ci95_tasks
-from cxgrad_jax.report.figures.style import legend, panels, plain, save, style
+from cxgrad_jax.report.figures.measured import measured
+from cxgrad_jax.report.figures.style import forget, legend, panels, plain, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.runs import Run
 from cxgrad_jax.report.study import Study, adapting, over_tasks, remarks, sampler_of, test_store, write_numbers
@@ -19,10 +20,15 @@ TITLE = "Feature similarity before and after adaptation (Figure 3)"
 
 def sections(study: Study) -> list[Section]:
     number = study.options.episodes
-    found = {}
-    for run in adapting(study):
+
+    def by_layer(run):
         values = over_tasks(study, run, analysis.cka, number, title="CKA")(run.restore(run.best))
-        found[run.name] = {layer: values[layer] for layer in layer_order(study, run)}
+        return {layer: values[layer] for layer in layer_order(study, run)}
+
+    found, missing = measured(adapting(study), by_layer)
+    if not found:
+        forget(study.folder, "cka")
+        return [Section(TITLE, None, missing + remarks(study))]
     lines = (
         (name, layer, episode, value)
         for name, of_run in found.items()
@@ -41,7 +47,10 @@ def sections(study: Study) -> list[Section]:
         "head are the logits. 1 means that adaptation left the representation as it was, except for rotation and "
         "scale.",
     ]
-    return [Section(TITLE, save(picture(layers, means), study.folder, "cka"), caption + remarks(study), table)]
+    if any(np.isnan(mean) for of_run in means.values() for mean, _ in of_run.values()):
+        caption.append("nan: in an episode, the features of the layer are the same for all images, or not finite.")
+    image = save(picture(layers, means), study.folder, "cka")
+    return [Section(TITLE, image, caption + missing + remarks(study), table)]
 
 
 def layer_order(study: Study, run: Run) -> list[str]:

@@ -12,12 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from cxgrad_jax.errors import UserError, reason
 from cxgrad_jax.files import write_whole
 
 # Okabe and Ito's palette, each colour with a line style and a marker of its own.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (1, 1)))
 MARKERS = "osD^vPX"
+# The forms of a picture, without the time of day.
+KINDS = {"svg": {"metadata": {"Date": None}}, "pdf": {"metadata": {"CreationDate": None}}, "png": {"dpi": 160}}
 
 
 def style(i: int) -> dict[str, Any]:
@@ -72,15 +75,27 @@ def binned(values: np.ndarray, window: int) -> np.ndarray:
     return np.asarray(values)[: len(values) // window * window].reshape(-1, window).mean(axis=1)
 
 
+def forget(folder: Path, *names: str) -> None:
+    """Removes the pictures and numbers ``NAME.*`` that an earlier report left and the present one does not write.
+
+    Raises:
+      UserError: a file cannot be removed.
+    """
+    for path in (folder / f"{name}.{kind}" for name in names for kind in (*KINDS, "csv")):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{path} cannot be removed: {reason(error)}") from None
+
+
 def save(picture: Figure, folder: Path, name: str) -> Path:
     """Writes ``name.png``, ``name.svg`` and ``name.pdf``, the same bytes for the same picture.
 
     Returns:
       The path of the PNG.
     """
-    options = {"svg": {"metadata": {"Date": None}}, "pdf": {"metadata": {"CreationDate": None}}, "png": {"dpi": 160}}
     with matplotlib.rc_context({"svg.hashsalt": name, "pdf.fonttype": 42}):
-        for kind, keywords in options.items():
+        for kind, keywords in KINDS.items():
             content = io.BytesIO()
             picture.savefig(content, format=kind, **keywords)
             write_whole(folder / f"{name}.{kind}", content.getvalue())
