@@ -26,8 +26,9 @@ from cxgrad_jax.report.figures import (
     questions,
     similarity,
 )
+from cxgrad_jax.report.figures import style as figure_style
 from cxgrad_jax.report.figures.conditioning import factor_table, picture, with_other_factors
-from cxgrad_jax.report.figures.style import binned, panels, plain_numbers, point_style, save, style
+from cxgrad_jax.report.figures.style import binned, legend, panels, plain_numbers, point_style, save, style
 from cxgrad_jax.report.study import Study
 from cxgrad_jax.training.build import build_learner
 from cxgrad_jax.training.config import ConfigDict, base_config
@@ -104,6 +105,30 @@ def test_names_are_drawn_as_they_are(name):
         shown = [text.get_text() for text in found.get_texts()]
         assert shown == ([" hidden", r"lr\$b c d\$", r"odd\udcff"] if name == "embeddings" else wanted)
     assert legends
+
+
+def drawn_with(name, folder, kind):
+    drawn, axes = panels(1, 1, 4, 3)
+    legend(axes[0, 0], [(name, style(0))])
+    save(drawn, folder, name)
+    return (folder / f"{name}.{kind}").read_bytes()
+
+
+def test_letters_that_no_font_has_are_told_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(figure_style, "FALLBACKS", ("no such font",))
+    figure_style._tell_boxes.cache_clear()
+    assert drawn_with("数据", tmp_path, "png") and drawn_with("数", tmp_path, "png")
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "some letters of names are boxes in the pictures" in told
+
+
+def test_letters_of_another_font_are_drawn(tmp_path, monkeypatch, capsys):
+    figure_style._tell_boxes.cache_clear()
+    letter = "ᶁ"  # DejaVu Sans lacks it, and another font that comes with matplotlib has it
+    monkeypatch.setattr(figure_style, "FALLBACKS", ("no such font", "STIXGeneral"))
+    assert b"STIXGeneral" in drawn_with(letter, tmp_path, "pdf")
+    assert b"STIXGeneral" not in drawn_with("run", tmp_path, "pdf")
+    assert capsys.readouterr().err == ""
 
 
 def test_binned_drops_what_is_left():

@@ -1,6 +1,9 @@
 """The style of figures, which are readable in print and by colour-blind readers."""
 
+import functools
 import io
+import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,9 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cxgrad_jax.errors import UserError, reason
@@ -19,6 +24,12 @@ from cxgrad_jax.files import write_whole
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (1, 1)))
 MARKERS = "osD^vPX"
+# Fonts for the letters that matplotlib's own font lacks. Those that the machine has are used.
+FALLBACKS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans GB", "Heiti TC", "Apple SD Gothic Neo",
+    "Microsoft YaHei", "SimHei", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS",
+)  # fmt: skip
 # The forms of a picture, without the time of day.
 KINDS = {"svg": {"metadata": {"Date": None}}, "pdf": {"metadata": {"CreationDate": None}}, "png": {"dpi": 160}}
 
@@ -94,9 +105,27 @@ def save(picture: Figure, folder: Path, name: str) -> Path:
     Returns:
       The path of the PNG.
     """
-    with matplotlib.rc_context({"svg.hashsalt": name, "pdf.fonttype": 42}):
+    at_hand = {font.name for font in fontManager.ttflist}
+    families = [*matplotlib.rcParams["font.family"], *(font for font in FALLBACKS if font in at_hand)]
+    for text in picture.findobj(Text):
+        text.set_fontfamily(families)
+    options = matplotlib.rc_context({"svg.hashsalt": name, "pdf.fonttype": 42})
+    with options, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         for kind, keywords in KINDS.items():
             content = io.BytesIO()
             picture.savefig(content, format=kind, **keywords)
             write_whole(folder / f"{name}.{kind}", content.getvalue())
+    for each in told:
+        if "missing from font" in str(each.message):
+            _tell_boxes()
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
     return folder / f"{name}.png"
+
+
+@functools.cache
+def _tell_boxes() -> None:
+    """Says once what matplotlib says for each letter, picture and form."""
+    line = "some letters of names are boxes in the pictures, because no known font has them; install Noto Sans CJK"
+    print(f"cxgrad_jax: {line}", file=sys.stderr)
