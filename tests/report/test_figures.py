@@ -94,6 +94,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of an older matplotlib with a newer pyparsing
 @pytest.mark.parametrize("name", PICTURES)
 def test_names_are_drawn_as_they_are(name):
     """``savefig`` refuses a wrong formula or a letter that is none, but a hidden name is noticed by nobody."""
