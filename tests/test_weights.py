@@ -107,7 +107,8 @@ def test_of_several_seeds_the_card_has_the_interval_over_them(finished, tmp_path
     changed = re.sub(r'"single_model_test_accuracy": [\d.e-]+', f'"single_model_test_accuracy": {accuracy / 2}', text)
     (tmp_path / "seed_1" / "results.json").write_text(changed)
     told = make.over_seeds(tmp_path / "seed_0", "query")
-    both = [{"test_accuracy": a, "test_ci95_tasks": 0, "test_ci95_pooled": 0} for a in (accuracy, accuracy / 2)]
+    numbers = {"test_ci95_tasks": 0, "test_ci95_pooled": 0, "num_tasks": 2}
+    both = [{"test_accuracy": a, **numbers} for a in (accuracy, accuracy / 2)]
     expected = summary(both)
     assert f"{100 * expected.accuracy:.2f} ± {100 * (expected.ci95_seeds or 0):.2f} %" in told and "Over 2" in told
     assert make.over_seeds(finished, "query") == ""

@@ -120,7 +120,13 @@ def test_transductive_methods_stand_in_a_table_of_their_own(wide, tmp_path, monk
 
     def results_of(run):
         mean = float(np.mean(accuracies[run.name]))
-        numbers = {"test_ci95_tasks": 0.01, "test_ci95_pooled": 0.005, "iterations": 1, "ensemble_size": 1}
+        numbers = {
+            "test_ci95_tasks": 0.01,
+            "test_ci95_pooled": 0.005,
+            "num_tasks": 6,
+            "iterations": 1,
+            "ensemble_size": 1,
+        }
         return {"test_accuracy": mean, "episode_accuracies": accuracies[run.name], **numbers}
 
     costs = {"num_parameters": 1, "seconds_per_iteration": 1.0, "memory_bytes": 1, "device": "cpu"}
