@@ -175,6 +175,6 @@ def _whole(image: Image.Image, size: int) -> Image.Image:
     narrow = Image.new(image.mode, (size, side), grey)
     for start in range(0, height, rows):
         strip = Image.new(image.mode, (side, min(rows, height - start)), grey)
-        strip.paste(image.crop((0, start, width, start + strip.height)), (left, 0))
+        strip.paste(image, (left, -start))
         narrow.paste(strip.resize((size, strip.height), Image.Resampling.BICUBIC), (0, top + start))
     return narrow.resize((size, size), Image.Resampling.BICUBIC)
