@@ -17,6 +17,7 @@ from cxgrad_jax.arguments import check_learner
 from cxgrad_jax.episodes import Episode, as_batch
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.parallel import varying_like
 
 Loss = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
 
@@ -114,8 +115,10 @@ def mean_loss(
     value.defvjp(forward, backward, symbolic_zeros=True)
 
     def batched(params, episodes, iteration=None):
+        episodes = as_batch(episodes)
+        params = varying_like(params, jnp.asarray(episodes.support_labels))  # as the gradients are
         with platforms.traced_for(platform):
-            return value(params, as_batch(episodes), iteration)
+            return value(params, episodes, iteration)
 
     return batched
 

@@ -79,8 +79,8 @@ class Objective(Protocol):
 class MetaLearner(NamedTuple):
     """A learner is four pure functions of one episode. The caller batches them.
 
-    The functions can be compiled, vectorised and differentiated in reverse mode, any number of times. Forward mode
-    (``jax.jvp``, ``jax.hessian``) fails in this package's networks, whose gradients have rules of their own.
+    The functions can be compiled, vectorised and differentiated in reverse mode. Forward mode (``jax.jvp``,
+    ``jax.hessian``) fails in this package's networks, whose gradients have rules of their own.
 
     Images are uint8 in 0..255 or floats in [0, 1], and labels are integers from 0 to way - 1. Each function raises
     ``UserError`` for other shapes and dtypes, and for other values if they are known. If a label is only known inside a

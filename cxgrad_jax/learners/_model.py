@@ -48,13 +48,13 @@ def init_model(model: nn.Module, key: jax.Array, images: Any, method: str = "__c
 
     Raises:
       UserError: the images are too small for the model, it has no parameters or one whose name has a slash, keeps other
-        variables than parameters and statistics, needs a further argument, or asks for random numbers.
+        variables than parameters and statistics, or needs a further argument.
     """
     name = type(model).__name__
     further = list(inspect.signature(getattr(model, method)).parameters.values())[1:]
-    if needed := [x.name for x in further if x.default is x.empty and x.kind is x.POSITIONAL_OR_KEYWORD]:
+    if needed := [x.name for x in further if x.default is x.empty and x.kind not in (x.VAR_POSITIONAL, x.VAR_KEYWORD)]:
         raise UserError(f"{method} of {name} needs {needed[0]}; give it a default, for a learner passes images alone")
-    with nn.intercept_methods(_refuse_empty_maps(images.shape)), _without_random_numbers(model):
+    with nn.intercept_methods(_refuse_empty_maps(images.shape)):  # whose key also serves a layer that draws numbers
         output, variables = model.init_with_output(key, as_float(images), method=method)
     if "params" not in variables:
         raise UserError(f"{method} of {name} has no parameters, and a learner needs some to train")
@@ -102,7 +102,7 @@ def apply_model(
       keywords: further arguments of ``method``.
 
     Raises:
-      UserError: the images are too small for the model.
+      UserError: the images are too small for the model, or it asks for random numbers.
     """
     return _apply(model, model_params, images, method, statistics, keywords)[0]
 

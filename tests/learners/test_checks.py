@@ -323,6 +323,12 @@ class Trained(nn.Module):
         return nn.Dense(WAY)(x.reshape(len(x), -1))
 
 
+class TrainedByKeyword(Trained):
+    @nn.compact
+    def __call__(self, x, *, train):
+        return nn.Dense(WAY)(x.reshape(len(x), -1))
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [
@@ -331,8 +337,9 @@ class Trained(nn.Module):
         (Wrong("way"), "Wrong has num_classes=3 and gives 2 logits an image"),
         (Wrong("tuple"), r"gives \[6, 3\] and \[6, 4\] for 6 images; expected logits \[6, way\]"),
         (Trained(), "__call__ of Trained needs train; give it a default, for a learner passes images alone"),
+        (TrainedByKeyword(), "__call__ of TrainedByKeyword needs train; give it a default"),
     ],
-    ids=["slash", "collection", "way", "tuple", "argument"],
+    ids=["slash", "collection", "way", "tuple", "argument", "keyword"],
 )
 def test_a_model_that_needs_what_a_learner_does_not_give_is_refused(model, words):
     refused(words, cx.learners.maml(model).init, jax.random.key(0), IMAGES)

@@ -19,6 +19,9 @@ CASES = [(name, {}) for name in cx.learners.NAMES]
 CASES += [("baseline_plus_plus", {"classifier": "linear"}), ("metaoptnet", {"head": "svm"})]
 
 
+MESH = Mesh(np.array(jax.devices()[:2]), ("own",))
+
+
 def one(tree, i=0):
     return jax.tree.map(lambda x: x[i], tree)
 
@@ -34,14 +37,13 @@ def test_losses_and_gradients_in_a_callers_shard_map(name, options):
     if name == "metal" and jax.__version_info__ < (0, 8):
         pytest.skip("jax 0.7 raises TypeError where it differentiates a concatenation twice inside shard_map")
     learner, _, params = make(name, EPISODES[0], **FEW_STEPS.get(name, {}), **options)
-    mesh = Mesh(np.array(jax.devices()[:2]), ("own",))
 
     def losses(params, episodes):
         return learner.loss(one(params), one(episodes))[0][None]
 
     def mean_of(of_params, of_episodes):
         """The mean loss, with the first axis of an argument on two devices where its spec says so."""
-        sharded = jax.shard_map(losses, mesh=mesh, in_specs=(of_params, of_episodes), out_specs=P("own"))
+        sharded = jax.shard_map(losses, mesh=MESH, in_specs=(of_params, of_episodes), out_specs=P("own"))
         return jax.jit(jax.value_and_grad(lambda params, episodes: jnp.mean(sharded(params, episodes))))
 
     each = jax.jit(jax.value_and_grad(learner.loss, has_aux=True))
@@ -55,3 +57,22 @@ def test_losses_and_gradients_in_a_callers_shard_map(name, options):
     value, gradients = mean_of(P("own"), P())(both, jax.tree.map(lambda x: x[:1], BATCH))
     close(value, (first[0] + of_others[0]) / 2)
     close((one(gradients), one(gradients, 1)), jax.tree.map(lambda x: x / 2, (first[1], of_others[1])))
+
+
+@pytest.mark.slow_except("proto_net")
+@pytest.mark.parametrize("name", ["proto_net", "maml"])
+def test_a_mean_over_episodes_in_a_callers_shard_map(name):
+    learner, _, params = make(name, EPISODES[0])
+    mean = cx.mean_loss(learner)
+
+    def on_devices(params, batch):
+        def of_each(params, batch):
+            return jax.lax.pmean(mean(params, batch)[0], "own")
+
+        return jax.shard_map(of_each, mesh=MESH, in_specs=(P(), P("own")), out_specs=P())(params, batch)
+
+    ours, theirs = (
+        jax.jit(jax.value_and_grad(function))(params, BATCH)
+        for function in (on_devices, lambda params, batch: mean(params, batch)[0])
+    )
+    close(ours, theirs)
