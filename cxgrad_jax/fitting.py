@@ -154,6 +154,21 @@ def updated(
     return TrainState(optax.apply_updates(state.params, updates), opt_state, state.iteration + 1), metrics
 
 
+def _check_update(optimiser: optax.GradientTransformation, state: TrainState) -> None:
+    """Refuses an optimiser whose update takes other arguments than it gets here."""
+
+    def update(state):
+        return updated(with_running_averages(optimiser), state, jnp.zeros(()), {}, state.params)
+
+    try:
+        jax.eval_shape(update, state)
+    except TypeError as error:
+        raise UserError(
+            f"optimiser cannot be used in fit ({error}); expected one whose update takes gradients, state, parameters, "
+            "and perhaps the loss as value, such as optax.adam(1e-3)"
+        ) from None
+
+
 def first_not_finite(metrics: dict[str, np.ndarray]) -> tuple[int, str] | None:
     """Finds the first iteration of a call whose loss or gradient norm is not finite.
 
@@ -228,6 +243,7 @@ def fit(
         check_params(params)
         params = jax.tree.map_with_path(_start, params)
         state = TrainState(params, with_running_averages(optimiser).init(params), state.iteration)
+    _check_update(optimiser, state)
     state = parallel.put(mesh, state)
     program = train_program(learner.loss, optimiser, lambda source, *_: source, mesh, P(parallel.TASK_AXIS), 1)
 

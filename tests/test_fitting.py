@@ -77,6 +77,12 @@ def test_an_optimiser_gets_the_loss():
     assert not equal(falling, cx.fit(learner, SAMPLER, optax.sgd(0.1), **arguments))
 
 
+def test_an_optimiser_that_needs_more_is_refused():
+    learner, _, _ = make("proto_net", make_episode())
+    with pytest.raises(cx.UserError, match=r"optimiser cannot be used in fit \(.*'value_fn'\); expected one whose"):
+        cx.fit(learner, SAMPLER, optax.lbfgs(), iterations=1, progress=False)
+
+
 def test_a_seed_gives_one_start_whatever_the_draws_of_threefry():
     learner, _, _ = make("proto_net", make_episode())
     start = init_state(learner, optax.adam(0.01), 3, IMAGES[:2])

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from small import make_episode
 
 from cxgrad_jax import parallel
+from cxgrad_jax.analysis._conditioning import Conditioning
 from cxgrad_jax.analysis._landscape import RATES, Landscape
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.report.figures import (
@@ -225,6 +226,28 @@ def test_a_run_whose_features_have_no_plane_does_not_end_the_report(study, monke
     ]
     assert section.picture == study.folder / "embeddings.png"
     assert (study.folder / "embeddings.csv").read_text().count("\n") == 1 + (2 + 1) * 2 * 6
+
+
+def test_a_run_without_conditioning_does_not_end_the_report(study, monkeypatch):
+    one = Conditioning(gamma=np.ones((2, 3, 1)), context_norm=np.ones((2, 3)), gamma_at_zero=np.ones((2, 1)))
+
+    def measured(study, run, *_, **__):
+        if run.name != "good":
+            raise UserError(f"{run.name} has NaN")
+        return lambda params: (one, dict.fromkeys(("own", "zero", "other"), np.full(2, 0.5)))
+
+    for run in study.runs:
+        run.config = ConfigDict({"learner": {"name": "cxgrad", "inner_lr": 0.01}})
+        run.restore = lambda iteration: {"model": {"block_0": {"conv": {"kernel": np.ones((3, 3, 1, 2))}}}}
+    monkeypatch.setattr(conditioning, "over_tasks", measured)
+    monkeypatch.setattr(conditioning, "with_other_factors", lambda run: None)
+    factors, worth = conditioning.sections(study)
+    assert factors.caption[-2:] == ["bad is not shown: bad has NaN.", "worse is not shown: worse has NaN."]
+    assert [line[0] for line in worth.table] == ["run", "good"]
+    study.runs.pop(0)
+    (section,) = conditioning.sections(study)
+    assert section.picture is None and len(section.caption) == 2
+    assert not (study.folder / "conditioning.png").exists()
 
 
 def test_the_legend_of_many_classes_is_whole():

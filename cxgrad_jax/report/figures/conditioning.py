@@ -11,6 +11,7 @@ from cxgrad_jax import analysis
 from cxgrad_jax.analysis._features import at_own_statistics
 from cxgrad_jax.evaluation import paired
 from cxgrad_jax.learners import accuracy, default_labels, split_by_label
+from cxgrad_jax.report.figures.measured import measured
 from cxgrad_jax.report.figures.style import forget, legend, panels, plain, plain_numbers, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.runs import Run
@@ -18,26 +19,31 @@ from cxgrad_jax.report.study import Study, over_tasks, sampler_of, test_store, w
 from cxgrad_jax.report.tables import p_value, percent_mean, percent_with
 from cxgrad_jax.training import build
 
+TITLE = "The factors and their dependence on the task"
+
 
 def sections(study: Study) -> list[Section]:
     """If no run has factors, there is no section."""
     number = study.options.episodes
     draw = sampler_of(study, test_store(study)).batch
-    gamma, norms, accuracies, layers, rates = {}, {}, {}, {}, {}
-    for run in study.runs:
-        if run.config.learner.name not in ("cxgrad", "cxgrad_explicit"):
-            continue
-        params = run.restore(run.best)
+    runs = {run.name: run for run in study.runs if run.config.learner.name in ("cxgrad", "cxgrad_explicit")}
+
+    def of_own_and_others(run):
         pairs = lambda indices: (draw(indices), draw((indices + 1) % number))  # noqa: E731
-        measured = over_tasks(study, run, with_other_factors(run), number, draw=pairs, title="conditioning")(params)
-        found, accuracies[run.name] = measured
-        gamma[run.name], norms[run.name] = found.gamma, found.context_norm
-        rates[run.name] = run.config.learner.inner_lr
+        params = run.restore(run.best)
         scaled = split_by_label(params["model"], default_labels)[2]
-        layers[run.name] = [path.removesuffix("/kernel") for path in scaled]
-    if not gamma:
+        measure = over_tasks(study, run, with_other_factors(run), number, draw=pairs, title="conditioning")
+        return *measure(params), [path.removesuffix("/kernel") for path in scaled]
+
+    found, missing = measured(runs.values(), of_own_and_others)
+    if not found:
         forget(study.folder, "conditioning", *(f"conditioning_{kind}" for kind in ("accuracy", "factors", "context")))
-        return []
+        return [Section(TITLE, None, missing)] if missing else []
+    gamma = {name: of_run.gamma for name, (of_run, _, _) in found.items()}
+    norms = {name: of_run.context_norm for name, (of_run, _, _) in found.items()}
+    accuracies = {name: of_run for name, (_, of_run, _) in found.items()}
+    layers = {name: of_run for name, (_, _, of_run) in found.items()}
+    rates = {name: runs[name].config.learner.inner_lr for name in found}
     write_numbers(
         study, "conditioning_accuracy", ("run", "factors", "episode", "accuracy"),
         ((name, kind, episode, value) for name, of_run in accuracies.items()
@@ -67,7 +73,7 @@ def sections(study: Study) -> list[Section]:
     ]
     image = save(picture(gamma, norms, layers), study.folder, "conditioning")
     return [
-        Section("The factors and their dependence on the task", image, explained, factor_table(gamma, rates, layers)),
+        Section(TITLE, image, explained + missing, factor_table(gamma, rates, layers)),
         Section("What conditioning on the task is worth", None, worth, worth_table(accuracies)),
     ]
 
