@@ -32,8 +32,8 @@ from cxgrad_jax.data.datasets.archives import open_files
 from cxgrad_jax.data.datasets.images import ink_pixels, open_image, rgb_pixels, shown_pixels
 from cxgrad_jax.data.datasets.pickles import read_pickle
 from cxgrad_jax.report.figures import accuracy, gradient_norms
+from cxgrad_jax.report.measured_runs import MeasuredRun
 from cxgrad_jax.report.results import results_at_hand
-from cxgrad_jax.report.runs import Run
 from cxgrad_jax.training import build
 from cxgrad_jax.training.checkpoints import Checkpoints
 from cxgrad_jax.training.config_files import load_config, packaged
@@ -251,9 +251,9 @@ def results_json(rng: np.random.Generator, place: Place) -> Call:
     return read
 
 
-def _run(place: Place) -> Run:
+def _run(place: Place) -> MeasuredRun:
     """The damaged run, with what the figures of accuracies and norms need of it."""
-    return Run("copy", place.copy, _config(place.run), *[None] * 5)  # pyright: ignore[reportArgumentType]
+    return MeasuredRun("copy", place.copy, _config(place.run), *[None] * 5)  # pyright: ignore[reportArgumentType]
 
 
 @functools.cache

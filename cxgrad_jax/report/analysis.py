@@ -18,7 +18,7 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import check_writable
 from cxgrad_jax.report.figures import FIGURES
 from cxgrad_jax.report.html import write_report
-from cxgrad_jax.report.runs import check_alike, names_of, open_run
+from cxgrad_jax.report.measured_runs import check_measurable, names_of, open_run
 from cxgrad_jax.report.study import Study
 from cxgrad_jax.training import build
 from cxgrad_jax.training.checks import LARGEST
@@ -51,7 +51,7 @@ def analyse(config: ConfigDict, options: ConfigDict, workdirs: Sequence[Path]) -
     stores = load_stores(config, options)
     test_store = next(iter(stores.values()))
     runs = [open_run(workdir, name, config, test_store) for workdir, name in zip(workdirs, names, strict=True)]
-    check_alike(runs)
+    check_measurable(runs)
     for workdir in workdirs:
         check_same_images(stores.values(), workdir)
     folder = as_path("analysis.dir", options.dir) if options.dir else workdirs[0] / "analysis"

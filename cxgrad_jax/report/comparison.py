@@ -9,6 +9,7 @@ import numpy as np
 
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import csv_text
+from cxgrad_jax.report.alike import check_alike
 from cxgrad_jax.report.published import METHODS, WHAT_THEY_SEE, as_printed, published
 from cxgrad_jax.report.results import Planned, check_all, costs_of, planned, results_of
 from cxgrad_jax.report.seeds import paired_over_seeds, summary
@@ -24,11 +25,11 @@ from cxgrad_jax.report.tables import (
     write_tables,
 )
 from cxgrad_jax.training.build import is_pretraining
-from cxgrad_jax.training.config import ConfigDict, value_at
+from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.transductive import is_transductive
 
 # Runs with the same test episodes agree in these fields. The training images are among them.
-ALIKE = (
+SAME_TEST = (
     "data.name", "evaluation.data", "episode.way", "episode.shot", "episode.query", "evaluation.episodes",
     "evaluation.seed",
 )  # fmt: skip
@@ -71,7 +72,7 @@ def compare(configs: Mapping[str, ConfigDict], workdir: Path, *, seeds: int | No
         ``train`` raises it.
       Interrupted: a run was asked to stop, and its state was saved.
     """
-    check_alike(configs)
+    check_comparable(configs)
     runs = {name: planned(name, config, workdir / name, seeds) for name, config in configs.items()}
     check_all(((run, "") for of_name in runs.values() for run in of_name), workdir)
     results, costs = {}, {}
@@ -92,25 +93,17 @@ def compare(configs: Mapping[str, ConfigDict], workdir: Path, *, seeds: int | No
     return markdown
 
 
-def check_alike(configs: Mapping[str, ConfigDict]) -> None:
+def check_comparable(configs: Mapping[str, ConfigDict]) -> None:
     """Refuses configurations that cannot stand in one table.
 
     Raises:
-      UserError: two configurations differ. The line names the configuration and the field.
+      UserError: one is a pre-training, or two have other test episodes. The line names the configuration and the field.
     """
-    first, expected_of = next(iter(configs.items()))
     for name, config in configs.items():
         if is_pretraining(config):
-            raise UserError(f"{name} is a pre-training, which is no learner to compare; leave it out")
-        for field in ALIKE:
-            ours, expected = (value_at(each, field) for each in (config, expected_of))
-            if field == "evaluation.data":
-                ours, expected = ours or config.data.name, expected or expected_of.data.name
-            if ours != expected:
-                raise UserError(
-                    f"{field} is {ours!r} in {name}, but {expected!r} in {first}; a comparison needs the same test "
-                    f"episodes: give --config.{field}=VALUE for all"
-                )
+            raise UserError(f"{name} is a pre-training and not a learner to compare; leave it out")
+    advice = "a comparison needs the same test episodes: give --config.{field}=VALUE for all"
+    check_alike(configs, SAME_TEST, advice)
 
 
 def table(

@@ -11,7 +11,7 @@ from cxgrad_jax.data import ImageStore
 from cxgrad_jax.episodes import Sampler
 from cxgrad_jax.evaluation import over_episodes
 from cxgrad_jax.files import csv_text, write_whole
-from cxgrad_jax.report.runs import Run
+from cxgrad_jax.report.measured_runs import MeasuredRun
 from cxgrad_jax.training import build
 from cxgrad_jax.training.config import ConfigDict
 
@@ -27,7 +27,7 @@ class Study(NamedTuple):
       folder: the folder that receives pictures and numbers.
     """
 
-    runs: Sequence[Run]
+    runs: Sequence[MeasuredRun]
     options: ConfigDict
     stores: Mapping[tuple[str, str], ImageStore]
     mesh: Mesh
@@ -44,7 +44,7 @@ def sampler_of(study: Study, store: ImageStore) -> Sampler:
     return build.build_sampler(study.runs[0].config, store)
 
 
-def adapting(study: Study) -> list[Run]:
+def adapting(study: Study) -> list[MeasuredRun]:
     """The runs that adapt parameters."""
     return [run for run in study.runs if not run.remark]
 
@@ -56,7 +56,7 @@ def remarks(study: Study) -> list[str]:
 
 def over_tasks(
     study: Study,
-    run: Run,
+    run: MeasuredRun,
     measure: Callable[..., Any],
     num_episodes: int,
     *,
@@ -80,7 +80,7 @@ def over_tasks(
     return over_episodes(lambda params, x: measure(run.learner, params, x), draw, num_episodes, study.mesh, title)
 
 
-def of_one_task(run: Run, measure: Callable[..., Any], params: Any, episode: Any) -> Any:
+def of_one_task(run: MeasuredRun, measure: Callable[..., Any], params: Any, episode: Any) -> Any:
     """The measure of one episode, compiled."""
     return jax.jit(lambda params, episode: measure(run.learner, params, episode))(params, episode)
 

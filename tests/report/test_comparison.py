@@ -197,5 +197,5 @@ def test_what_cannot_stand_in_one_table(tmp_path):
 
 
 def test_a_pretraining_is_no_learner_to_compare():
-    with pytest.raises(UserError, match="pretrain_glyphs is a pre-training, which is no learner to compare"):
-        comparison.check_alike({"glyphs_1shot": glyphs_config(), "pretrain_glyphs": pretrain_glyphs_config()})
+    with pytest.raises(UserError, match="pretrain_glyphs is a pre-training and not a learner to compare"):
+        comparison.check_comparable({"glyphs_1shot": glyphs_config(), "pretrain_glyphs": pretrain_glyphs_config()})

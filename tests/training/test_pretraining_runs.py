@@ -9,7 +9,7 @@ import pytest
 from runs import flags, outcome, results, run, told
 
 from cxgrad_jax import UserError, load, load_run, save
-from cxgrad_jax.report.runs import open_run
+from cxgrad_jax.report.measured_runs import open_run
 from cxgrad_jax.training.build import build_model, load_stores
 from cxgrad_jax.training.config import ConfigDict, pretrain_config
 from cxgrad_jax.training.factories import learner_factory

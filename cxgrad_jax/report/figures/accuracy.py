@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from cxgrad_jax.report.figures.style import COLOURS, binned, forget, legend, panels, save, style
 from cxgrad_jax.report.html import Section
+from cxgrad_jax.report.measured_runs import MeasuredRun
 from cxgrad_jax.report.results import results_at_hand
-from cxgrad_jax.report.runs import Run
 from cxgrad_jax.report.study import Study, write_numbers
 from cxgrad_jax.report.tables import MISSING, percent, percent_with
 from cxgrad_jax.training.metrics_file import read_metrics
@@ -59,7 +59,7 @@ def sections(study: Study) -> list[Section]:
 HEADINGS = ("test", "data", "accuracy ± tasks", "± pooled", "best checkpoint alone", "ensemble", "episodes", "trained")
 
 
-def test_line(run: Run) -> tuple[str, ...]:
+def test_line(run: MeasuredRun) -> tuple[str, ...]:
     """The test of a run, as a line of the table."""
     results = results_at_hand(run.workdir)
     if results is None:
@@ -77,7 +77,7 @@ def test_line(run: Run) -> tuple[str, ...]:
     )
 
 
-def recorded(run: Run) -> Recorded:
+def recorded(run: MeasuredRun) -> Recorded:
     """Reads the accuracies from the run's ``metrics.jsonl``."""
     records = read_metrics(run.workdir / "metrics.jsonl")
 

@@ -14,7 +14,7 @@ from cxgrad_jax.learners import accuracy, default_labels, split_by_label
 from cxgrad_jax.report.figures.measured import measured
 from cxgrad_jax.report.figures.style import forget, legend, panels, plain, plain_numbers, save, style
 from cxgrad_jax.report.html import Section
-from cxgrad_jax.report.runs import Run
+from cxgrad_jax.report.measured_runs import MeasuredRun
 from cxgrad_jax.report.study import Study, over_tasks, sampler_of, test_store, write_numbers
 from cxgrad_jax.report.tables import p_value, percent_mean, percent_with
 from cxgrad_jax.training import build
@@ -109,7 +109,7 @@ def worth_table(accuracies: Mapping[str, Mapping[str, np.ndarray]]) -> list[tupl
     return table
 
 
-def with_other_factors(run: Run) -> Callable[..., Any]:
+def with_other_factors(run: MeasuredRun) -> Callable[..., Any]:
     """Makes ``(learner, params, (episode, another)) -> (Conditioning, accuracies)`` with own, shared, other factors."""
     model, settings = build.build_model(run.config), run.config.learner
 

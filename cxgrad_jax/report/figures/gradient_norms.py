@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from cxgrad_jax.report.figures.style import binned, forget, legend, panels, plain, save, style
 from cxgrad_jax.report.html import Section
-from cxgrad_jax.report.runs import Run
+from cxgrad_jax.report.measured_runs import MeasuredRun
 from cxgrad_jax.report.study import Study, write_numbers
 from cxgrad_jax.report.tables import MISSING
 from cxgrad_jax.training.metrics_file import read_metrics
@@ -47,7 +47,7 @@ def sections(study: Study) -> list[Section]:
     return [Section(TITLE, save(picture(found), study.folder, "gradient_norms"), caption + remarks, table)]
 
 
-def recorded(run: Run) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def recorded(run: MeasuredRun) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Iterations ``[records]``, and norms ``[records]`` by layer. Both are empty if training recorded none."""
     records = [each for each in read_metrics(run.workdir / "metrics.jsonl") if "train_loss" in each]
     layers = [name.removeprefix(RECORDED) for name in records[-1] if name.startswith(RECORDED)] if records else []

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.report.runs import Run
+from cxgrad_jax.report.measured_runs import MeasuredRun
 
 
-def measured(runs: Iterable[Run], measure: Callable[[Run], Any], of: str = "") -> tuple[dict[str, Any], list[str]]:
+def measured(
+    runs: Iterable[MeasuredRun], measure: Callable[[MeasuredRun], Any], of: str = ""
+) -> tuple[dict[str, Any], list[str]]:
     """The measures by run, and sentences that say why the other runs are not shown.
 
     One run that cannot be measured does not end a report, for which the others were measured long.

@@ -11,7 +11,7 @@ from cxgrad_jax.evaluation import ci95_tasks
 from cxgrad_jax.report.figures.measured import measured
 from cxgrad_jax.report.figures.style import forget, legend, panels, plain, save, style
 from cxgrad_jax.report.html import Section
-from cxgrad_jax.report.runs import Run
+from cxgrad_jax.report.measured_runs import MeasuredRun
 from cxgrad_jax.report.study import Study, adapting, over_tasks, remarks, sampler_of, test_store, write_numbers
 from cxgrad_jax.report.tables import MISSING
 
@@ -53,7 +53,7 @@ def sections(study: Study) -> list[Section]:
     return [Section(TITLE, image, caption + missing + remarks(study), table)]
 
 
-def layer_order(study: Study, run: Run) -> list[str]:
+def layer_order(study: Study, run: MeasuredRun) -> list[str]:
     """The layers in the order of the model's calls. (Compiled code returns them in alphabetical order.)"""
     names: list[str] = []
     episode = sampler_of(study, test_store(study))(0)

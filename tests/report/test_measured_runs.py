@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.report.runs import names_of
+from cxgrad_jax.report.measured_runs import names_of
 
 
 @pytest.mark.parametrize(

@@ -15,17 +15,18 @@ from cxgrad_jax.data import ImageStore
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.fitting import init_state
 from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.report.alike import check_alike
 from cxgrad_jax.training import build
-from cxgrad_jax.training.config import ConfigDict, value_at
+from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.runs import open_checkpoints
 from cxgrad_jax.training.starting import started, trained_params
 from cxgrad_jax.training.workdir import read_config
 
 # Runs must share these fields to be measured on the same episodes, which the first run's configuration draws.
-ALIKE = ("data.name", "data.image_size", "episode.way", "episode.shot", "episode.query")
+SAME_EPISODES = ("data.name", "data.image_size", "episode.way", "episode.shot", "episode.query")
 
 
-class Run(NamedTuple):
+class MeasuredRun(NamedTuple):
     """A run, finished or not.
 
     Attributes:
@@ -67,7 +68,7 @@ def names_of(workdirs: Sequence[Path]) -> list[str]:
     return names
 
 
-def open_run(workdir: Path, name: str, like: ConfigDict, store: ImageStore) -> Run:
+def open_run(workdir: Path, name: str, like: ConfigDict, store: ImageStore) -> MeasuredRun:
     """Opens the run in ``workdir``.
 
     Args:
@@ -104,7 +105,7 @@ def open_run(workdir: Path, name: str, like: ConfigDict, store: ImageStore) -> R
     except UserError as error:
         remark = f"{name} is not shown: {error}."
     iterations = [*([] if first is None else [0]), *at_hand]
-    return Run(name, workdir, config, learner, iterations, best, restore, remark)
+    return MeasuredRun(name, workdir, config, learner, iterations, best, restore, remark)
 
 
 def _first_params(
@@ -120,20 +121,13 @@ def _first_params(
         return None
 
 
-def check_alike(runs: Sequence[Run]) -> None:
+def check_measurable(runs: Sequence[MeasuredRun]) -> None:
     """Refuses runs that cannot stand in one report.
 
     Raises:
       UserError: some have other episodes, or none adapts anything. The line names the runs and the field.
     """
-    first = runs[0]
-    for run in runs:
-        for field in ALIKE:
-            ours, theirs = (value_at(each.config, field) for each in (run, first))
-            if ours != theirs:
-                raise UserError(
-                    f"{field} is {ours!r} in {run.workdir}, but {theirs!r} in {first.workdir}; "
-                    "expected runs on the same episodes"
-                )
+    configs = {str(run.workdir): run.config for run in runs}
+    check_alike(configs, SAME_EPISODES, "expected runs on the same episodes")
     if all(run.remark for run in runs):
         raise UserError(f"nothing to analyse: {runs[0].remark.removesuffix('.')}")
