@@ -52,7 +52,7 @@ def evaluate_by_step(
     """
     check_evaluated(learner, params, sampler, episodes)
     found = _accuracies(_by_step(learner), sampler, episodes, progress)(params)
-    return [_evaluation(of_step, sampler) for of_step in found.T]
+    return [_evaluation(accuracies, sampler) for accuracies in found.T]
 
 
 def evaluate_by_part(
@@ -96,7 +96,7 @@ def evaluate_permutations(
 def _by_step(learner: MetaLearner) -> Callable[..., Any]:
     def measure(params: Any, episode: Episode) -> jax.Array:
         logits = analysis.logits_by_step(learner, params, episode)
-        return jnp.stack([accuracy(of_step, episode.query_labels) for of_step in logits])
+        return jnp.stack([accuracy(step_logits, episode.query_labels) for step_logits in logits])
 
     return measure
 
@@ -105,7 +105,7 @@ def _by_step(learner: MetaLearner) -> Callable[..., Any]:
 def _by_part(learner: MetaLearner) -> Callable[..., Any]:
     def measure(params: Any, episode: Episode) -> dict[str, jax.Array]:
         logits = analysis.logits_by_part(learner, params, episode)
-        return {part: accuracy(of_part, episode.query_labels) for part, of_part in logits.items()}
+        return {part: accuracy(part_logits, episode.query_labels) for part, part_logits in logits.items()}
 
     return measure
 
@@ -114,7 +114,7 @@ def _by_part(learner: MetaLearner) -> Callable[..., Any]:
 def _permuted(learner: MetaLearner, way: int) -> Callable[..., Any]:
     def measure(params: Any, episode: Episode) -> jax.Array:
         logits = analysis.permuted_logits(learner, params, episode, way)
-        return jax.vmap(lambda of_order: accuracy(of_order, episode.query_labels))(logits)
+        return jax.vmap(lambda order_logits: accuracy(order_logits, episode.query_labels))(logits)
 
     return measure
 

@@ -62,8 +62,8 @@ def test_parts_of_a_jitted_learner_are_the_same():
     learner, _, params = make("maml", EPISODE, num_steps=1, inner_lr=0.5)
     jitted = learner._replace(adapt=jax.jit(learner.adapt))
     found, expected = (analysis.logits_by_part(each, params, EPISODE) for each in (jitted, learner))
-    for part, of_part in expected.items():
-        assert relative(found[part], of_part) < 1e-5
+    for part, part_logits in expected.items():
+        assert relative(found[part], part_logits) < 1e-5
     assert relative(found["head"], found["body"]) > 1e-3
 
 

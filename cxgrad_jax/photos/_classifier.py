@@ -164,14 +164,14 @@ def fit(
             f"{as_path('folder', folder) / NONE} cannot be a class, because {NONE!r} is the answer for photos of no "
             "class; move it elsewhere and give it as others (on the command line: --others DIR)"
         )
-    of_no_class = [] if others is None else photos_in(others)
+    other_photos = [] if others is None else photos_in(others)
     network = find_backbone(backbone if isinstance(backbone, Backbone) else str(backbone))
     if "batch_stats" not in network.variables:  # some photos give statistics, so that each photo is alone later
         some = photos.paths[:: -(-len(photos.paths) // 64)]
         views = each_photo(lambda path: read_views(path, network.preprocessing), some)
-        if read := [of_photo for of_photo in views if not isinstance(of_photo, UserError)]:  # else all_features tells
+        if read := [each for each in views if not isinstance(each, UserError)]:  # else all_features tells
             network = with_statistics(network, np.concatenate(read))
-    paths, done = [*photos.paths, *of_no_class], iter(range(1, len(photos.paths) + len(of_no_class) + 1))
+    paths, done = [*photos.paths, *other_photos], iter(range(1, len(photos.paths) + len(other_photos) + 1))
     found = all_features(network, paths, lambda: progress(next(done), len(paths)) if progress else None)
     if found.errors:
         more = f" (and {len(found.errors) - 1} other photos cannot be read)" if len(found.errors) > 1 else ""
@@ -184,8 +184,8 @@ def fit(
         tell(f"{one} and {other} are the same photo in two classes ({_pairs(len(pairs))}); remove the wrong one")
     fitted = fit_and_estimate(features, found.histograms[:own], labels, photos.class_names, head, seed)
     like = prototypes(features, labels)
-    of_others = familiarity(found.features[own:], like) if of_no_class else None
-    limit = threshold(fitted.familiarity, of_others)
+    others_familiarity = familiarity(found.features[own:], like) if other_photos else None
+    limit = threshold(fitted.familiarity, others_familiarity)
     digests = frozenset(map(digest_of, photos.paths))
     return Classifier(network, photos.class_names, fitted.head, like, limit, fitted.estimate, digests)
 

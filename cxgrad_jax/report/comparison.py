@@ -10,7 +10,7 @@ import numpy as np
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import csv_text
 from cxgrad_jax.report.alike import check_alike
-from cxgrad_jax.report.published import METHODS, WHAT_THEY_SEE, as_printed, published
+from cxgrad_jax.report.published import METHODS, WHAT_THEY_SEE, as_printed, comparable_number
 from cxgrad_jax.report.results import Planned, check_all, costs_of, planned, results_of
 from cxgrad_jax.report.seeds import paired_over_seeds, summary
 from cxgrad_jax.report.tables import (
@@ -74,21 +74,21 @@ def compare(configs: Mapping[str, ConfigDict], workdir: Path, *, seeds: int | No
     """
     check_comparable(configs)
     runs = {name: planned(name, config, workdir / name, seeds) for name, config in configs.items()}
-    check_all(((run, "") for of_name in runs.values() for run in of_name), workdir)
+    check_all(((run, "") for own_runs in runs.values() for run in own_runs), workdir)
     results, costs = {}, {}
-    for name, of_name in runs.items():
-        results[name] = [results_of(run) for run in of_name]
-        costs[name] = costs_of(of_name[0])
+    for name, own_runs in runs.items():
+        results[name] = [results_of(run) for run in own_runs]
+        costs[name] = costs_of(own_runs[0])
     kinds = {
         kind: table({name: runs[name] for name in names}, results, costs) for kind, names in by_kind(configs).items()
     }
-    rows = [row for of_kind in kinds.values() for row in of_kind]
+    rows = [row for kind_rows in kinds.values() for row in kind_rows]
     text, names = caption(configs, rows), [name for name in HEADINGS if (seeds or 1) > 1 or name not in OVER_SEEDS]
     markdown, latex = text + "\n", []
-    for kind, of_kind in kinds.items():
-        lines = [[HEADINGS[name] for name in names], *([cell(row, name) for name in names] for row in of_kind)]
+    for kind, kind_rows in kinds.items():
+        lines = [[HEADINGS[name] for name in names], *([cell(row, name) for name in names] for row in kind_rows)]
         markdown += f"\n{kind}\n\n{markdown_table(lines)}"
-        latex.append(latex_table(lines, [text, kind]) if wide else narrow(configs, of_kind, kind))
+        latex.append(latex_table(lines, [text, kind]) if wide else narrow(configs, kind_rows, kind))
     write_tables(workdir, "comparison", md=markdown, csv=as_csv(rows), tex="\n".join(latex))
     return markdown
 
@@ -114,18 +114,18 @@ def table(
     """One dict for each configuration of ``runs``, with the numbers of all columns. None means that there is none."""
     rows = []
     first = episode_accuracies(results[next(iter(runs))])
-    for name, of_name in runs.items():
-        config, found = of_name[0].config, summary(results[name])
+    for name, own_runs in runs.items():
+        config, found = own_runs[0].config, summary(results[name])
         comparison = paired_over_seeds(episode_accuracies(results[name]), first)
         rows.append({
             "name": name, "learner": config.learner.name, "transductive": is_transductive(config),
-            "num_seeds": len(of_name), "test_accuracy": found.accuracy, "std_seeds": found.std_seeds,
+            "num_seeds": len(own_runs), "test_accuracy": found.accuracy, "std_seeds": found.std_seeds,
             "ci95_seeds": found.ci95_seeds, "test_ci95_tasks": found.ci95_tasks,
             "test_ci95_pooled": found.ci95_pooled, **(comparison if rows else dict.fromkeys(comparison)),
             **{key: costs[name][key] for key in ("num_parameters", "seconds_per_iteration", "memory_bytes", "device")},
             "iterations": results[name][0]["iterations"], "meta_batch": config.train.meta_batch,
             "ensemble_size": results[name][0]["ensemble_size"],
-            **dict(zip(("published", "published_ci95"), published(config) or (None, None), strict=True)),
+            **dict(zip(("published", "published_ci95"), comparable_number(config) or (None, None), strict=True)),
         })  # fmt: skip
     return rows
 

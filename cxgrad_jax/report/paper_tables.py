@@ -14,9 +14,9 @@ from cxgrad_jax.report.published import (
     TIERED,
     WHAT_THEY_SEE,
     as_printed,
-    has_own_filters,
-    printed,
-    published,
+    cell_of_paper,
+    comparable_number,
+    has_published_width,
 )
 from cxgrad_jax.report.results import Planned, check_all, planned, results_elsewhere
 from cxgrad_jax.report.seeds import Summary, paired_over_seeds, summary
@@ -140,7 +140,7 @@ class Cell(NamedTuple):
     @property
     def published(self) -> tuple[float, float | None] | None:
         """The number in per cent that the paper prints in the cell for such a run."""
-        return published(_tested_on(self.config, self.test_data))
+        return comparable_number(_tested_on(self.config, self.test_data))
 
 
 class Line(NamedTuple):
@@ -200,7 +200,7 @@ def cells(
         found: dict[str, Cell] = {}
         for column in TABLES[number].columns:
             config = configuration(spec, column, preset)
-            blank = printed(_tested_on(config, column.test_data)) is None
+            blank = cell_of_paper(_tested_on(config, column.test_data)) is None
             change(config)
             name = config_name(spec) + (f"-{preset}" if preset else "")
             folder = f"{config.data.name}_{config.episode.shot}shot" + ("_resnet12" * (column.model == "resnet12"))
@@ -343,6 +343,6 @@ def _tested_on(config: ConfigDict, data: str) -> ConfigDict:
 
 def _title(row: str, config: ConfigDict) -> str:
     """The title of a row. If the backbone is not that of the published number, the title says so."""
-    if has_own_filters(config):
+    if has_published_width(config):
         return row
     return f"{row}, {config.model.get('features') or config.model.channels} filters here"

@@ -83,7 +83,7 @@ AUTHORS = {
 OWN_FILTERS_ONLY = ("cavia",)  # the paper names the width in this row: "CAVIA (512)"
 
 
-def printed(config: ConfigDict) -> tuple[float, float | None] | None:
+def cell_of_paper(config: ConfigDict) -> tuple[float, float | None] | None:
     """The accuracy and ± in per cent that the paper prints for a learner, backbone, data and shot, or None.
 
     CxGrad's hyper-parameters and the normalisation matter too: if they are not the paper's, there is no number.
@@ -104,9 +104,9 @@ def printed(config: ConfigDict) -> tuple[float, float | None] | None:
     return None
 
 
-def published(config: ConfigDict) -> tuple[float, float | None] | None:
-    """The result of ``printed`` for a run with the paper's model, data and iterations; None for any other run."""
-    return printed(config) if _is_of_the_paper(config) else None
+def comparable_number(config: ConfigDict) -> tuple[float, float | None] | None:
+    """The result of ``cell_of_paper`` for a run with the paper's model, data and iterations; None for any other run."""
+    return cell_of_paper(config) if _is_of_the_paper(config) else None
 
 
 def as_printed(number: tuple[float, float | None]) -> str:
@@ -115,7 +115,7 @@ def as_printed(number: tuple[float, float | None]) -> str:
     return f"{value:.2f}" if interval is None else f"{value:.2f} ± {interval:.2f}"
 
 
-def has_own_filters(config: ConfigDict) -> bool:
+def has_published_width(config: ConfigDict) -> bool:
     """Whether the backbone is as wide as the backbone of the published number."""
     model = config.model
     if model.name == "resnet12":
@@ -129,7 +129,7 @@ def _is_of_the_paper(config: ConfigDict) -> bool:
     if config.model.name not in ("conv4", "relation_conv4", "resnet12") or config.model.norm != "batch":
         return False
     iterations = (SHARED_ITERATIONS.get(config.data.name), AUTHORS.get(config.learner.name, (0, None))[1])
-    return has_own_filters(config) and config.train.iterations in iterations
+    return has_published_width(config) and config.train.iterations in iterations
 
 
 def _changes(learner: ConfigDict) -> tuple[tuple[str, Any], ...]:

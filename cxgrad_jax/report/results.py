@@ -55,9 +55,9 @@ def planned(name: str, config: ConfigDict, workdir: Path, seeds: int | None) -> 
         return [Planned(name, config, workdir)]
     runs = []
     for seed in range(seeds):
-        of_seed = ConfigDict(config.to_dict())
-        of_seed.seed = seed
-        runs.append(Planned(f"{name}, seed {seed}", of_seed, workdir / f"seed_{seed}"))
+        seeded = ConfigDict(config.to_dict())
+        seeded.seed = seed
+        runs.append(Planned(f"{name}, seed {seed}", seeded, workdir / f"seed_{seed}"))
     return runs
 
 
@@ -141,12 +141,12 @@ def _is_whole(found: dict[str, Any]) -> bool:
     """Whether the content of a ``results.json`` has what tables and reports show, in the right types."""
     shares = ("test_accuracy", "test_ci95_tasks", "test_ci95_pooled", "single_model_test_accuracy")
     kinds = {"iterations": int, "num_tasks": int, "ensemble_size": int, "test_data": str, "config": dict}
-    of_episodes = found["episode_accuracies"]
+    accuracies = found["episode_accuracies"]
     return (
         all(_is_number(found[name]) for name in shares)
         and all(type(found[name]) is kind for name, kind in kinds.items())
-        and len(of_episodes) == found["num_tasks"]
-        and all(map(_is_number, of_episodes))
+        and len(accuracies) == found["num_tasks"]
+        and all(map(_is_number, accuracies))
         and ("reliability" not in found or _is_calibrated(found))
     )
 

@@ -35,15 +35,15 @@ class Summary(NamedTuple):
 
 def summary(results: Sequence[dict[str, Any]]) -> Summary:
     """Sums up the results of some seeds (the contents of their ``results.json``)."""
-    of_seeds = [each["test_accuracy"] for each in results]
+    accuracies = [each["test_accuracy"] for each in results]
     mean = {name: float(np.mean([each[name] for each in results])) for name in ("test_ci95_tasks", "test_ci95_pooled")}
     if len(results) == 1:
         std = interval = None
     else:
-        std = float(np.std(of_seeds, ddof=1))
-        interval = _t_quantile(len(of_seeds) - 1) * std / len(of_seeds) ** 0.5
+        std = float(np.std(accuracies, ddof=1))
+        interval = _t_quantile(len(accuracies) - 1) * std / len(accuracies) ** 0.5
     over_tasks = mean["test_ci95_tasks"] if all(each["num_tasks"] > 1 for each in results) else None
-    return Summary(float(np.mean(of_seeds)), std, interval, over_tasks, mean["test_ci95_pooled"])
+    return Summary(float(np.mean(accuracies)), std, interval, over_tasks, mean["test_ci95_pooled"])
 
 
 def paired_over_seeds(ours: np.ndarray, first: np.ndarray) -> dict[str, Any]:
@@ -67,10 +67,10 @@ def paired_over_seeds(ours: np.ndarray, first: np.ndarray) -> dict[str, Any]:
         return {"difference": 0.0, "difference_ci95": 0.0, "p_value": 1.0}
     from scipy import stats  # slow to import
 
-    mean, of_seeds, of_episodes = difference.mean(), difference.mean(axis=1), difference.mean(axis=0)
+    mean, seed_means, episode_means = difference.mean(), difference.mean(axis=1), difference.mean(axis=0)
     freedom = np.array([seeds - 1, max(episodes - 1, 1)])
-    over_episodes = np.var(of_episodes, ddof=1) if episodes > 1 else 0.0
-    squares = np.array([episodes * np.var(of_seeds, ddof=1), seeds * over_episodes])
+    over_episodes = np.var(episode_means, ddof=1) if episodes > 1 else 0.0
+    squares = np.array([episodes * np.var(seed_means, ddof=1), seeds * over_episodes])
     error = np.sqrt(squares.sum() / (seeds * episodes))
     if not error:
         return {"difference": float(mean), "difference_ci95": 0.0, "p_value": 0.0}

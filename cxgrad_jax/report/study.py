@@ -54,7 +54,7 @@ def remarks(study: Study) -> list[str]:
     return [run.remark for run in study.runs if run.remark]
 
 
-def over_tasks(
+def over_episodes_of(
     study: Study,
     run: MeasuredRun,
     measure: Callable[..., Any],
@@ -80,7 +80,7 @@ def over_tasks(
     return over_episodes(lambda params, x: measure(run.learner, params, x), draw, num_episodes, study.mesh, title)
 
 
-def of_one_task(run: MeasuredRun, measure: Callable[..., Any], params: Any, episode: Any) -> Any:
+def on_one_episode(run: MeasuredRun, measure: Callable[..., Any], params: Any, episode: Any) -> Any:
     """The measure of one episode, compiled."""
     return jax.jit(lambda params, episode: measure(run.learner, params, episode))(params, episode)
 

@@ -36,9 +36,9 @@ def test_last_features_are_the_logits_and_the_first_state_is_the_unadapted_model
         return logits, found, start.model, task.model
 
     logits, found, start, end = jax.jit(all_of)(params, episode)
-    for of_task, features in zip(logits, found, strict=True):
+    for task_logits, features in zip(logits, found, strict=True):
         assert [*features] == ["block_0", "block_1", "block_2", "block_3", "head"]
-        np.testing.assert_array_equal(features["head"], of_task)
+        np.testing.assert_array_equal(features["head"], task_logits)
     # What does not adapt is untouched; the kernels' directions are those of the meta-parameters.
     kernel = params["model"]["block_3"]["conv"]["kernel"]
     scale = np.linalg.norm(start["block_3"]["conv"]["kernel"]) / np.linalg.norm(kernel)

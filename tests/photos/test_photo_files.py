@@ -214,7 +214,7 @@ def test_large_photos_are_read_without_a_warning(tmp_path, monkeypatch):
     for number in range(40):
         halves(120, 80).convert("1").save(tmp_path / f"{number}.png")
     views = list(each_photo(lambda path: read_views(path, SMALL), sorted(tmp_path.iterdir())))
-    assert len(views) == 40 and all(getattr(of_photo, "shape", None) == (2, 32, 32, 3) for of_photo in views)
+    assert len(views) == 40 and all(getattr(each, "shape", None) == (2, 32, 32, 3) for each in views)
 
 
 def test_a_thumbnail_is_small_and_whole(tmp_path):

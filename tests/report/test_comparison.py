@@ -95,11 +95,11 @@ def test_several_seeds_in_folders_of_their_own(tiny_data, tmp_path):
     assert found["proto_net"][0]["params_sha256"] != found["proto_net"][1]["params_sha256"]
     with (tmp_path / "comparison.csv").open() as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
-    for name, of_name in found.items():
-        accuracies = [each["test_accuracy"] for each in of_name]
+    for name, runs in found.items():
+        accuracies = [each["test_accuracy"] for each in runs]
         assert float(rows[name]["test_accuracy"]) == pytest.approx(np.mean(accuracies))
         assert float(rows[name]["std_seeds"]) == pytest.approx(np.std(accuracies, ddof=1))
-        assert float(rows[name]["test_ci95_tasks"]) == pytest.approx(np.mean([e["test_ci95_tasks"] for e in of_name]))
+        assert float(rows[name]["test_ci95_tasks"]) == pytest.approx(np.mean([e["test_ci95_tasks"] for e in runs]))
     difference = np.mean([np.mean(e["episode_accuracies"]) for e in found["matching_net"]]) - np.mean(
         [np.mean(e["episode_accuracies"]) for e in found["proto_net"]]
     )

@@ -28,7 +28,7 @@ from cxgrad_jax.report.figures import (
     similarity,
 )
 from cxgrad_jax.report.figures import style as figure_style
-from cxgrad_jax.report.figures.conditioning import factor_table, picture, with_other_factors
+from cxgrad_jax.report.figures.conditioning import draw, factor_table, with_other_factors
 from cxgrad_jax.report.figures.style import binned, legend, panels, plain_numbers, point_style, save, style
 from cxgrad_jax.report.study import Study
 from cxgrad_jax.training.build import build_learner
@@ -40,26 +40,26 @@ def test_every_listed_figure_can_be_asked():
 
 
 def test_a_picture_is_written_in_three_forms_and_the_same_again(tmp_path):
-    def draw(folder):
+    def written(folder):
         folder.mkdir()
-        picture, axes = panels(1, 2, 4, 2)
+        figure, axes = panels(1, 2, 4, 2)
         axes[0, 0].plot([1, 2], [3, 4], **style(8))
-        assert isinstance(picture, Figure) and save(picture, folder, "it") == folder / "it.png"
+        assert isinstance(figure, Figure) and save(figure, folder, "it") == folder / "it.png"
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    first = draw(tmp_path / "a")
+    first = written(tmp_path / "a")
     assert {name.split(".")[1]: content[:4] for name, content in first.items()} == {
         "png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xm",
     }  # fmt: skip
-    assert draw(tmp_path / "b") == first
+    assert written(tmp_path / "b") == first
 
 
 @pytest.mark.parametrize("values", [(0.68, 0.79), (0.5, 2.0), (0.3, 9.0), (0.002, 40.0)])
 def test_an_axis_of_positive_values_has_plain_numbers(values):
-    picture, axes = panels(1, 1, 4, 3)
+    figure, axes = panels(1, 1, 4, 3)
     axes[0, 0].plot([0, 1], values)
     plain_numbers(axes[0, 0])
-    picture.canvas.draw()
+    figure.canvas.draw()
     low, high = axes[0, 0].get_ylim()
     texts = [text.get_text() for text in axes[0, 0].get_yticklabels() if low <= text.get_position()[1] <= high]
     assert len(texts) >= 3 and not any("10^" in text or "times" in text for text in texts)
@@ -75,7 +75,7 @@ def test_many_items_look_different():
 ODD = ("_hidden", "lr$b_c_d$", "odd\udcff")
 
 
-def of_odd_runs(value: Any) -> dict[str, Any]:
+def by_odd_run(value: Any) -> dict[str, Any]:
     return {name: value for name in ODD}
 
 
@@ -84,14 +84,14 @@ ROWS: Any = np.ones((3, 2))
 ANSWERS = {"none adapted": {"test_accuracy": 0.5, "test_ci95_tasks": 0.1}}
 PLANES = (np.eye(3, 2), np.eye(3, 2))
 PICTURES: dict[str, Callable[[], Figure]] = {
-    "accuracy": lambda: accuracy.picture(of_odd_runs(accuracy.Recorded((ONES, ONES), (ONES, ONES, ONES)))),
-    "calibration": lambda: calibration.picture(of_odd_runs(dict.fromkeys(calibration.KEYS, ONES))),
-    "gradient_norms": lambda: gradient_norms.picture(of_odd_runs((ONES, of_odd_runs(ONES)))),
-    "similarity": lambda: similarity.picture(ODD, of_odd_runs(of_odd_runs((0.5, 0.1)))),
-    "embeddings": lambda: embeddings.picture(of_odd_runs(embeddings.Planes(ODD, np.arange(3), of_odd_runs(PLANES)))),
-    "landscape": lambda: landscape.picture(of_odd_runs(range(3)), of_odd_runs(Landscape(ROWS, ROWS, ONES))),
-    "conditioning": lambda: picture(of_odd_runs(np.ones((4, 2, 3))), of_odd_runs(np.ones((4, 2))), of_odd_runs(ODD)),
-    "questions": lambda: questions.picture({"inner_steps": of_odd_runs(ANSWERS), "parts": of_odd_runs(ANSWERS)}),
+    "accuracy": lambda: accuracy.draw(by_odd_run(accuracy.Recorded((ONES, ONES), (ONES, ONES, ONES)))),
+    "calibration": lambda: calibration.draw(by_odd_run(dict.fromkeys(calibration.KEYS, ONES))),
+    "gradient_norms": lambda: gradient_norms.draw(by_odd_run((ONES, by_odd_run(ONES)))),
+    "similarity": lambda: similarity.draw(ODD, by_odd_run(by_odd_run((0.5, 0.1)))),
+    "embeddings": lambda: embeddings.draw(by_odd_run(embeddings.Planes(ODD, np.arange(3), by_odd_run(PLANES)))),
+    "landscape": lambda: landscape.draw(by_odd_run(range(3)), by_odd_run(Landscape(ROWS, ROWS, ONES))),
+    "conditioning": lambda: draw(by_odd_run(np.ones((4, 2, 3))), by_odd_run(np.ones((4, 2))), by_odd_run(ODD)),
+    "questions": lambda: questions.draw({"inner_steps": by_odd_run(ANSWERS), "parts": by_odd_run(ANSWERS)}),
 }
 
 
@@ -185,7 +185,7 @@ def test_further_questions_are_shown_where_they_were_asked(tmp_path):
 
 def test_a_run_looks_the_same_in_all_panels_of_questions():
     """Each of these runs was asked one question, so that no panel shows both."""
-    drawn = questions.picture({"inner_steps": {"maml": ANSWERS}, "parts": {"boil": ANSWERS}})
+    drawn = questions.draw({"inner_steps": {"maml": ANSWERS}, "parts": {"boil": ANSWERS}})
     (legend,) = drawn.legends
     assert [text.get_text() for text in legend.get_texts()] == ["maml", "boil"]
     (maml, boil), axes = legend.get_lines(), drawn.axes
@@ -215,7 +215,7 @@ def study(tmp_path, monkeypatch):
 def test_a_run_whose_features_have_no_plane_does_not_end_the_report(study, monkeypatch):
     good = np.random.default_rng(0).normal(size=(2, 6, 3))
     features = {"good": [good, good], "bad": [good, good[..., :1]], "worse": [np.full_like(good, np.nan)] * 2}
-    monkeypatch.setattr(embeddings, "of_one_task", lambda run, *_: features[run.name].pop(0))
+    monkeypatch.setattr(embeddings, "on_one_episode", lambda run, *_: features[run.name].pop(0))
     (section,) = embeddings.sections(study)
     assert section.caption[1:] == [
         "worse is not shown on first: before and after have dtype float64 or hold NaN or Inf; expected finite numbers.",
@@ -239,7 +239,7 @@ def test_a_run_without_conditioning_does_not_end_the_report(study, monkeypatch):
     for run in study.runs:
         run.config = ConfigDict({"learner": {"name": "cxgrad", "inner_lr": 0.01}})
         run.restore = lambda iteration: {"model": {"block_0": {"conv": {"kernel": np.ones((3, 3, 1, 2))}}}}
-    monkeypatch.setattr(conditioning, "over_tasks", measured)
+    monkeypatch.setattr(conditioning, "over_episodes_of", measured)
     monkeypatch.setattr(conditioning, "with_other_factors", lambda run: None)
     factors, worth = conditioning.sections(study)
     assert factors.caption[-2:] == ["bad is not shown: bad has NaN.", "worse is not shown: worse has NaN."]
@@ -253,7 +253,7 @@ def test_a_run_without_conditioning_does_not_end_the_report(study, monkeypatch):
 def test_the_legend_of_many_classes_is_whole():
     names = [f"Japanese_(katakana)/character{i:02d}" for i in range(20)]
     points = np.random.default_rng(0).normal(size=(2, 20, 2))
-    drawn = embeddings.picture({"omniglot": embeddings.Planes(names, np.arange(20), {"run": (points[0], points[1])})})
+    drawn = embeddings.draw({"omniglot": embeddings.Planes(names, np.arange(20), {"run": (points[0], points[1])})})
     drawn.savefig(io.BytesIO(), format="png")  # this lays it out
     legend: Any = drawn.axes[-1].get_legend()
     box, page = legend.get_window_extent(), drawn.bbox
@@ -265,12 +265,12 @@ def test_the_legend_of_many_classes_is_whole():
 def test_similarity_that_is_no_number_is_explained(study, monkeypatch):
     values = {"good": np.array([0.5, 0.6]), "bad": np.array([0.5, np.nan])}
 
-    def over_tasks(study, run, *more, **keywords):
+    def over_episodes_of(study, run, *more, **keywords):
         if run.name not in values:
             raise UserError("a reason")
         return lambda params: {"head": values[run.name]}
 
-    monkeypatch.setattr(similarity, "over_tasks", over_tasks)
+    monkeypatch.setattr(similarity, "over_episodes_of", over_episodes_of)
     monkeypatch.setattr(similarity, "layer_order", lambda study, run: ["head"])
     (section,) = similarity.sections(study)
     assert section.table[2] == ("bad", "nan ± nan")
@@ -285,12 +285,12 @@ def test_similarity_that_is_no_number_is_explained(study, monkeypatch):
 def test_a_run_without_a_landscape_does_not_end_the_report(study, monkeypatch):
     rates: Any = np.ones((1, 2, len(RATES)))
 
-    def over_tasks(study, run, *more, **keywords):
+    def over_episodes_of(study, run, *more, **keywords):
         if run.name == "bad":
             raise UserError("a reason")
         return lambda params: Landscape(rates, rates, rates[..., 0])
 
-    monkeypatch.setattr(landscape, "over_tasks", over_tasks)
+    monkeypatch.setattr(landscape, "over_episodes_of", over_episodes_of)
     (section,) = landscape.sections(study)
     assert section.caption[1:] == ["bad is not shown: a reason."]
     assert [line[0] for line in section.table[1:]] == ["good", "worse"]
@@ -307,8 +307,9 @@ def test_pictures_of_an_earlier_report_are_removed_if_there_is_no_new_one(study,
     def refuse(*given, **keywords):
         raise UserError("a reason")
 
-    for module, function in ((similarity, "over_tasks"), (landscape, "over_tasks"), (embeddings, "of_one_task")):
-        monkeypatch.setattr(module, function, refuse)
+    for module in (similarity, landscape):
+        monkeypatch.setattr(module, "over_episodes_of", refuse)
+    monkeypatch.setattr(embeddings, "on_one_episode", refuse)
     for figure in FIGURES:
         figure.sections(study)
     left = {path.name for path in study.folder.iterdir()}
@@ -338,12 +339,12 @@ def test_own_factors_are_judged_as_the_learner_is(statistics):
 def test_runs_of_different_networks_stand_in_one_picture_of_factors():
     layers = {"one": ["a", "b"], "other": ["b", "c", "d"]}
     tasks = np.array([1.0, 3.0, 1.0, 3.0])[:, None, None]  # the mean of the squares is 5
-    gamma = {name: np.broadcast_to(tasks, (4, 2, len(of_run))) for name, of_run in layers.items()}
+    gamma = {name: np.broadcast_to(tasks, (4, 2, len(kernels))) for name, kernels in layers.items()}
     table = factor_table(gamma, {"one": 0.01, "other": 0.1}, layers)
     assert [(line[0], line[1], line[-1]) for line in table[1:]] == [
         ("one", "a", "0.002"), ("one", "b", "0.002"), *(("other", layer, "0.02") for layer in "bcd")
     ]  # fmt: skip
-    drawn = picture(gamma, {"one": np.ones((4, 2)), "other": np.ones((4, 3))}, layers)
+    drawn = draw(gamma, {"one": np.ones((4, 2)), "other": np.ones((4, 3))}, layers)
     factors, _, context = drawn.axes
     assert [text.get_text() for text in factors.get_xticklabels()] == ["a", "b", "c", "d"]
     places = {tuple(np.asarray(line.get_xdata()).tolist()) for line in factors.lines}
@@ -352,5 +353,5 @@ def test_runs_of_different_networks_stand_in_one_picture_of_factors():
 
 def test_factors_that_are_the_same_for_all_tasks_have_a_linear_axis():
     """A logarithmic one has no place for zeros, and matplotlib warns."""
-    drawn = picture({"one": np.ones((4, 2, 1))}, {"one": np.zeros((4, 2))}, {"one": ["a"]})
+    drawn = draw({"one": np.ones((4, 2, 1))}, {"one": np.zeros((4, 2))}, {"one": ["a"]})
     assert [axis.get_yscale() for axis in drawn.axes] == ["linear"] * 3

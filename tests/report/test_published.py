@@ -11,9 +11,9 @@ from cxgrad_jax.report.published import (
     METHODS,
     SHARED_FILTERS,
     SHARED_ITERATIONS,
-    has_own_filters,
-    printed,
-    published,
+    cell_of_paper,
+    comparable_number,
+    has_published_width,
 )
 from cxgrad_jax.training import config as configuration
 from cxgrad_jax.training.config_files import load_config
@@ -23,14 +23,14 @@ BASELINES = Path(__file__).parents[2] / "configs" / "baselines"
 
 def test_numbers_are_found_by_learner_backbone_data_and_shot():
     config = configuration.base_config()
-    assert published(config) == (51.80, 0.46)
-    assert published(configuration.five_shot(config)) == (69.82, 0.42)
+    assert comparable_number(config) == (51.80, 0.46)
+    assert comparable_number(configuration.five_shot(config)) == (69.82, 0.42)
     config.evaluation.data = "cub"
-    assert published(config) == (63.92, 0.44)
+    assert comparable_number(config) == (63.92, 0.44)
     config.evaluation.data, config.model = "", configuration.model_config("resnet12")
-    assert published(config) == (75.17, 0.40)
+    assert comparable_number(config) == (75.17, 0.40)
     config.learner = configuration.learner_config("cavia")
-    assert published(config) is None
+    assert comparable_number(config) is None
     not_in_the_paper = {
         "anil", "baseline_plus_plus", "classifier_baseline", "cxgrad_explicit", "cxgrad_informed", "meta_baseline",
         "meta_sgd", "metal", "metaoptnet", "r2d2", "rfs", "unicorn_maml",
@@ -49,19 +49,19 @@ def test_numbers_are_found_by_learner_backbone_data_and_shot():
 def test_another_run_has_no_number_beside_it(field, value):
     config = configuration.base_config()
     config.update_from_flattened_dict({field: value})
-    assert published(config) is None
+    assert comparable_number(config) is None
     if field == "model.norm":
-        assert printed(config) is None
+        assert cell_of_paper(config) is None
 
 
 def test_the_text_s_preset_is_the_paper_s_run_too():
-    assert published(load_config("configs/mini_1shot.py:paper")) == (51.80, 0.46)
+    assert comparable_number(load_config("configs/mini_1shot.py:paper")) == (51.80, 0.46)
 
 
 def test_cavia_s_number_is_of_512_filters():
     here, authors = (load_config(f"configs/baselines/cavia.py:{preset}") for preset in ("shared", "authors"))
-    assert printed(here) == printed(authors) == published(authors) == (51.82, 0.65)
-    assert published(here) is None and not has_own_filters(here) and has_own_filters(authors)
+    assert cell_of_paper(here) == cell_of_paper(authors) == comparable_number(authors) == (51.82, 0.65)
+    assert comparable_number(here) is None and not has_published_width(here) and has_published_width(authors)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -51,9 +51,9 @@ def test_a_constant_difference_has_an_interval_of_zero():
 
 
 def test_where_only_seeds_vary_it_is_the_t_test_over_seeds():
-    of_seeds = np.array([0.01, 0.03, 0.08])
-    found = paired_over_seeds(np.tile(of_seeds[:, None], (1, 50)), np.zeros((3, 50)))
-    expected = scipy.stats.ttest_1samp(of_seeds, 0.0)
+    by_seed = np.array([0.01, 0.03, 0.08])
+    found = paired_over_seeds(np.tile(by_seed[:, None], (1, 50)), np.zeros((3, 50)))
+    expected = scipy.stats.ttest_1samp(by_seed, 0.0)
     assert found["difference"] == pytest.approx(0.04)
     assert found["p_value"] == pytest.approx(expected.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -1,4 +1,4 @@
-"""The figures of the report, in their order. A figure is one module with its measure, its picture and its words.
+"""The figures of the report, in their order. A figure is one module with its measure, its drawing and its words.
 
 To add one, write a module with ``sections(study) -> list[Section]`` and name it here.
 """

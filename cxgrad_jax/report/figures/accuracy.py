@@ -33,14 +33,14 @@ def sections(study: Study) -> list[Section]:
     found = {run.name: recorded(run) for run in study.runs}
     remarks = [
         f"The training of {name} is not shown: its metrics.jsonl has no accuracies."
-        for name, of_run in found.items()
-        if not len(of_run.val[0])
+        for name, record in found.items()
+        if not len(record.val[0])
     ]
-    found = {name: of_run for name, of_run in found.items() if len(of_run.val[0])}
+    found = {name: record for name, record in found.items() if len(record.val[0])}
     lines = [
         (name, split, *each)
-        for name, of_run in found.items()
-        for split, columns in of_run._asdict().items()
+        for name, record in found.items()
+        for split, columns in record._asdict().items()
         for each in zip(*columns, *([[None] * len(columns[0])] if split == "train" else []), strict=True)
     ]
     if not found:
@@ -52,7 +52,7 @@ def sections(study: Study) -> list[Section]:
         "The table: accuracy, %, of the ensemble of the checkpoints that were best in validation. ± tasks: 95 % "
         "interval over the test episodes. ± pooled: binomial interval over all predictions, as in the CxGrad paper.",
     ]
-    image = save(picture(found), study.folder, "accuracy") if found else None
+    image = save(draw(found), study.folder, "accuracy") if found else None
     return [Section(TITLE, image, caption + remarks, [HEADINGS, *map(test_line, study.runs)])]
 
 
@@ -82,14 +82,14 @@ def recorded(run: MeasuredRun) -> Recorded:
     records = read_metrics(run.workdir / "metrics.jsonl")
 
     def columns(*names) -> Any:
-        of_split = [each for each in records if all(each.get(name) is not None for name in names)]
-        return tuple(np.asarray([each[name] for each in of_split]) for name in ("iteration", *names))
+        complete = [each for each in records if all(each.get(name) is not None for name in names)]
+        return tuple(np.asarray([each[name] for each in complete]) for name in ("iteration", *names))
 
     return Recorded(columns("train_accuracy"), columns("val_accuracy", "val_ci95_tasks"))
 
 
-def picture(found: Mapping[str, Recorded]) -> Figure:
-    """Two panels, training and validation, with a line for each run."""
+def draw(found: Mapping[str, Recorded]) -> Figure:
+    """Draws two panels, training and validation, with a line for each run."""
     figure, (axes,) = panels(1, 2, 8.4, 3.4)
     for i, (train, val) in enumerate(found.values()):
         window = max(1, len(train[0]) // 50)

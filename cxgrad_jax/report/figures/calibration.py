@@ -37,9 +37,9 @@ def sections(study: Study) -> list[Section]:
         return []
     bins = {name: {key: _floats(found["reliability"][key]) for key in KEYS} for name, found in results.items()}
     lines = [
-        (name, i, *(None if np.isnan(of_run[key][i]) else of_run[key][i] for key in KEYS))
-        for name, of_run in bins.items()
-        for i in range(_bins(of_run))
+        (name, i, *(None if np.isnan(found[key][i]) else found[key][i] for key in KEYS))
+        for name, found in bins.items()
+        for i in range(_bins(found))
     ]
     write_numbers(study, "calibration", ("run", "bin", *KEYS), lines)
     caption = [
@@ -50,7 +50,7 @@ def sections(study: Study) -> list[Section]:
         "on other scores, so that its softmax means little. The expected calibration error is the mean distance to the "
         "diagonal, weighted by the predictions of the bins (Guo et al., ICML 2017).",
     ]
-    image = save(picture(bins), study.folder, "calibration")
+    image = save(draw(bins), study.folder, "calibration")
     table = [HEADINGS, *(table_line(name, found, bins[name]) for name, found in results.items())]
     return [Section(TITLE, image, caption + remarks, table)]
 
@@ -73,8 +73,8 @@ def table_line(name: str, found: Mapping[str, Any], bins: Mapping[str, np.ndarra
     )
 
 
-def picture(bins: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Two panels, accuracy and share of predictions by confidence, with a line for each run."""
+def draw(bins: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Draws two panels, accuracy and share of predictions by confidence, with a line for each run."""
     figure, (axes,) = panels(1, 2, 8.4, 3.8)
     axes[0].plot([0, 100], [0, 100], color="0.6", linewidth=1, zorder=1)
     for i, found in enumerate(bins.values()):

@@ -15,7 +15,7 @@ from cxgrad_jax.report.figures.measured import measured
 from cxgrad_jax.report.figures.style import forget, legend, panels, plain, plain_numbers, save, style
 from cxgrad_jax.report.html import Section
 from cxgrad_jax.report.measured_runs import MeasuredRun
-from cxgrad_jax.report.study import Study, over_tasks, sampler_of, test_store, write_numbers
+from cxgrad_jax.report.study import Study, over_episodes_of, sampler_of, test_store, write_numbers
 from cxgrad_jax.report.tables import p_value, percent_mean, percent_with
 from cxgrad_jax.training import build
 
@@ -25,29 +25,31 @@ TITLE = "The factors and their dependence on the task"
 def sections(study: Study) -> list[Section]:
     """If no run has factors, there is no section."""
     number = study.options.episodes
-    draw = sampler_of(study, test_store(study)).batch
+    episodes_at = sampler_of(study, test_store(study)).batch
     runs = {run.name: run for run in study.runs if run.config.learner.name in ("cxgrad", "cxgrad_explicit")}
 
-    def of_own_and_others(run):
-        pairs = lambda indices: (draw(indices), draw((indices + 1) % number))  # noqa: E731
+    def pairs(indices):
+        return episodes_at(indices), episodes_at((indices + 1) % number)
+
+    def measure(run):
         params = run.restore(run.best)
         scaled = split_by_label(params["model"], default_labels)[2]
-        measure = over_tasks(study, run, with_other_factors(run), number, draw=pairs, title="conditioning")
-        return *measure(params), [path.removesuffix("/kernel") for path in scaled]
+        evaluator = over_episodes_of(study, run, with_other_factors(run), number, draw=pairs, title="conditioning")
+        return *evaluator(params), [path.removesuffix("/kernel") for path in scaled]
 
-    found, missing = measured(runs.values(), of_own_and_others)
+    found, missing = measured(runs.values(), measure)
     if not found:
         forget(study.folder, "conditioning", *(f"conditioning_{kind}" for kind in ("accuracy", "factors", "context")))
         return [Section(TITLE, None, missing)] if missing else []
-    gamma = {name: of_run.gamma for name, (of_run, _, _) in found.items()}
-    norms = {name: of_run.context_norm for name, (of_run, _, _) in found.items()}
-    accuracies = {name: of_run for name, (_, of_run, _) in found.items()}
-    layers = {name: of_run for name, (_, _, of_run) in found.items()}
+    gamma = {name: conditions.gamma for name, (conditions, _, _) in found.items()}
+    norms = {name: conditions.context_norm for name, (conditions, _, _) in found.items()}
+    accuracies = {name: by_kind for name, (_, by_kind, _) in found.items()}
+    layers = {name: kernels for name, (_, _, kernels) in found.items()}
     rates = {name: runs[name].config.learner.inner_lr for name in found}
     write_numbers(
         study, "conditioning_accuracy", ("run", "factors", "episode", "accuracy"),
-        ((name, kind, episode, value) for name, of_run in accuracies.items()
-         for kind, of_tasks in of_run.items() for episode, value in enumerate(of_tasks)),
+        ((name, kind, episode, value) for name, by_kind in accuracies.items()
+         for kind, values in by_kind.items() for episode, value in enumerate(values)),
     )  # fmt: skip
     write_numbers(
         study, "conditioning_factors", ("run", "episode", "step", "kernel", "factor"),
@@ -71,7 +73,7 @@ def sections(study: Study) -> list[Section]:
         "with the next episode's. Differences are own minus other on the same episodes, in percentage points, with a "
         "paired t-test. The first difference is all that conditioning on the task brings at test time.",
     ]
-    image = save(picture(gamma, norms, layers), study.folder, "conditioning")
+    image = save(draw(gamma, norms, layers), study.folder, "conditioning")
     return [
         Section(TITLE, image, explained + missing, factor_table(gamma, rates, layers)),
         Section("What conditioning on the task is worth", None, worth, worth_table(accuracies)),
@@ -99,12 +101,12 @@ def worth_table(accuracies: Mapping[str, Mapping[str, np.ndarray]]) -> list[tupl
     table: list[tuple[str, ...]] = [
         ("run", "own factors", "those of the context zero", "difference", "p", "another task's", "difference", "p")
     ]
-    for name, of_run in accuracies.items():
-        line = [name, percent_mean(of_run["own"])]
+    for name, by_kind in accuracies.items():
+        line = [name, percent_mean(by_kind["own"])]
         for kind in ("zero", "other"):
-            test = paired(of_run["own"], of_run[kind])
+            test = paired(by_kind["own"], by_kind[kind])
             difference = percent_with(test["difference"], test["difference_ci95"], "+.3f")
-            line += [percent_mean(of_run[kind]), difference, p_value(test["p_value"])]
+            line += [percent_mean(by_kind[kind]), difference, p_value(test["p_value"])]
         table.append(tuple(line))
     return table
 
@@ -133,7 +135,7 @@ def with_other_factors(run: MeasuredRun) -> Callable[..., Any]:
     return measure
 
 
-def picture(
+def draw(
     gamma: Mapping[str, np.ndarray], norms: Mapping[str, np.ndarray], layers: Mapping[str, Sequence[str]]
 ) -> Figure:
     """Draws factors by layer and step, their spread over tasks relative to the mean, and the context's norm by step.
@@ -145,7 +147,7 @@ def picture(
     """
     figure, axes = panels(1, 3, 10.5, 3.4)
     factors, spread, context = axes[0]
-    every = list(dict.fromkeys(layer for of_run in layers.values() for layer in of_run))
+    every = list(dict.fromkeys(layer for kernels in layers.values() for layer in kernels))
     for i, (run, values) in enumerate(gamma.items()):
         mean, deviation = values.mean(axis=0), values.std(axis=0)
         places = [every.index(layer) for layer in layers[run]]

@@ -13,7 +13,7 @@ from cxgrad_jax import analysis
 from cxgrad_jax.report.figures.measured import measured
 from cxgrad_jax.report.figures.style import forget, legend, panels, plain, point_style, save
 from cxgrad_jax.report.html import Section
-from cxgrad_jax.report.study import Study, adapting, of_one_task, remarks, sampler_of, write_numbers
+from cxgrad_jax.report.study import Study, adapting, on_one_episode, remarks, sampler_of, write_numbers
 
 TITLE = "Features of the last block before and after adaptation (Figure 4)"
 
@@ -42,20 +42,20 @@ def sections(study: Study) -> list[Section]:
         episode = sampler(index)
 
         def plane(run, episode=episode):
-            first, last = of_one_task(run, analysis.embeddings, run.restore(run.best), episode)
+            first, last = on_one_episode(run, analysis.embeddings, run.restore(run.best), episode)
             return analysis.joint_tsne(np.asarray(first), np.asarray(last), perplexity, seed)
 
         points, why = measured(tqdm(adapting(study), desc=f"t-SNE, {name}", unit="run"), plane, f" on {name}")
         found[name], missing = Planes(sampler.class_names(index), episode.query_labels, points), missing + why
-    if not any(of_data.points for of_data in found.values()):
+    if not any(planes.points for planes in found.values()):
         forget(study.folder, "embeddings")
         return [Section(TITLE, None, missing + remarks(study))]
     lines = (
-        (name, run, when, i, classes[label], *point)
-        for name, (classes, labels, of_runs) in found.items()
-        for run, halves in of_runs.items()
+        (name, run, when, i, classes[label], *place)
+        for name, (classes, labels, points) in found.items()
+        for run, halves in points.items()
         for when, half in zip(("before", "after"), halves, strict=True)
-        for i, (label, point) in enumerate(zip(labels, half, strict=True))
+        for i, (label, place) in enumerate(zip(labels, half, strict=True))
     )
     write_numbers(study, "embeddings", ("data", "run", "when", "query_image", "class", "x", "y"), lines)
     caption = [
@@ -64,21 +64,21 @@ def sections(study: Study) -> list[Section]:
         f"seed {seed}, start by PCA), so that the two panels of a run share a plane. Different runs do not share one. "
         f"A colour and marker is a class. Rows: {', '.join(stores)}.",
     ]
-    image = save(picture(found), study.folder, "embeddings")
+    image = save(draw(found), study.folder, "embeddings")
     return [Section(TITLE, image, caption + missing + remarks(study))]
 
 
-def picture(found: Mapping[str, Planes]) -> Figure:
-    """A row for each data set, two panels for each run (before and after adaptation), and a marker for each class.
+def draw(found: Mapping[str, Planes]) -> Figure:
+    """Draws a row for each data set, two panels for each run (before, after adaptation), and a marker for each class.
 
     A run that has no points of a data set has empty panels there.
     """
-    runs = list(dict.fromkeys(run for of_data in found.values() for run in of_data.points))
+    runs = list(dict.fromkeys(run for planes in found.values() for run in planes.points))
     names = {
-        data: [textwrap.fill(name.replace("_", " "), 22) for name in of_data.classes] for data, of_data in found.items()
+        data: [textwrap.fill(name.replace("_", " "), 22) for name in planes.classes] for data, planes in found.items()
     }
     # About 14 lines of a legend are as high as a row.
-    columns = {data: math.ceil("\n".join(of_data).count("\n") / 14) or 1 for data, of_data in names.items()}
+    columns = {data: math.ceil("\n".join(classes).count("\n") / 14) or 1 for data, classes in names.items()}
     width = 2.3 * 2 * len(runs) + 1.5 * max(columns.values())
     figure, axes = panels(len(found), 2 * len(runs), width, 2.4 * len(found) + 0.3)
     for line, (data, (classes, labels, points)) in zip(axes, found.items(), strict=True):

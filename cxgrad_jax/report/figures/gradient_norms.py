@@ -23,7 +23,7 @@ def sections(study: Study) -> list[Section]:
         for name, (iterations, _) in found.items()
         if not len(iterations)
     ]
-    found = {name: of_run for name, of_run in found.items() if len(of_run[0])}
+    found = {name: record for name, record in found.items() if len(record[0])}
     if not found:
         forget(study.folder, "gradient_norms")
         return [Section(TITLE, None, remarks)]
@@ -44,7 +44,7 @@ def sections(study: Study) -> list[Section]:
         "training tasks of an iteration. Lines are means over a fiftieth of the training. CxGrad's gradients are those "
         "with respect to the scaled kernels, which its updates use. The head is its kernel without the bias.",
     ]
-    return [Section(TITLE, save(picture(found), study.folder, "gradient_norms"), caption + remarks, table)]
+    return [Section(TITLE, save(draw(found), study.folder, "gradient_norms"), caption + remarks, table)]
 
 
 def recorded(run: MeasuredRun) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -56,8 +56,8 @@ def recorded(run: MeasuredRun) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return iterations, {layer: np.asarray([each[RECORDED + layer] for each in records]) for layer in layers}
 
 
-def picture(found: Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray]]]) -> Figure:
-    """A panel for each run with a line for each layer, from the results of ``recorded`` by run."""
+def draw(found: Mapping[str, tuple[np.ndarray, Mapping[str, np.ndarray]]]) -> Figure:
+    """Draws a panel for each run with a line for each layer, from the results of ``recorded`` by run."""
     figure, axes = panels(1, len(found), 2 + 3.2 * len(found), 3.4)
     names = list(dict.fromkeys(layer for _, norms in found.values() for layer in norms))
     for axis, (run, (iterations, norms)) in zip(axes[0], found.items(), strict=True):

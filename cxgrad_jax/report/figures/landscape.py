@@ -12,21 +12,21 @@ from cxgrad_jax.analysis._landscape import RATES, Landscape
 from cxgrad_jax.report.figures.measured import measured
 from cxgrad_jax.report.figures.style import COLOURS, forget, legend, panels, plain_numbers, save, style
 from cxgrad_jax.report.html import Section
-from cxgrad_jax.report.study import Study, adapting, over_tasks, remarks, write_numbers
+from cxgrad_jax.report.study import Study, adapting, over_episodes_of, remarks, write_numbers
 
 TITLE = "The landscape of the inner loop, over training (Figure 5)"
 
 
 def sections(study: Study) -> list[Section]:
     number, split = study.options.landscape_episodes, study.options.landscape_split
-    store = next(store for (_, of), store in study.stores.items() if of == split)
+    store = next(store for (_, part), store in study.stores.items() if part == split)
 
     def over_training(run):
-        evaluator = over_tasks(study, run, analysis.landscape, number, store=store)
-        of_run = []
+        evaluator = over_episodes_of(study, run, analysis.landscape, number, store=store)
+        means = []
         for iteration in tqdm(run.iterations, desc=f"landscape, {run.name}", unit="checkpoint"):
-            of_run.append(jax.tree.map(lambda x: x.mean(axis=(0, 1)), evaluator(run.restore(iteration))))
-        return jax.tree.map(lambda *x: np.stack(x), *of_run)
+            means.append(jax.tree.map(lambda x: x.mean(axis=(0, 1)), evaluator(run.restore(iteration))))
+        return jax.tree.map(lambda *x: np.stack(x), *means)
 
     found, missing = measured(adapting(study), over_training)
     if not found:
@@ -36,14 +36,15 @@ def sections(study: Study) -> list[Section]:
     lines = []
     for name, (loss, distance, smoothness) in found.items():
         for i, iteration in enumerate(iterations[name]):
-            lines += [(name, iteration, rate, *of) for rate, *of in zip(RATES, loss[i], distance[i], strict=True)]
+            points = zip(RATES, loss[i], distance[i], strict=True)
+            lines += [(name, iteration, *point) for point in points]
             lines.append((name, iteration, "", "", "", smoothness[i]))
     head = ("run", "iteration", "rate", "loss", "distance", "smoothness")
     write_numbers(study, "landscape", head, lines)
     table: list[tuple[str, ...]] = [("last checkpoint", "loss, from – to", "distance, from – to", "smoothness")]
-    for name, of_run in found.items():
-        ranges = (f"{of[-1].min():.3g} – {of[-1].max():.3g}" for of in (of_run.loss, of_run.distance))
-        table.append((name, *ranges, f"{of_run.smoothness[-1]:.3g}"))
+    for name, (loss, distance, smoothness) in found.items():
+        ranges = (f"{values[-1].min():.3g} – {values[-1].max():.3g}" for values in (loss, distance))
+        table.append((name, *ranges, f"{smoothness[-1]:.3g}"))
     which = {"train": "training", "val": "validation", "test": "test"}[split]
     caption = [
         f"The support loss around every state of the inner loop, mean over {number} {which} episodes of {store.name} "
@@ -58,12 +59,12 @@ def sections(study: Study) -> list[Section]:
         for run in adapting(study)
         if run.name in found and run.iterations[0] != 0
     ]
-    image = save(picture(iterations, found), study.folder, "landscape")
+    image = save(draw(iterations, found), study.folder, "landscape")
     return [Section(TITLE, image, caption + missing + remarks(study), table)]
 
 
-def picture(iterations: Mapping[str, Sequence[int]], found: Mapping[str, Landscape]) -> Figure:
-    """A line or a band for each run.
+def draw(iterations: Mapping[str, Sequence[int]], found: Mapping[str, Landscape]) -> Figure:
+    """Draws a line or a band for each run.
 
     Args:
       iterations: the iterations of the checkpoints, by run.
@@ -73,8 +74,8 @@ def picture(iterations: Mapping[str, Sequence[int]], found: Mapping[str, Landsca
     figure, axes = panels(1, 3, 10.5, 3.4)
     titles = ("(a) loss, nats", "(b) distance of gradients", "(c) effective smoothness")
     for k, (axis, title) in enumerate(zip(axes[0], titles, strict=True)):
-        for i, (run, of_run) in enumerate(found.items()):
-            values = of_run[k]
+        for i, (run, measures) in enumerate(found.items()):
+            values = measures[k]
             if values.ndim == 2:
                 low, high = values.min(axis=1), values.max(axis=1)
                 axis.fill_between(iterations[run], low, high, color=COLOURS[i % len(COLOURS)], alpha=0.25, linewidth=0)

@@ -31,16 +31,16 @@ def sections(study: Study) -> list[Section]:
     """If no run was asked, there is no section."""
     asked = {}
     for question in PANELS:
-        of_runs = {run.name: answers_at_hand(run.workdir, question, run.best) for run in study.runs}
-        if answered := {name: answers for name, answers in of_runs.items() if answers}:
+        by_run = {run.name: answers_at_hand(run.workdir, question, run.best) for run in study.runs}
+        if answered := {name: answers for name, answers in by_run.items() if answers}:
             asked[question] = answered
     if not asked:
         forget(study.folder, "questions")
         return []
     lines = [
         (run, question, name, answer["test_accuracy"], answer["test_ci95_tasks"])
-        for question, of_runs in asked.items()
-        for run, answers in of_runs.items()
+        for question, by_run in asked.items()
+        for run, answers in by_run.items()
         for name, answer in answers.items()
     ]
     write_numbers(study, "questions", ("run", "question", "answer", "accuracy", "ci95_tasks"), lines)
@@ -52,30 +52,31 @@ def sections(study: Study) -> list[Section]:
     ]
     missing = [
         f"{run.name} was not asked --question={question} since this checkpoint."
-        for question, of_runs in asked.items()
+        for question, by_run in asked.items()
         for run in study.runs
-        if run.name not in of_runs
+        if run.name not in by_run
     ]
-    table = [("run", "answer", "accuracy ± tasks"), *((run, name, percent_with(*of)) for run, _, name, *of in lines)]
-    return [Section(TITLE, save(picture(asked), study.folder, "questions"), caption + missing, table)]
+    table = [("run", "answer", "accuracy ± tasks")]
+    table += [(run, name, percent_with(accuracy, interval)) for run, _, name, accuracy, interval in lines]
+    return [Section(TITLE, save(draw(asked), study.folder, "questions"), caption + missing, table)]
 
 
-def picture(asked: Mapping[str, Mapping[str, Answers]]) -> Figure:
-    """A panel for each question that was asked, with lines over steps, or points with intervals.
+def draw(asked: Mapping[str, Mapping[str, Answers]]) -> Figure:
+    """Draws a panel for each question that was asked, with lines over steps, or points with intervals.
 
     A run looks the same in all panels, so one legend names all that were asked anything.
     """
-    numbers = {run: i for i, run in enumerate(dict.fromkeys(run for of_runs in asked.values() for run in of_runs))}
+    numbers = {run: i for i, run in enumerate(dict.fromkeys(run for by_run in asked.values() for run in by_run))}
     figure, (axes,) = panels(1, len(asked), 4.2 * len(asked) + 1.2, 3.6)
-    for axis, (question, of_runs) in zip(axes, asked.items(), strict=True):
+    for axis, (question, by_run) in zip(axes, asked.items(), strict=True):
         axis.set_title(PANELS[question], fontsize=10)
-        (_lines if question == "inner_steps" else _points)(axis, of_runs, numbers)
+        (_lines if question == "inner_steps" else _points)(axis, by_run, numbers)
     legend(figure, [(run, style(i)) for run, i in numbers.items()], fontsize=8, loc="outside right center")
     return figure
 
 
-def _lines(axis: Axes, of_runs: Mapping[str, Answers], numbers: Mapping[str, int]) -> None:
-    for run, answers in of_runs.items():
+def _lines(axis: Axes, by_run: Mapping[str, Answers], numbers: Mapping[str, int]) -> None:
+    for run, answers in by_run.items():
         i = numbers[run]
         accuracy, interval = _percentages(answers)
         steps = np.arange(len(accuracy))
@@ -86,10 +87,10 @@ def _lines(axis: Axes, of_runs: Mapping[str, Answers], numbers: Mapping[str, int
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _points(axis: Axes, of_runs: Mapping[str, Answers], numbers: Mapping[str, int]) -> None:
-    names = list(dict.fromkeys(name for answers in of_runs.values() for name in answers))
-    for place, (run, answers) in enumerate(of_runs.items()):
-        i, aside = numbers[run], 0.12 * (place - (len(of_runs) - 1) / 2)
+def _points(axis: Axes, by_run: Mapping[str, Answers], numbers: Mapping[str, int]) -> None:
+    names = list(dict.fromkeys(name for answers in by_run.values() for name in answers))
+    for place, (run, answers) in enumerate(by_run.items()):
+        i, aside = numbers[run], 0.12 * (place - (len(by_run) - 1) / 2)
         places = np.asarray([names.index(name) for name in answers]) + aside
         axis.errorbar(places, *_percentages(answers), fmt="none", color=COLOURS[i % len(COLOURS)], capsize=2)
         axis.plot(places, _percentages(answers)[0], linestyle="", **point_style(i))
@@ -99,6 +100,6 @@ def _points(axis: Axes, of_runs: Mapping[str, Answers], numbers: Mapping[str, in
 
 def _percentages(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
     """Accuracies and intervals in %."""
-    of_all = [(answer["test_accuracy"], answer["test_ci95_tasks"]) for answer in answers.values()]
-    accuracy, interval = 100 * np.asarray(of_all).T
+    pairs = [(answer["test_accuracy"], answer["test_ci95_tasks"]) for answer in answers.values()]
+    accuracy, interval = 100 * np.asarray(pairs).T
     return accuracy, interval

@@ -30,22 +30,22 @@ FALLBACKS = (
     "WenQuanYi Micro Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans GB", "Heiti TC", "Apple SD Gothic Neo",
     "Microsoft YaHei", "SimHei", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS",
 )  # fmt: skip
-# The forms of a picture, without the time of day.
+# The forms of a figure, without the time of day.
 KINDS = {"svg": {"metadata": {"Date": None}}, "pdf": {"metadata": {"CreationDate": None}}, "png": {"dpi": 160}}
 
 
 def style(i: int) -> dict[str, Any]:
-    """Colour, line style and marker of the i-th item of a picture. The first 49 are different, also without colour."""
+    """Colour, line style and marker of the i-th item of a figure. The first 49 are different, even without colour."""
     return {**point_style(i), "linestyle": DASHES[(i + 2 * (i // len(COLOURS))) % len(DASHES)], "markersize": 4}
 
 
 def point_style(i: int) -> dict[str, Any]:
-    """Colour and marker of the i-th item of a picture. The first 49 are different."""
+    """Colour and marker of the i-th item of a figure. The first 49 are different."""
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]}
 
 
 def plain(name: str) -> str:
-    """A name as matplotlib draws it as it is: ``$`` begins no formula, and bytes that are no text are escaped."""
+    """A name as matplotlib draws it as it is: ``$`` begins no formula, and bytes that are not text are escaped."""
     return name.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
 
 
@@ -59,12 +59,12 @@ def legend(place: Axes | Figure, items: Iterable[tuple[str, dict[str, Any]]], **
 
 
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    """Makes a picture and its axes ``[rows, columns]``. Width and height are in inches."""
-    picture = Figure(figsize=(width, height), layout="constrained")
-    axes = picture.subplots(rows, columns, squeeze=False)
+    """Makes a figure and its axes ``[rows, columns]``. Width and height are in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.grid(alpha=0.3)
-    return picture, axes
+    return figure, axes
 
 
 def plain_numbers(axis: Axes) -> None:
@@ -99,22 +99,22 @@ def forget(folder: Path, *names: str) -> None:
             raise UserError(f"{path} cannot be removed: {reason(error)}") from None
 
 
-def save(picture: Figure, folder: Path, name: str) -> Path:
-    """Writes ``name.png``, ``name.svg`` and ``name.pdf``, the same bytes for the same picture.
+def save(figure: Figure, folder: Path, name: str) -> Path:
+    """Writes ``name.png``, ``name.svg`` and ``name.pdf``, the same bytes for the same figure.
 
     Returns:
       The path of the PNG.
     """
     at_hand = {font.name for font in fontManager.ttflist}
     families = [*matplotlib.rcParams["font.family"], *(font for font in FALLBACKS if font in at_hand)]
-    for text in picture.findobj(Text):
+    for text in figure.findobj(Text):
         text.set_fontfamily(families)
     options = matplotlib.rc_context({"svg.hashsalt": name, "pdf.fonttype": 42})
     with options, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         for kind, keywords in KINDS.items():
             content = io.BytesIO()
-            picture.savefig(content, format=kind, **keywords)
+            figure.savefig(content, format=kind, **keywords)
             write_whole(folder / f"{name}.{kind}", content.getvalue())
     for each in told:
         if "missing from font" in str(each.message):
@@ -126,6 +126,6 @@ def save(picture: Figure, folder: Path, name: str) -> Path:
 
 @functools.cache
 def _tell_boxes() -> None:
-    """Says once what matplotlib says for each letter, picture and form."""
+    """Says once what matplotlib says for each letter, figure and form."""
     line = "some letters of names are boxes in the pictures, because no known font has them; install Noto Sans CJK"
     print(f"cxgrad_jax: {line}", file=sys.stderr)
