@@ -21,7 +21,8 @@ from cxgrad_jax.command_line import (
     overrides,
     start,
 )
-from cxgrad_jax.report.paper_tables import TABLES, configurations, make
+from cxgrad_jax.report.paper_cells import TABLES, configurations
+from cxgrad_jax.report.paper_tables import make
 
 
 def run(arguments: list[str]) -> int:

@@ -10,7 +10,7 @@ from runs import environment, flags, results
 
 from cxgrad_jax.command_line import overrides
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.report import paper_tables as tables
+from cxgrad_jax.report import paper_cells, paper_tables
 from cxgrad_jax.report.tables import INDUCTIVE, TRANSDUCTIVE
 from cxgrad_jax.training import checks
 from cxgrad_jax.training import workdir as workdir_of
@@ -53,27 +53,27 @@ def test_table_3_trains_reads_and_shows_both(tiny_data, tmp_path):
 
 
 def change_of(number, flags):
-    return overrides(flags, tables.configurations(number), "--workdir")
+    return overrides(flags, paper_cells.configurations(number), "--workdir")
 
 
 @pytest.mark.slow
 def test_table_2_tests_the_runs_elsewhere(tiny_data, tmp_path, monkeypatch):
-    columns = (tables.Column("tiny", 1, "other"), tables.Column("tiny", 1, "tiny"))
-    monkeypatch.setitem(tables.TABLES, "2", tables.Table("across", {"MAML": "baselines/maml.py"}, columns))
+    columns = (paper_cells.Column("tiny", 1, "other"), paper_cells.Column("tiny", 1, "tiny"))
+    monkeypatch.setitem(paper_cells.TABLES, "2", paper_cells.Table("across", {"MAML": "baselines/maml.py"}, columns))
     given = [flag for flag in arguments(2, tiny_data, tmp_path)[2:] if "context_dim" not in flag]
     with pytest.raises(UserError, match="argument --config.learner.context_dim is unknown; no configuration of"):
         change_of("2", [*given, "--config.learner.context_dim=4"])
-    told = tables.make("2", tmp_path, change_of("2", given))
+    told = paper_tables.make("2", tmp_path, change_of("2", given))
     assert "to other, 1-shot" in told and (tmp_path / "tiny_1shot" / "maml" / "results_other.json").exists()
     stamp = (tmp_path / "tiny_1shot" / "maml" / "results_other.json").stat().st_mtime_ns
-    assert tables.make("2", tmp_path, change_of("2", given)) == told
+    assert paper_tables.make("2", tmp_path, change_of("2", given)) == told
     assert (tmp_path / "tiny_1shot" / "maml" / "results_other.json").stat().st_mtime_ns == stamp
 
 
 def test_every_cell_is_a_configuration_with_the_paper_s_number():
     shown, seen = {}, set()
-    for number in tables.TABLES:
-        grid = tables.cells(number, Path("runs"), lambda config: None)
+    for number in paper_cells.TABLES:
+        grid = paper_cells.cells(number, Path("runs"), lambda config: None)
         for config in (cell.config for row in grid for cell in row):
             asked = str((config.model, config.learner, config.episode.way, config.data.image_size))
             if asked not in seen:  # whether a learner and a model go together: what takes the time
@@ -90,7 +90,7 @@ def test_every_cell_is_a_configuration_with_the_paper_s_number():
 
 
 def test_rows_say_what_is_run_and_where_the_paper_has_blanks():
-    grid = tables.cells("1", Path("runs"), lambda config: None)
+    grid = paper_cells.cells("1", Path("runs"), lambda config: None)
     names = [row[0].row for row in grid]
     assert "CAVIA, 48 filters here" in names and [name for name in names if "here" in name] == [
         "CAVIA, 48 filters here"
@@ -103,10 +103,10 @@ def test_rows_say_what_is_run_and_where_the_paper_has_blanks():
 def test_blank_cells_can_be_left_out_and_the_text_followed(tiny_data, tmp_path, monkeypatch):
     rows = {"ANIL": "baselines/anil.py", "ProtoNet": "baselines/proto_net.py"}
     monkeypatch.setitem(
-        tables.TABLES, "3", tables.Table("few", rows, (tables.Column("mini_imagenet", 1),), ("A slip.",))
+        paper_cells.TABLES, "3", paper_cells.Table("few", rows, (paper_cells.Column("mini_imagenet", 1),), ("A slip.",))
     )
     given = [flag for flag in arguments(3, tiny_data, tmp_path)[2:] if "learner." not in flag]
-    told = tables.make("3", tmp_path, change_of("3", given), preset="paper", published_only=True)
+    told = paper_tables.make("3", tmp_path, change_of("3", given), preset="paper", published_only=True)
     assert [path.name for path in (tmp_path / "tiny_1shot").iterdir()] == ["proto_net-paper"]
     config = workdir_of.read_config(tmp_path / "tiny_1shot" / "proto_net-paper")
     assert (config.model.negative_slope, config.train.task_reduction) == (0.0, "sum")
@@ -116,11 +116,13 @@ def test_blank_cells_can_be_left_out_and_the_text_followed(tiny_data, tmp_path, 
 
 
 def test_every_data_set_is_looked_for_before_the_first_training(tiny_data, tmp_path, monkeypatch):
-    columns = (tables.Column("tiny", 1), tables.Column("tiny", 1, "cub"))
-    monkeypatch.setitem(tables.TABLES, "2", tables.Table("across", {"ProtoNet": "baselines/proto_net.py"}, columns))
+    columns = (paper_cells.Column("tiny", 1), paper_cells.Column("tiny", 1, "cub"))
+    monkeypatch.setitem(
+        paper_cells.TABLES, "2", paper_cells.Table("across", {"ProtoNet": "baselines/proto_net.py"}, columns)
+    )
     given = [flag for flag in arguments(2, tiny_data, tmp_path)[2:] if "learner." not in flag and "name=" not in flag]
     with pytest.raises(UserError, match="tiny_1shot/proto_net: cub is not prepared"):
-        tables.make("2", tmp_path, change_of("2", given))
+        paper_tables.make("2", tmp_path, change_of("2", given))
     assert not list(tmp_path.iterdir())
 
 
@@ -153,9 +155,9 @@ def test_an_inductive_row_stands_apart(tmp_path, monkeypatch):
         "test_accuracy": 0.5, "test_ci95_tasks": 0.01, "test_ci95_pooled": 0.005, "episode_accuracies": [0.25, 0.75],
         "num_tasks": 2,
     }  # fmt: skip
-    monkeypatch.setattr(tables, "results_elsewhere", lambda run, data: found)
-    monkeypatch.setattr(tables, "check_all", lambda *_: None)
-    told = tables.make("norm", tmp_path, lambda config: None)
+    monkeypatch.setattr(paper_tables, "results_elsewhere", lambda run, data: found)
+    monkeypatch.setattr(paper_tables, "check_all", lambda *_: None)
+    told = paper_tables.make("norm", tmp_path, lambda config: None)
     inductive, transductive = told.split(INDUCTIVE)[1].split(TRANSDUCTIVE)
     rows = [[line.split(" | ")[0] for line in text.splitlines() if " | " in line] for text in (inductive, transductive)]
     head, details, rule = "| ", "| ", "| :--"
