@@ -16,7 +16,7 @@ import json
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -25,7 +25,7 @@ from benchmarks.interleaved import machine
 from cxgrad_jax import photos
 from cxgrad_jax.photos._backbones import NAMES, features_of, find_backbone
 from cxgrad_jax.photos._estimate import fit_and_estimate
-from cxgrad_jax.photos._familiarity import auroc, familiarity, prototypes
+from cxgrad_jax.photos._familiarity import auroc, familiarity, prototypes, unit
 from cxgrad_jax.photos._features import colour_histogram
 from cxgrad_jax.photos._heads import STRENGTHS, fit_head
 from cxgrad_jax.photos._preprocessing import read_views
@@ -57,11 +57,6 @@ class Photos(NamedTuple):
             return unit(np.concatenate([self.features(each, views, maxima) for each in backbone.split(" + ")], axis=1))
         chosen = self.views[backbone][:, list(views)]
         return unit(sum(np.moveaxis(chosen if maxima else unit(chosen[..., : chosen.shape[-1] // 2]), 1, 0)))
-
-
-def unit(x: Any) -> np.ndarray:
-    """Scaled to length 1."""
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
 def compute(folder: Path, backbones: list[str]) -> Photos:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
 from cxgrad_jax import photos
@@ -222,7 +223,7 @@ def _predictions(
         found = photos.all_features(classifier.backbone, paths, lambda: progress(next(done), len(paths)))
     for error in found.errors:
         _tell(str(error))
-    read = [i for i, row in enumerate(found.features) if row.size and row[0] == row[0]]
+    read = [i for i, row in enumerate(found.features) if row.size and not np.isnan(row[0])]
     predictions = classifier.predict_features([paths[i] for i in read], found.features[read]) if read else []
     return predictions, found.errors
 

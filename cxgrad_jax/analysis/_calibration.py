@@ -12,7 +12,7 @@ import numpy as np
 
 from cxgrad_jax.arguments import check_whole
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.evaluation import log_softmax
+from cxgrad_jax.evaluation import log_softmax, mean_cross_entropy
 
 BINS = 15
 
@@ -63,15 +63,28 @@ def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Cal
             f"labels have dtype {labels.dtype} and run from {labels.min()} to {labels.max()}; expected whole numbers, "
             f"0 to {way - 1}"
         )
-    log_probabilities = log_softmax(logits)
-    of_labels = np.take_along_axis(log_probabilities, labels[None, :, None], axis=-1)
-    confidence = np.exp(log_probabilities.max(axis=-1))
+    confidence = np.exp(log_softmax(logits).max(axis=-1))
     known = np.isfinite(confidence)
-    right = (np.argmax(logits, axis=-1) == labels)[known]
-    confidence = confidence[known]
+    right = np.argmax(logits, axis=-1) == labels
+    measured = reliability(confidence[known], right[known], bins)
+    return Calibration(calibration_error(*measured), mean_cross_entropy(logits, labels), *measured)
+
+
+def reliability(confidence: np.ndarray, right: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The fields ``counts``, ``accuracy`` and ``confidence`` of ``Calibration``, each ``[bins]``.
+
+    Args:
+      confidence: the confidence in each prediction, in [0, 1], ``[N]``.
+      right: whether each prediction is right, ``[N]``.
+      bins: the number of bins.
+    """
     places = np.minimum((confidence * bins).astype(int), bins - 1)
-    count = np.bincount(places, minlength=bins)
+    counts = np.bincount(places, minlength=bins)
     with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin
-        accuracy, mean = (np.bincount(places, weights, bins) / count for weights in (right, confidence))
-    error = np.nansum(count * np.abs(accuracy - mean)) / max(count.sum(), 1)
-    return Calibration(float(error), float(-np.mean(of_labels)), count, accuracy, mean)
+        accuracy, mean_confidence = (np.bincount(places, weights, bins) / counts for weights in (right, confidence))
+    return counts, accuracy, mean_confidence
+
+
+def calibration_error(counts: np.ndarray, accuracy: np.ndarray, confidence: np.ndarray) -> float:
+    """The expected calibration error of the result of ``reliability``. It is 0 if there is no prediction."""
+    return float(np.nansum(counts * np.abs(accuracy - confidence)) / max(counts.sum(), 1))

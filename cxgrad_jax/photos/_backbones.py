@@ -173,12 +173,11 @@ def with_statistics(backbone: Backbone, images: np.ndarray) -> Backbone:
     return backbone._replace(variables={**backbone.variables, **statistics(backbone.variables, images)})
 
 
-def embedding(backbone: Backbone) -> Callable[[Any, Sequence[jax.Array]], jax.Array]:
+def embedding(model: nn.Module, preprocessing: Preprocessing) -> Callable[[Any, Sequence[jax.Array]], jax.Array]:
     """Makes the function ``(variables, views) -> features [N, D]``, where each view is uint8 ``[N, size, size, C]``.
 
     The features are the mean over the views, scaled to length 1. The function is pure and not compiled.
     """
-    model, preprocessing = backbone.model, backbone.preprocessing
 
     def embed(variables: Any, views: Sequence[jax.Array]) -> jax.Array:
         # One view at a time stays in the caches.
@@ -199,7 +198,7 @@ def _features(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
 
 @functools.lru_cache(maxsize=4)
 def _compiled(model: nn.Module, preprocessing: Preprocessing) -> Callable[[Any, Sequence[np.ndarray]], jax.Array]:
-    embed = embedding(Backbone("", model, {}, preprocessing))
+    embed = embedding(model, preprocessing)
     return jax.jit(embed, compiler_options=runtime.compiler_options(1))
 
 

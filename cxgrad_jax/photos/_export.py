@@ -117,7 +117,7 @@ def export_onnx(classifier: Classifier, path: PathLike) -> str:
 def _program(classifier: Classifier) -> Any:
     """Makes the compiled function from views, each uint8 ``[N, size, size, C]``, to the two ``OUTPUTS``."""
     network, head = classifier.backbone, classifier.head
-    embed = embedding(network)
+    embed = embedding(network.model, network.preprocessing)
 
     @jax.jit
     def predict(*views):

@@ -15,8 +15,8 @@ REFUSED = 0.05  # without other photos, the threshold turns away this share of t
 
 def prototypes(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The columns ``c - m / 2`` ``[D, classes]`` for the labels that occur."""
-    centroids = _unit(np.stack([features[labels == label].mean(axis=0) for label in np.unique(labels)]))
-    return np.asarray(centroids - _unit(centroids.mean(axis=0)) / 2, np.float32).T
+    centroids = unit(np.stack([features[labels == label].mean(axis=0) for label in np.unique(labels)]))
+    return np.asarray(centroids - unit(centroids.mean(axis=0)) / 2, np.float32).T
 
 
 def familiarity(features: np.ndarray, prototypes: np.ndarray) -> np.ndarray:
@@ -82,5 +82,6 @@ def auroc(known: np.ndarray, unknown: np.ndarray) -> float:
     return float((below + up_to).mean() / 2 / len(unknown))
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
+def unit(x: np.ndarray) -> np.ndarray:
+    """Scales vectors ``[..., D]`` to length 1. Zeros stay zeros."""
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

@@ -80,7 +80,8 @@ def all_features(
         else:
             rows.append((features_of(backbone, views), colour_histogram(views[0])))
         tick()
-    blank = next(((row[0] * np.nan, row[1] * np.nan) for row in rows if row), (np.zeros(0), np.zeros(0)))
+    first = next((row for row in rows if row), (np.zeros(0), np.zeros(0)))
+    blank = tuple(np.full_like(array, np.nan) for array in first)
     features, histograms = (np.stack([(row or blank)[part] for row in rows]) for part in (0, 1))
     return Features(features, histograms, tuple(errors))
 

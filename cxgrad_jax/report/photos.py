@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cxgrad_jax.analysis._calibration import calibration_error, reliability
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import write_whole
 from cxgrad_jax.photos import NONE, Classifier, Prediction, thumbnail
@@ -50,7 +51,7 @@ class Checked(NamedTuple):
 
     def accuracy(self) -> float:
         """Share of the photos whose best class is the true one."""
-        return float(np.mean([p.best == truth for p, truth in zip(self.predictions, self.truths, strict=True)]))
+        return float(np.mean(self.right()))
 
     def recall(self) -> dict[str, tuple[int, int]]:
         """For each class, how many photos were recognised and how many there are."""
@@ -61,21 +62,25 @@ class Checked(NamedTuple):
             for name in names
         }
 
+    def right(self) -> np.ndarray:
+        """Whether the best class of each photo is the true one, ``[N]``."""
+        return np.array([p.best == truth for p, truth in zip(self.predictions, self.truths, strict=True)])
+
+    def reliability(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Photos, share that was right and mean probability in each range of the probability, ``[BINS]``."""
+        return reliability(np.array([p.probability for p in self.predictions]), self.right(), BINS)
+
     def calibration(self) -> list[tuple[float, float, int, float, float]]:
-        """For each range of the probability: its ends, photos, mean probability, and share that was right."""
-        probabilities = np.array([prediction.probability for prediction in self.predictions])
-        right = np.array([p.best == truth for p, truth in zip(self.predictions, self.truths, strict=True)])
-        place = np.minimum((probabilities * BINS).astype(int), BINS - 1)
+        """For each range that has photos: its ends, photos, mean probability, and share that was right."""
+        counts, right, probability = self.reliability()
         return [
-            (i / BINS, (i + 1) / BINS, int((place == i).sum()), float(probabilities[place == i].mean()),
-             float(right[place == i].mean()))
-            for i in range(BINS) if (place == i).any()
-        ]  # fmt: skip
+            (i / BINS, (i + 1) / BINS, int(counts[i]), float(probability[i]), float(right[i]))
+            for i in np.flatnonzero(counts)
+        ]
 
     def calibration_error(self) -> float:
         """Expected calibration error: the mean distance between probability and share that was right."""
-        rows = self.calibration()
-        return sum(count * abs(told - right) for _, _, count, told, right in rows) / len(self.predictions)
+        return calibration_error(*self.reliability())
 
 
 def check_page(path: Path, classifier: Classifier, checked: Checked) -> None:
@@ -101,8 +106,8 @@ def check_page(path: Path, classifier: Classifier, checked: Checked) -> None:
         f"Probabilities against the share that was right. Expected calibration error {known.calibration_error():.3f}.",
         ("probability", "photos", "told", "right"),
         [
-            (f"{100 * low:.0f} to {100 * high:.0f} %", str(count), f"{100 * told_:.0f} %", f"{100 * right:.0f} %")
-            for low, high, count, told_, right in known.calibration()
+            (f"{100 * low:.0f} to {100 * high:.0f} %", str(count), f"{100 * probability:.0f} %", f"{100 * right:.0f} %")
+            for low, high, count, probability, right in known.calibration()
         ],
     )
     pictures = _Pictures()
