@@ -23,7 +23,7 @@ from cxgrad_jax.learners._base import check_way
 from cxgrad_jax.platforms import on_mesh
 
 EPISODES_AT_ONCE = 20  # drawn on the host and sent to the devices together
-KEPT = 16  # so many learners' programs stay in memory
+KEPT = 16  # the programs of at most this many learners stay in memory
 
 
 class Evaluation(NamedTuple):
@@ -65,7 +65,7 @@ def evaluate(
       progress: whether to show a progress bar.
 
     Raises:
-      UserError: an argument is of another kind, ``episodes`` is not positive, the episodes have more classes than the
+      UserError: an argument has the wrong type, ``episodes`` is not positive, the episodes have more classes than the
         model, or the learner's ``adapt`` or ``predict`` refuses an episode.
     """
     check_evaluated(learner, params, sampler, episodes)
@@ -206,8 +206,8 @@ def paired(ours: Sequence[float] | np.ndarray, first: Sequence[float] | np.ndarr
 
     Returns:
       The mean ``"difference"``, its 95 % interval ``"difference_ci95"`` as ``ci95_tasks`` takes it, and the two-sided
-      ``"p_value"`` of a paired t-test. Of one episode there is neither, which None says. For a handful of episodes the
-      interval, which is a normal one, is smaller than that of the test.
+      ``"p_value"`` of a paired t-test. For one episode, interval and p-value are None. The interval is a normal one, so
+      for few episodes it is narrower than the t-test's.
     """
     from scipy import stats  # slow to import, and seldom needed
 

@@ -146,7 +146,7 @@ def _check(given: argparse.Namespace) -> None:
         if name not in (*classifier.class_names, photos.NONE):
             known = ", ".join(classifier.class_names)
             raise UserError(
-                f"{given.photos / name} is no class of {given.classifier}; expected one of {known}, or "
+                f"{given.photos / name} is not a class of {given.classifier}; expected one of {known}, or "
                 f"{photos.NONE!r} for photos of no class"
             )
     _tell_left_out(found.left_out)

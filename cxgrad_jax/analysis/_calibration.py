@@ -46,7 +46,7 @@ def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Cal
       bins: the number of bins.
 
     Raises:
-      UserError: the shapes or the labels do not fit, or ``bins`` is no positive whole number.
+      UserError: the shapes or the labels do not fit, or ``bins`` is not a positive whole number.
     """
     check_whole("bins", bins)
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels)

@@ -34,12 +34,12 @@ def linear_cka(x: ArrayLike, y: ArrayLike) -> jax.Array:
     ``||X' Y||_F^2`` is the inner product of ``X X'`` and ``Y Y'``.
 
     Raises:
-      UserError: the shapes are others.
+      UserError: the shapes do not fit.
     """
     if jnp.ndim(x) != 2 or jnp.ndim(y) != 2 or jnp.shape(x)[0] != jnp.shape(y)[0]:
         raise UserError(
-            f"the representations have shapes {jnp.shape(x)} and {jnp.shape(y)}; expected [n, d1] and [n, d2] of the "
-            "same n images"
+            f"the representations have shapes {list(jnp.shape(x))} and {list(jnp.shape(y))}; expected [n, d1] and "
+            "[n, d2] of the same n images"
         )
     gram_x, gram_y = _gram(x), _gram(y)
     return jnp.vdot(gram_x, gram_y) / (jnp.linalg.norm(gram_x) * jnp.linalg.norm(gram_y))

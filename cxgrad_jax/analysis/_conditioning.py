@@ -82,7 +82,7 @@ def adapt_with_factors(
       The adapted parameters, with an empty trace.
 
     Raises:
-      UserError: ``gamma`` has another shape, or images or labels cannot be a support set.
+      UserError: ``gamma`` has the wrong shape, or the images and labels are not a support set.
     """
     support_images = check_images("support_images", support_images)
     support_labels = check_labels(

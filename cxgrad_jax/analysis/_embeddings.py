@@ -39,7 +39,8 @@ def joint_tsne(before: np.ndarray, after: np.ndarray, perplexity: float, seed: i
       The points before and after, two ``[N, 2]``.
 
     Raises:
-      UserError: an argument is something else.
+      UserError: the arrays have the wrong shape or dtype, hold NaN or Inf, or have the same row for every image; or
+        ``seed`` or ``perplexity`` is out of range.
     """
     from sklearn.manifold import TSNE  # the extra "analysis" has it
 

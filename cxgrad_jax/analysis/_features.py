@@ -62,7 +62,7 @@ def adapted_to(learner: MetaLearner, params: Params, episode: Episode) -> Any:
     """What ``learner.adapt`` returns for the support set of ``episode``.
 
     Raises:
-      UserError: ``learner`` or ``episode`` is something else, or the learner refuses the episode.
+      UserError: ``learner`` or ``episode`` has the wrong type, or the learner refuses the episode.
     """
     check_learner(learner)
     check_episode(episode)
@@ -126,7 +126,7 @@ def model_of(learner: MetaLearner) -> nn.Module:
     """
     model, _ = model_and_labels(learner)
     if model is None:
-        raise UserError("this learner does not tell its model, which the analysis needs; make it with gradient_based")
+        raise UserError("this learner does not report its model, which the analysis needs; make it with gradient_based")
     return model
 
 

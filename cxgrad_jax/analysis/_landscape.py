@@ -44,7 +44,7 @@ class Landscape(NamedTuple):
 def landscape(learner: MetaLearner, params: Params, episode: Episode, rates: tuple[float, ...] = RATES) -> Landscape:
     """The loss and its gradient at the points of Eq. 9, all on the support set.
 
-    The loss is that of ``learner.predict``. Three learners have another one in the inner loop: UNICORN-MAML divides
+    The loss is that of ``learner.predict``. Three learners use a different loss in the inner loop: UNICORN-MAML divides
     only the logits of ``predict`` by its temperature, MAML++ normalises by a row for each step, ``predict`` by the
     last, and MeTAL adds a learned loss.
 
@@ -55,7 +55,7 @@ def landscape(learner: MetaLearner, params: Params, episode: Episode, rates: tup
       rates: a_1 ... a_J.
 
     Raises:
-      UserError: the learner adapts nothing, or ``rates`` is no sequence, or an empty one.
+      UserError: the learner adapts nothing, or ``rates`` is empty or not a sequence.
     """
     if np.ndim(rates) != 1 or np.size(rates) == 0:
         raise UserError(f"rates is {rates!r}; expected one number or more, such as (0.005, 0.01)")

@@ -22,8 +22,8 @@ def logits_by_part(learner: MetaLearner, params: Params, episode: Episode) -> di
 
     The layer that the model calls last is the head, and all others are the body. The part that does not adapt gets no
     gradients in the inner loop. Changes without gradients stay: CxGrad's scaling, L2F's attenuation and ALFA's decay.
-    But L2F, ALFA and CxGrad generate them from gradients, which then are zero in that part, so that they are others
-    than where all adapts. In MeTAL the part still moves a little, because its loss also sees the means of all
+    But L2F, ALFA and CxGrad generate them from gradients, which then are zero in that part, so they differ from those
+    of a full adaptation. In MeTAL the part still moves a little, because its loss also sees the means of all
     parameters.
 
     Returns:

@@ -25,7 +25,7 @@ def permutations(way: int) -> np.ndarray:
     """All orders of the classes in lexicographic order, int32 ``[way!, way]``. In order p, class ``p[j]`` has label j.
 
     Raises:
-      UserError: ``way`` is no whole number from 1 to 6.
+      UserError: ``way`` is not a whole number from 1 to 6.
     """
     check_whole("way", way)
     if math.factorial(way) > MOST:
@@ -46,7 +46,7 @@ def permuted_logits(learner: MetaLearner, params: Params, episode: Episode, way:
       way: its number of classes.
 
     Raises:
-      UserError: ``learner`` or ``episode`` is something else, the support labels are not 0 to way - 1, or ``way`` is
+      UserError: ``learner`` or ``episode`` has the wrong type, the support labels are not 0 to way - 1, or ``way`` is
         above 6.
     """
     check_learner(learner)

@@ -53,7 +53,7 @@ def find_backbone(backbone: "str | Path | Backbone") -> Backbone:
 
     Raises:
       UserError: there is none, its weights are not installed, the file cannot be read, or a ``Backbone`` has a
-        preprocessing that it cannot have, or a model that makes no features.
+        preprocessing that cannot be used, or a model that makes no features.
     """
     if isinstance(backbone, Backbone):
         return _checked(backbone)
@@ -99,9 +99,9 @@ def backbone_of_learner(
         check_whole("size", size)
     model, _ = model_and_labels(learner)
     if model is None or not hasattr(model, "embed") or "model" not in params:
-        raise UserError(f"{name} is no backbone; expected a learner whose model has a method embed, such as Conv4")
+        raise UserError(f"{name} is not a backbone; expected a learner whose model has a method embed, such as Conv4")
     if "film" in params:
-        raise UserError(f"{name} is no backbone: its network needs CAVIA's learned FiLM layer")
+        raise UserError(f"{name} is not a backbone: its network needs CAVIA's learned FiLM layer")
     channels = _first_kernel(params["model"]).shape[2]
     size = size or _image_size(model, params["model"], channels)
     if not size:
@@ -133,7 +133,7 @@ def _checked(backbone: Backbone) -> Backbone:
         features = jax.eval_shape(embed, backbone.variables, images)
     except Exception as error:  # a module of the user's raises any exception
         raise UserError(
-            f"{backbone.name} is no backbone: its embed fails on images of shape {list(images.shape)} "
+            f"{backbone.name} is not a backbone: its embed fails on images of shape {list(images.shape)} "
             f"({reason(error)[:200]}); give variables and a size that fit the model"
         ) from error
     _check_features(backbone.name, features)
@@ -149,7 +149,7 @@ def _check_features(name: str, features: Any) -> None:
     shape = getattr(features, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != 1:
         found = "no array" if shape is None else f"shape {list(shape)} for one image"
-        raise UserError(f"{name} is no backbone: its embed gives {found}; expected {EXPECTED_MODEL}")
+        raise UserError(f"{name} is not a backbone: its embed gives {found}; expected {EXPECTED_MODEL}")
 
 
 def with_statistics(backbone: Backbone, images: np.ndarray) -> Backbone:
@@ -217,7 +217,7 @@ def features_of(backbone: Backbone, views: np.ndarray) -> np.ndarray:
     embed = _compiled(model, backbone.preprocessing)
     features = np.asarray(embed(backbone.variables, [view[None] for view in views])[0], np.float32)
     if not np.isfinite(features).all():
-        raise UserError(f"the features of {backbone.name} are not finite, so its weights are no use")
+        raise UserError(f"the features of {backbone.name} are not finite, so its weights cannot be used")
     return features
 
 

@@ -19,7 +19,7 @@ from cxgrad_jax.photos._held_out import same_in_two_classes
 from cxgrad_jax.photos._preprocessing import digest_of, read_views
 
 NONE = "none of these"
-DECIMALS = 7  # probabilities and familiarities are rounded to so many
+DECIMALS = 7  # of rounded probabilities and familiarities
 
 
 class Prediction(NamedTuple):
@@ -86,7 +86,7 @@ class Classifier(NamedTuple):
         """Makes predictions from features ``[N, D]`` of the photos.
 
         Raises:
-          UserError: the features have another shape.
+          UserError: the features have the wrong shape.
         """
         expected = (len(paths), len(self.prototypes))
         if np.shape(features) != expected:
@@ -148,8 +148,8 @@ def fit(
         are any.
 
     Raises:
-      UserError: the folder has another layout, a class is called "none of these", a photo cannot be read, or an
-        argument has another value.
+      UserError: the folder has a different layout, a class is called "none of these", a photo cannot be read, or an
+        argument has a value that cannot be used.
     """
     if head not in ("auto", *HEADS):
         raise UserError(f"head is {head!r}; expected one of auto, {', '.join(HEADS)}")

@@ -25,7 +25,7 @@ class Estimate(NamedTuple):
       interval: the 95 % interval of the accuracy, or None.
       per_class: for each class, the share of its held-out photos that were recognised, as counted; None if it has none.
       photos: the number of photos of each class.
-      groups: the number of photos of each class that are no near-duplicates of each other.
+      groups: the number of photos of each class that are not near-duplicates of each other.
       chance: the accuracy of guessing.
       histogram: the expected accuracy of logistic regression on colour histograms, which is a baseline; or None.
       auroc: how well familiarity tells apart photos of classes that were left out, or None. 0.5 is chance.
@@ -176,7 +176,7 @@ def _note(classes: list[str]) -> str:
     if not classes:
         return ""
     names = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
-    return f"no estimate can be made of {names}: a class needs two photos that are no near-duplicates"
+    return f"no estimate can be made of {names}: a class needs two photos that are not near-duplicates"
 
 
 def _count(labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, int]:

@@ -90,7 +90,7 @@ def export_onnx(classifier: Classifier, path: PathLike) -> str:
       A line that says what was written.
 
     Raises:
-      UserError: the backbone is another one, onnx or onnxruntime is missing, or the file cannot be written.
+      UserError: the backbone is not EfficientNet-Lite, onnx or onnxruntime is missing, or the file cannot be written.
     """
     path = as_path("path", path)
     if not isinstance(classifier.backbone.model, EfficientNetLite):

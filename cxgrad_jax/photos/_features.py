@@ -64,7 +64,7 @@ def all_features(
       tick: a function that is called after each photo.
 
     Raises:
-      UserError: an argument is something else, or there is no path. A photo that cannot be read raises nothing.
+      UserError: an argument has the wrong type, or there is no path. A photo that cannot be read raises nothing.
     """
     check_kind("backbone", backbone, Backbone._fields, "a Backbone, such as cx.photos.backbone_of_learner gives")
     check_function("tick", tick, "a function without arguments")

@@ -44,7 +44,7 @@ def labelled_photos(folder: PathLike, least: int = 2) -> LabelledPhotos:
     layout = "expected PHOTOS/CLASS/*.jpg, one folder for each class"
     refuse_forbidden(root)
     if not os.path.isdir(root):
-        raise UserError(f"{root} is {'no folder' if os.path.exists(root) else 'not there'}; {layout}")
+        raise UserError(f"{root} is {'not a folder' if os.path.exists(root) else 'not there'}; {layout}")
     for path in _entries(root):
         refuse_forbidden(path)
     classes = [path for path in _entries(root) if path.is_dir()]
@@ -103,7 +103,7 @@ def paths_of(places: PathLike | Iterable[PathLike]) -> list[Path]:
     """The paths that one place or several name.
 
     Raises:
-      UserError: one is no path.
+      UserError: one is not a path.
     """
     if isinstance(places, str | bytes | os.PathLike) or not isinstance(places, Iterable):
         places = [places]

@@ -22,7 +22,7 @@ STRIP = 1 << 24  # the most pixels of a padded photo that are in memory at once
 GREY = (127, 127, 127)  # around a photo that is padded
 VIEWS = {  # the part of a photo that becomes the square
     "middle": "the largest square in the middle",
-    "whole": "the whole photo, on grey where it is no square",
+    "whole": "the whole photo, on grey where it is not square",
 }
 
 
@@ -48,7 +48,7 @@ def plain(preprocessing: Preprocessing) -> Preprocessing:
     """The same in numbers and tuples of Python, as a file holds them.
 
     Raises:
-      UserError: a field has a value that it cannot have.
+      UserError: a field has a value that cannot be used.
     """
     check_kind("preprocessing", preprocessing, Preprocessing._fields, "cx.photos.Preprocessing(size, ...)")
     size, views, channels, mean, deviation = preprocessing
@@ -81,12 +81,12 @@ def read_photo(path: Path, at_least: int) -> Image.Image:
       at_least: while a large JPEG file is decoded, it is not shrunk below this number of pixels of its shorter side.
 
     Raises:
-      UserError: the file cannot be read, or is no image.
+      UserError: the file cannot be read, or is not an image.
     """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise UserError(f"{path} is no file but a folder, a pipe or a device; replace or remove it")
+            raise UserError(f"{path} is not a file but a folder, a pipe or a device; replace or remove it")
         if status.st_size > IMAGE_BYTES:
             raise UserError(f"{path} has {status.st_size:,} bytes; make it smaller than {IMAGE_BYTES:,} or remove it")
         raw = path.read_bytes()
@@ -121,7 +121,7 @@ def read_views(path: Path, preprocessing: Preprocessing) -> np.ndarray:
     """Makes ``views_of`` the photo in a file: uint8 ``[views, size, size, channels]``.
 
     Raises:
-      UserError: the file cannot be read, is no image, or takes more memory than there is.
+      UserError: the file cannot be read, is not an image, or takes more memory than there is.
     """
     with _memory_for(path):
         return views_of(read_photo(path, 2 * preprocessing.size), preprocessing)
@@ -131,7 +131,7 @@ def thumbnail(path: str | os.PathLike[str], side: int = 240) -> bytes:
     """The whole photo as the bytes of a small JPEG file, whose longer side has at most ``side`` pixels.
 
     Raises:
-      UserError: the file cannot be read, is no image, or takes more memory than there is.
+      UserError: the file cannot be read, is not an image, or takes more memory than there is.
     """
     path = as_path("path", path)
     with _memory_for(path):

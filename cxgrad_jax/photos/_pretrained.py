@@ -70,7 +70,7 @@ def _path(name: str) -> str:
     match = re.fullmatch(r"(?:_blocks\.(\d+)\.)?(\w+)\.(weight|bias|running_mean|running_var)", name)
     modules = _INNER if match and match[1] else _OUTER
     if not match or match[2] not in modules:
-        raise UserError(f"{name!r} is no array of EfficientNet-Lite")
+        raise UserError(f"{name!r} is not an array of EfficientNet-Lite")
     module = modules[match[2]] if not match[1] else f"block_{match[1]}/{modules[match[2]]}"
     if match[3].startswith("running"):
         return f"batch_stats/{module}/{match[3].removeprefix('running_')}"

@@ -46,7 +46,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a state dict by name, in the dtypes of the file.
 
     Raises:
-      UserError: there is no such file, or it is no legacy PyTorch file of tensors by name.
+      UserError: there is no such file, or it is not a legacy PyTorch file of tensors by name.
     """
     try:
         with Path(path).open("rb") as file:

@@ -105,7 +105,7 @@ def _sha256_of_all(header: dict[str, str]) -> str:
 
 
 def _fault(classifier: Classifier) -> str:
-    """What no classifier that ``fit`` made has, in a few words, or "".
+    """Says in a few words why ``fit`` cannot have made the classifier; "" if it can.
 
     A file of an earlier version has no digest of its description, and somebody may have edited it.
     """

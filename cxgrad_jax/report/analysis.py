@@ -74,7 +74,7 @@ def load_stores(config: ConfigDict, options: ConfigDict) -> dict[tuple[str, str]
     """Loads the images that the figures need, by data set and split. The test images to test on come first.
 
     Raises:
-      UserError: a data set is not prepared, too small for the episodes, or has other channels than another one.
+      UserError: a data set is not prepared, too small for the episodes, or has a different number of image channels.
     """
     test_data = config.evaluation.data or config.data.name
     needed = [(test_data, "test"), (options.cross_data, "test")]
@@ -84,7 +84,7 @@ def load_stores(config: ConfigDict, options: ConfigDict) -> dict[tuple[str, str]
     channels = {data: store.images.shape[-1] for (data, _), store in stores.items()}
     if len(set(channels.values())) > 1:
         told = ", ".join(f"{data} {number}" for data, number in channels.items())
-        raise UserError(f"the data sets have images of other channels ({told}), which one network cannot take")
+        raise UserError(f"the data sets have different numbers of channels ({told}), which one network cannot take")
     return stores
 
 

@@ -97,7 +97,7 @@ def check_comparable(configs: Mapping[str, ConfigDict]) -> None:
     """Refuses configurations that cannot stand in one table.
 
     Raises:
-      UserError: one is a pre-training, or two have other test episodes. The line names the configuration and the field.
+      UserError: one is a pre-training, or two have different test episodes. The line names it, or both and the field.
     """
     for name, config in configs.items():
         if is_pretraining(config):

@@ -125,7 +125,7 @@ def check_measurable(runs: Sequence[MeasuredRun]) -> None:
     """Refuses runs that cannot stand in one report.
 
     Raises:
-      UserError: some have other episodes, or none adapts anything. The line names the runs and the field.
+      UserError: two have different episodes, or none adapts anything. The line names the runs and the field.
     """
     configs = {str(run.workdir): run.config for run in runs}
     check_alike(configs, SAME_EPISODES, "expected runs on the same episodes")

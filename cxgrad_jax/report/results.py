@@ -114,9 +114,9 @@ def results_at_hand(workdir: Path) -> dict[str, Any] | None:
 def answers_at_hand(workdir: Path, question: str, checkpoint: int | None = None) -> dict[str, dict[str, Any]]:
     """The answers of a run to a further question, by name (``training.asking``). There are none if it was not asked.
 
-    Answers on other data, of other episodes or from another seed are none of the run's own. If there are several files
-    of its own, those over the most episodes count, and of these, such as those of ``inner_steps`` with other numbers of
-    steps, the one with the most answers.
+    Answers on other data, of other episodes or from another seed do not count. If a run has several files, the one over
+    the most episodes counts. Among equals it is the one with the most answers, as when ``inner_steps`` was asked with
+    different numbers of steps.
 
     Args:
       workdir: the folder of the run.

@@ -187,9 +187,9 @@ class Maps(nn.Module):
         ({"deviation": np.zeros(3)}, "deviation is (0.0, 0.0, 0.0); expected no 0"),
         (None, "preprocessing is 32; expected cx.photos.Preprocessing(size, ...)"),
         (WithoutEmbed(), "model is of type WithoutEmbed; expected a flax.linen module with a method embed"),
-        (Maps(), "small is no backbone: its embed gives shape [1, 32, 32, 3] for one image; expected a flax.linen"),
+        (Maps(), "small is not a backbone: its embed gives shape [1, 32, 32, 3] for one image; expected a flax.linen"),
         (Own, "model is the class Own; expected a flax.linen module"),
-        (WithFlaxNorm(), "small is no backbone: its embed fails on images of shape [1, 32, 32, 3] ("),
+        (WithFlaxNorm(), "small is not a backbone: its embed fails on images of shape [1, 32, 32, 3] ("),
     ],
 )
 def test_a_backbone_that_cannot_be_one_is_refused(fields, line, root):

@@ -216,7 +216,7 @@ def test_values_of_another_kind_get_one_line(classifier, root, tmp_path):
 def test_features_that_are_not_finite_are_refused(root):
     backbone = conv4()
     spoilt = backbone._replace(variables=jax.tree.map(lambda x: x * np.nan, backbone.variables))
-    with pytest.raises(cx.UserError, match="the features of small are not finite, so its weights are no use"):
+    with pytest.raises(cx.UserError, match="the features of small are not finite, so its weights cannot be used"):
         cx.photos.fit(root, backbone=spoilt)
 
 

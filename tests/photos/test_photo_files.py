@@ -197,7 +197,7 @@ def test_what_is_no_file_is_refused_without_waiting(link, tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "link.jpg").symlink_to("/dev/zero")
     place = tmp_path / ("link.jpg" if link else "pipe.jpg")
-    with pytest.raises(cx.UserError, match=r".jpg is no file but a folder, a pipe or a device; replace or remove it"):
+    with pytest.raises(cx.UserError, match=r".jpg is not a file but a folder, a pipe or a device; replace or"):
         read_views(place, SMALL)
 
 

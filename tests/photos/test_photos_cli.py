@@ -221,7 +221,7 @@ def test_check_compares_with_the_truth(place, tmp_path, capsys):
     assert page.read_text().startswith("<!DOCTYPE html>")
     (tmp_path / "test" / "square").rename(tmp_path / "test" / "sqare")
     assert run("check", place / "shop.safetensors", tmp_path / "test") == 2
-    assert "sqare is no class of" in capsys.readouterr().err
+    assert "sqare is not a class of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

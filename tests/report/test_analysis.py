@@ -169,7 +169,7 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Path], Path], list[str]], str]] = 
     ),
     "data of other channels": (
         lambda runs, folder: [f"--workdir={runs['maml']}", "--config.analysis.cross_data=omniglot"],
-        "the data sets have images of other channels (tiny 3, omniglot 1), which one network cannot take",
+        "the data sets have different numbers of channels (tiny 3, omniglot 1), which one network cannot take",
     ),
     "a file in the way": (
         lambda runs, folder: [f"--workdir={runs['maml']}", f"--config.analysis.dir={runs['maml'] / 'config.json'}"],

@@ -71,7 +71,7 @@ def test_many_items_look_different():
     assert [style(i)["marker"] for i in range(7)] == list("osD^vPX")
 
 
-# Letters that matplotlib gives a meaning of its own, and a byte that is no text (as Python reads the name of a folder).
+# Letters that matplotlib gives a meaning of its own, and a byte that is not text (as in the name of a folder).
 ODD = ("_hidden", "lr$b_c_d$", "odd\udcff")
 
 
