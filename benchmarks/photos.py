@@ -56,7 +56,9 @@ class Photos(NamedTuple):
         if " + " in backbone:
             return unit(np.concatenate([self.features(each, views, maxima) for each in backbone.split(" + ")], axis=1))
         chosen = self.views[backbone][:, list(views)]
-        return unit(sum(np.moveaxis(chosen if maxima else unit(chosen[..., : chosen.shape[-1] // 2]), 1, 0)))
+        if not maxima:
+            chosen = unit(chosen[..., : chosen.shape[-1] // 2])
+        return unit(chosen.sum(axis=1))
 
 
 def compute(folder: Path, backbones: list[str]) -> Photos:

@@ -229,7 +229,8 @@ def test_a_run_whose_features_have_no_plane_does_not_end_the_report(study, monke
 
 
 def test_a_run_without_conditioning_does_not_end_the_report(study, monkeypatch):
-    one = Conditioning(gamma=np.ones((2, 3, 1)), context_norm=np.ones((2, 3)), gamma_at_zero=np.ones((2, 1)))
+    ones: Any = np.ones((2, 3, 1))
+    one = Conditioning(gamma=ones, context_norm=ones[..., 0], gamma_at_zero=ones[:, 0])
 
     def measured(study, run, *_, **__):
         if run.name != "good":
