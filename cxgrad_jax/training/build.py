@@ -259,13 +259,3 @@ def abstract_state(
     everywhere = jax.sharding.NamedSharding(mesh, parallel.REPLICATED)
     shapes = jax.eval_shape(lambda: init_state(learner, optimiser, 0, images))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)
-
-
-def needed_bytes(analysis: Any) -> int:
-    """The memory of a compiled program on one device: arguments, results that take no argument's place, temporaries.
-
-    Args:
-      analysis: the ``memory_analysis()`` of the program.
-    """
-    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    return analysis.argument_size_in_bytes + results + analysis.temp_size_in_bytes

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from cxgrad_jax.augmentation import AUGMENTATIONS
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.pretraining import AUGMENTATIONS
 from cxgrad_jax.training.build import build_learner, is_pretraining, num_devices
 from cxgrad_jax.training.config import (
     ConfigDict,

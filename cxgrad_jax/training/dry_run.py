@@ -1,5 +1,7 @@
 """``--dry_run``: the memory that a training would take, by the compiler's own analysis. Nothing is trained."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -56,11 +58,11 @@ def dry_run(config: ConfigDict, target: str = "", absent: Mesh | None = None) ->
     print(f"arguments     {_mb(once.argument_size_in_bytes)}")
     for number, analysis in ((tasks, once), (2 * tasks, twice)):
         print(f"temporaries   {_mb(analysis.temp_size_in_bytes)} with {number} task(s) a device")
-    if memory and memory < build.needed_bytes(once) and config.parallel.tasks_per_chunk != 1:
+    if memory and memory < needed_bytes(once) and config.parallel.tasks_per_chunk != 1:
         temporaries = _mb(compiled(tasks, at_once=1).temp_size_in_bytes)
         print(f"temporaries   {temporaries} with {tasks} task(s) a device, with parallel.tasks_per_chunk=1")
     if memory:
-        most = largest(memory, tasks, build.needed_bytes(once), build.needed_bytes(twice))
+        most = largest(memory, tasks, needed_bytes(once), needed_bytes(twice))
         fitting = f"meta-batch {most * mesh.size} ({most} task(s) a device)" if most > 0 else "none fits"
         print(f"largest       {fitting} in {_mb(memory)}, by the growth between these two")
     else:
@@ -80,6 +82,16 @@ def _training_images(config: ConfigDict) -> ImageStore:
     pixels = np.broadcast_to(np.uint8(0), (images, size, size, facts.channels))  # it takes no memory
     offsets = np.linspace(0, images, classes + 1).astype(np.int32)
     return ImageStore(pixels, offsets, tuple(map(str, range(classes))), name)
+
+
+def needed_bytes(analysis: Any) -> int:
+    """The memory of a compiled program on one device: arguments, results that take no argument's place, temporaries.
+
+    Args:
+      analysis: the ``memory_analysis()`` of the program.
+    """
+    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return analysis.argument_size_in_bytes + results + analysis.temp_size_in_bytes
 
 
 def largest(memory: float, tasks: int, once: int, twice: int) -> int:

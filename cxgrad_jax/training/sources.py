@@ -13,11 +13,12 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from cxgrad_jax import parallel
+from cxgrad_jax.augmentation import augmented
 from cxgrad_jax.data import ImageStore
 from cxgrad_jax.episodes import Episode, Sampler, draw_on_device, largest_class
 from cxgrad_jax.keys import fixed_draws, purpose_key
 from cxgrad_jax.platforms import host_device
-from cxgrad_jax.pretraining import Batch, augmented
+from cxgrad_jax.pretraining import Batch
 
 
 class Source(NamedTuple):
