@@ -10,6 +10,7 @@ from cxgrad_jax.arguments import as_array, as_path, check_kind, check_whole
 from cxgrad_jax.data._store import SPLITS, ImageStore, check_images, offsets_of
 from cxgrad_jax.data._tfds import require_tfds
 from cxgrad_jax.data.datasets.images import resized_array
+from cxgrad_jax.data.datasets.pickles import text
 from cxgrad_jax.errors import UserError, reason
 
 # A set has another order in each process, and the parts of text and bytes are no names.
@@ -49,7 +50,7 @@ def from_arrays(
     if class_names is not None and (isinstance(class_names, _NO_NAMES) or not isinstance(class_names, Iterable)):
         raise UserError(f"class_names is {class_names!r}; expected a list with one name for each distinct label")
     values, sizes = np.unique(labels, return_counts=True)
-    names = tuple(_text(value) for value in values) if class_names is None else tuple(map(str, class_names))
+    names = tuple(text(value) for value in values) if class_names is None else tuple(map(str, class_names))
     if len(names) != len(values):
         raise UserError(f"class_names has {len(names)} names for {len(values)} distinct labels: expected one for each")
     if len(set(names)) != len(names):
@@ -144,7 +145,3 @@ def _check_labels(labels: np.ndarray, num_images: int) -> None:
     strings = labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels)
     if labels.dtype.kind not in "iuUS" and not strings:
         raise UserError(f"labels have dtype {labels.dtype}: expected integers or strings")
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from cxgrad_jax import data, evaluation, parallel
 from cxgrad_jax.data import ImageStore
-from cxgrad_jax.episodes import EpisodeShape, Sampler, sampler
+from cxgrad_jax.episodes import EpisodeShape, Sampler, check_shape, sampler
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.fitting import TrainState, init_state, outer_adam, train_program
 from cxgrad_jax.learners import MetaLearner
@@ -203,7 +203,7 @@ def load_stores(config: ConfigDict, splits: tuple[str, ...], dataset: str | None
         )
         if split == "train" and config.data.rotated_classes:
             store = data.with_rotations(store)
-        build_sampler(config, store)
+        check_shape(store, episode_shape(config))  # the store can give the episodes
         stores[split] = store
     return stores
 

@@ -83,5 +83,5 @@ def strings(value: Any) -> list[str] | None:
 
 
 def text(value: Any) -> str:
-    """A string of a pickle, which Python 2 wrote as bytes."""
+    """A string of a pickle or an array. Python 2 and NumPy also have strings that are bytes."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
