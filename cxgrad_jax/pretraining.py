@@ -30,7 +30,8 @@ from cxgrad_jax.learners import (
     running_statistics,
     with_initial,
 )
-from cxgrad_jax.learners._model import head_name
+from cxgrad_jax.learners._model import head_name, init_model
+from cxgrad_jax.learners._statistics import STATISTICS
 
 __all__ = ["AUGMENTATIONS", "Batch", "augmented", "pretraining", "pretraining_sgd", "with_body_of"]
 
@@ -64,7 +65,7 @@ def pretraining(learner: MetaLearner, model: nn.Module, num_classes: int) -> Met
 
     def init(key, images):
         images = jnp.asarray(images)
-        params = classifier.init(key, images / 255 if images.dtype == jnp.uint8 else images)["params"]
+        _, params = init_model(classifier, key, images)
         return with_initial({"model": params}, {"model": initial_statistics(classifier, params, images)})
 
     def loss(params, batch, iteration=None):
@@ -132,11 +133,11 @@ def with_body_of(
             )
         flat[path] = jnp.asarray(theirs[path], values.dtype)
     started = {**params, "model": merge(flat)}
-    if "statistics" in params:
-        if "statistics" not in trained:
+    if STATISTICS in params:
+        if STATISTICS not in trained:
             raise UserError(
                 f"{origin}: no running averages, which query_statistics='running' needs; start from a run that has "
                 "them (such as one of --mode=pretrain), or choose another query_statistics"
             )
-        started["statistics"] = {**params["statistics"], "model": trained["statistics"]["model"]}
+        started[STATISTICS] = {**params[STATISTICS], "model": trained[STATISTICS]["model"]}
     return started

@@ -131,11 +131,16 @@ def build_sampler(config: ConfigDict, store: ImageStore) -> Sampler:
     return sampler(store, *episode_shape(config), seed=seed)
 
 
+def storage_of(config: ConfigDict, store: ImageStore, memory: float) -> str:
+    """Where the training images lie, "device" or "host": as configured, else on a device whose memory they fit."""
+    if config.data.storage != "auto":
+        return config.data.storage
+    return "device" if parallel.fits_on_device(store.images.nbytes, memory) else "host"
+
+
 def build_source(config: ConfigDict, store: ImageStore, mesh: Mesh, storage: str | None = None) -> Source:
-    """Makes the source of training episodes on ``storage``, the device or the host. None means ``data.storage``."""
-    storage = storage or config.data.storage
-    if storage == "auto":
-        storage = "device" if parallel.fits_on_device(store.images.nbytes, mesh) else "host"
+    """Makes the source of training episodes on ``storage``, the device or the host. None means ``storage_of``."""
+    storage = storage or storage_of(config, store, parallel.device_memory(mesh))
     make = device_source if storage == "device" else host_source
     return make(build_sampler(config, store), config.train.meta_batch, mesh)
 
