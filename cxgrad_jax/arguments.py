@@ -45,7 +45,8 @@ def check_key(key: Any) -> None:
         raise UserError(f"key is {_shown(key)}; {expected}")
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     plain = jax.eval_shape(lambda: jax.random.PRNGKey(0))  # a key of the older kind, of JAX's default generator
-    if key.ndim != 0 if typed else (key.shape, key.dtype) != (plain.shape, plain.dtype):
+    is_one_key = key.ndim == 0 if typed else (key.shape, key.dtype) == (plain.shape, plain.dtype)
+    if not is_one_key:
         raise UserError(f"key has shape {list(key.shape)} and dtype {key.dtype}; {expected}")
 
 

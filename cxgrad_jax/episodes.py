@@ -95,14 +95,14 @@ def draw_indices(
         class_key, image_key = jax.random.split(key)
         # 32 bits are asked for by name. In double precision the default is 64, which would draw other episodes and, in
         # a small class, images beyond its end.
-        of_classes = jax.random.bits(class_key, (offsets.shape[0] - 1,), jnp.uint32)
-        of_images = jax.random.bits(image_key, (shape.way, largest_class), jnp.uint32)
-    classes = jnp.argsort(of_classes)[: shape.way]
+        class_bits = jax.random.bits(class_key, (offsets.shape[0] - 1,), jnp.uint32)
+        image_bits = jax.random.bits(image_key, (shape.way, largest_class), jnp.uint32)
+    classes = jnp.argsort(class_bits)[: shape.way]
     start, end = offsets[classes], offsets[classes + 1]
     # The order of random bits is a random order of a class. Positions beyond the end of a smaller class come last. The
     # sort is stable, so a tie with the largest value cannot bring one of them forward.
     beyond = jnp.arange(largest_class, dtype=jnp.int32)[None] >= (end - start)[:, None]
-    order = jnp.argsort(jnp.where(beyond, jnp.uint32(0xFFFFFFFF), of_images), axis=1)[:, : shape.shot + shape.query]
+    order = jnp.argsort(jnp.where(beyond, jnp.uint32(0xFFFFFFFF), image_bits), axis=1)[:, : shape.shot + shape.query]
     positions = start[:, None] + order.astype(jnp.int32)
     return positions[:, : shape.shot].reshape(-1), positions[:, shape.shot :].reshape(-1)
 

@@ -161,12 +161,13 @@ def _load(path: str | os.PathLike[str], form: str) -> ExportedLearner:
                     f"{path} was exported with jax {header.get('jax')} and cannot be read with {jax.__version__} "
                     f"({str(error).splitlines()[0][:120]}); export it again with a version less than six months older"
                 ) from None
-    params = jax.tree.map(jnp.asarray, merge({n[7:]: x for n, x in arrays.items() if n.startswith("params/")}))
+    flat = {name.removeprefix("params/"): array for name, array in arrays.items() if name.startswith("params/")}
+    params = jax.tree.map(jnp.asarray, merge(flat))
     state = None
     if "train_step" in programs:
         others = [jnp.asarray(arrays[name]) for name in sorted(arrays) if name.startswith("state/")]
-        of_state = programs["train_step"].in_tree.children()[0].children()[0]
-        state = jax.tree.unflatten(of_state, [*jax.tree.leaves(params), *others])
+        structure = programs["train_step"].in_tree.children()[0].children()[0]  # of ((state, episodes), {}): the state
+        state = jax.tree.unflatten(structure, [*jax.tree.leaves(params), *others])
     functions = {name: _checked(name, program) for name, program in programs.items()}
     return ExportedLearner(params, state, **{"train_step": None, **functions})
 

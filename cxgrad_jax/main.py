@@ -125,9 +125,9 @@ def run(arguments: list[str]) -> int:
 
     def action():
         config, given = parse(arguments)
-        of_processes = given.coordinator, given.num_processes, given.process_id
-        if given.distributed or any(value is not None for value in of_processes):
-            runtime.join_processes(*of_processes)
+        processes = given.coordinator, given.num_processes, given.process_id
+        if given.distributed or any(value is not None for value in processes):
+            runtime.join_processes(*processes)
         else:
             runtime.let_devices_be_late()
         absent = mesh_of(given.dry_run) if given.dry_run else None  # before the first use of a device

@@ -232,8 +232,8 @@ def test_one_archive_may_be_given_alone(tmp_path):
 
 def test_numbers_of_numpy_and_keys_of_either_kind_are_taken():
     params = fit(iterations=np.int64(1), tasks=np.int32(1), seed=np.uint32(7))
-    of_old_key = LEARNER.init(jax.random.PRNGKey(0), STORE.images)
-    jax.tree.map(np.testing.assert_array_equal, LEARNER.init(jax.random.key(0), STORE.images), of_old_key)
+    with_old_key = LEARNER.init(jax.random.PRNGKey(0), STORE.images)
+    jax.tree.map(np.testing.assert_array_equal, LEARNER.init(jax.random.key(0), STORE.images), with_old_key)
     assert len(cx.evaluate(LEARNER, params, SAMPLER, episodes=np.int64(2)).accuracies) == 2
 
 

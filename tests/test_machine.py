@@ -7,10 +7,13 @@ from cxgrad_jax import machine
 
 def test_the_kind_of_processor_tells_two_generations_of_one_name_apart(monkeypatch):
     core = "processor\t: {i}\ncpu family\t: 25\nmodel\t\t: {model}\nmodel name\t: AMD EPYC\n\n"
-    of = lambda model: "".join(core.format(i=i, model=model) for i in range(2))  # noqa: E731
-    monkeypatch.setattr("pathlib.Path.read_text", lambda self: of(17))
+
+    def cpuinfo(model):
+        return "".join(core.format(i=i, model=model) for i in range(2))
+
+    monkeypatch.setattr("pathlib.Path.read_text", lambda self: cpuinfo(17))
     assert machine.processor() == "AMD EPYC, family 25, model 17"
-    monkeypatch.setattr("pathlib.Path.read_text", lambda self: of(97))
+    monkeypatch.setattr("pathlib.Path.read_text", lambda self: cpuinfo(97))
     assert machine.processor() == "AMD EPYC, family 25, model 97"
 
 

@@ -87,8 +87,8 @@ def _check_filters(name: str, value: Any, norm: str) -> None:
         raise UserError(f"{name} is {value!r}; expected {BLOCKS} numbers of filters, one a block")
     multiple = GROUPS if norm == "group" else 1
     if not all(is_whole(filters) and filters > 0 and filters % multiple == 0 for filters in numbers):
-        of = f" that are multiples of {GROUPS}, the groups of norm 'group'" if norm == "group" else ", at least 1"
-        raise UserError(f"{name} is {value!r}; expected whole numbers{of}")
+        needed = f" that are multiples of {GROUPS}, the groups of norm 'group'" if norm == "group" else ", at least 1"
+        raise UserError(f"{name} is {value!r}; expected whole numbers{needed}")
 
 
 def _is_floating(value: Any) -> bool:

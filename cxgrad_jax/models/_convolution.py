@@ -121,7 +121,7 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision
     if current_platform() == "tpu":
         return _kernel_gradient_of_tasks(size, precision)(x, g)
 
-    def of_images(x, g):
+    def gradient(x, g):
         x = _with_margin(x, size)
         rows = _lax_convolution(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), precision, 0)
         return rows.transpose(1, 2, 0, 3)
@@ -130,14 +130,14 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision
     positions = IMAGE_POSITIONS_AT_ONCE if is_few(channels) else POSITIONS_AT_ONCE
     chunks = -(-images // max(1, positions // (height * width)))
     if chunks == 1:
-        return of_images(x, g)
+        return gradient(x, g)
     missing = -images % chunks  # images of zeros add nothing
 
     def split(array):
         array = jnp.pad(array, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else array
         return array.reshape(chunks, -1, *array.shape[1:])
 
-    return jnp.sum(lax.map(lambda pair: of_images(*pair), (split(x), split(g))), axis=0)
+    return jnp.sum(lax.map(lambda pair: gradient(*pair), (split(x), split(g))), axis=0)
 
 
 def _kernel_gradient_by_products(x: jax.Array, g: jax.Array, size: int, precision: Precision) -> jax.Array:
@@ -172,7 +172,7 @@ def _kernel_gradient_of_tasks(size: int, precision: Precision) -> Callable[[jax.
     """
     margins, dimensions = ((size // 2, size // 2),) * 2, ("CHWN", "IHWO", "HWNC")
 
-    def of_groups(x, g, groups):
+    def convolve(x, g, groups):
         return lax.conv_general_dilated(
             x, g, (1, 1), margins, dimension_numbers=dimensions, batch_group_count=groups, precision=precision
         )
@@ -182,12 +182,12 @@ def _kernel_gradient_of_tasks(size: int, precision: Precision) -> Callable[[jax.
 
     @jax.custom_batching.custom_vmap
     def gradient(x, g):
-        return of_groups(x, g, 1)
+        return convolve(x, g, 1)
 
     @gradient.def_vmap
     def _(tasks, batched, x, g):
         x, g = (a if has else jnp.broadcast_to(a, (tasks, *a.shape)) for a, has in zip((x, g), batched, strict=True))
-        gradients = of_groups(merged(x), merged(g), tasks)
+        gradients = convolve(merged(x), merged(g), tasks)
         return jnp.moveaxis(gradients.reshape(*gradients.shape[:3], tasks, -1), 3, 0), True
 
     return gradient

@@ -54,13 +54,13 @@ def _pool_in_parts(
     One part follows the other. The outputs of ``layer`` are not kept, and derivatives compute them again.
     """
 
-    def of_part(images):
+    def pool_part(images):
         y = layer(images)
         return max_pool(y, factor=factor), jnp.mean(y, axis=(0, 1, 2)), jnp.mean(y * y, axis=(0, 1, 2))
 
     @jax.checkpoint  # the inner checkpoint is for the first derivative, this one for the second
-    def of_all(images):
-        return lax.map(jax.checkpoint(of_part), images)
+    def pool_all(images):
+        return lax.map(jax.checkpoint(pool_part), images)
 
-    pooled, mean, mean_of_squares = of_all(x.reshape(parts, -1, *x.shape[1:]))
+    pooled, mean, mean_of_squares = pool_all(x.reshape(parts, -1, *x.shape[1:]))
     return pooled.reshape(-1, *pooled.shape[2:]), jnp.mean(mean, axis=0), jnp.mean(mean_of_squares, axis=0)

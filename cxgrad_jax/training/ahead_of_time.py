@@ -104,8 +104,8 @@ def _episodes(config: ConfigDict, store: ImageStore, mesh: Mesh, iterations: int
     tasks, place = (iterations, config.train.meta_batch), NamedSharding(mesh, P(None, parallel.TASK_AXIS))
     labels = build.episode_shape(config).labels()
 
-    def shape(of, dtype):
-        return jax.ShapeDtypeStruct((*tasks, *of), dtype, sharding=place)
+    def shape(sizes, dtype):
+        return jax.ShapeDtypeStruct((*tasks, *sizes), dtype, sharding=place)
 
     images = [shape((len(each), *store.images.shape[1:]), store.images.dtype) for each in labels]
     return Episode(images[0], shape(labels[0].shape, np.int32), images[1], shape(labels[1].shape, np.int32))

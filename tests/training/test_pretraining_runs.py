@@ -93,10 +93,10 @@ def test_a_report_knows_the_parameters_before_training(pretrained, tiny_data, tm
 
 
 def test_weights_are_a_start_like_the_run_that_they_are_from(pretrained, tiny_data, tmp_path):
-    of_run = load_run(pretrained)
-    config = ConfigDict(of_run.config.to_dict())
+    opened = load_run(pretrained)
+    config = ConfigDict(opened.config.to_dict())
     learner = learner_factory("classifier_baseline")(build_model(config), query_statistics="running")
-    save(tmp_path / "body.safetensors", learner, of_run.params)
+    save(tmp_path / "body.safetensors", learner, opened.params)
     assert load(tmp_path / "body.safetensors")[0].spec["model"]["fields"]["num_classes"] == config.episode.way
     config.train.start_from = str(pretrained)
     expected = trained_params(config)
