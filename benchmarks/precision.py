@@ -35,7 +35,7 @@ Split = Callable[[jax.Array], list[jax.Array]]
 
 
 def rounded(x: jax.Array, bits: int) -> jax.Array:
-    """``x`` with a mantissa of so many bits, in its own dtype."""
+    """``x`` with a mantissa of this many bits, in its own dtype."""
     return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=bits)
 
 

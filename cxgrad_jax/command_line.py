@@ -126,7 +126,7 @@ def overrides(given: Sequence[str], configs: Iterable[ConfigDict], others: str) 
       A function that takes a configuration and sets those of the fields that it has.
 
     Raises:
-      UserError: a flag is no ``--config.FIELD=VALUE``, or none of the configurations has its field.
+      UserError: a flag is not ``--config.FIELD=VALUE``, or none of the configurations has its field.
     """
     known = {f"--config.{field}" for config in configs for field in configuration.fields(config)}
     for flag in given:

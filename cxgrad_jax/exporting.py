@@ -87,7 +87,7 @@ def export(
       optimiser: an Optax transformation for ``train_step``. Without it the file has no ``train_step``.
 
     Raises:
-      UserError: ``path``, ``learner`` or ``optimiser`` is something else; ``flatbuffers`` is not installed; ``params``
+      UserError: ``path``, ``learner`` or ``optimiser`` has the wrong type; ``flatbuffers`` is not installed; ``params``
         or ``episodes`` do not fit the learner; the file cannot hold what ``adapt`` returns or the optimiser's state; or
         the file cannot be written.
     """
@@ -140,8 +140,9 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedLearner:
       path: the file.
 
     Raises:
-      UserError: ``flatbuffers`` is not installed, ``path`` is no path, there is no such file, ``export`` did not write
-        it, it is damaged, or this version of JAX no longer reads it. A program raises it for other shapes or dtypes.
+      UserError: ``flatbuffers`` is not installed, ``path`` is not a path, there is no such file, ``export`` did not
+        write it, it is damaged, or this version of JAX no longer reads it. A program raises it for other shapes or
+        dtypes.
     """
     return _load(path, "cpu" if platforms.current_platform() == "cpu" else "accelerator")
 

@@ -120,7 +120,7 @@ def from_official(arrays: Mapping[str, Any], learner: str) -> dict[str, Any]:
         if name not in names:
             example = next(name for name, path in names.items() if path == "model/block_0/conv/kernel")
             surplus = any(name in others for others in _NAMES.values())
-            reason = f"does not belong to {learner}" if surplus else f"is no parameter of the official {learner} code"
+            reason = f"does not belong to {learner}" if surplus else f"is not in the official {learner} code"
             raise UserError(f"{name!r} {reason}; expected names such as {example!r}")
         flat[names[name]] = np.asarray(array)
     _check_complete(flat, learner)
@@ -167,7 +167,7 @@ def load_official(path: str | Path, learner: str) -> dict[str, Any]:
       learner's default, the log says so.
 
     Raises:
-      UserError: PyTorch is missing, the file does not exist or is no checkpoint, it has learned inner rates that the
+      UserError: PyTorch is missing, the file does not exist or is not a checkpoint, it has learned inner rates that the
         learner does not have, or ``from_official`` refuses its arrays.
     """
     try:
@@ -176,7 +176,9 @@ def load_official(path: str | Path, learner: str) -> dict[str, Any]:
         raise UserError("reading an official checkpoint needs PyTorch: pip install 'cxgrad_jax[torch]'") from None
     path = as_path("path", path)
     if not path.is_file():
-        raise UserError(f"{path} is no file; expected an official checkpoint such as saved_models/train_model_latest")
+        raise UserError(
+            f"{path} is not a file; expected an official checkpoint such as saved_models/train_model_latest"
+        )
     # A float64 scalar as NumPy 1 and NumPy 2 write it; building one runs no code of the file.
     scalar = np.float64(0).__reduce__()[0]
     modules = ("numpy.core.multiarray", "numpy._core.multiarray")

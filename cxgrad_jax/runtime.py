@@ -5,7 +5,7 @@ them gains. ``python -m cxgrad_jax.main`` applies all of them. A notebook or a p
 ``compiler_options`` to its ``jax.jit``. The allocator must be chosen before Python starts, by the environment variables
 that ``allocator`` returns.
 
-A CPU is one device, also if it has many cores. Several devices of a CPU get the compiler's default convolutions, which
+A CPU is one device, even if it has many cores. Several devices of a CPU get the compiler's default convolutions, which
 are slower. With the faster ones XLA (jax 0.10.2 and 0.12.0) computes wrongly in a program that two devices of a process
 run together for more than about a second (``tests/test_parallel.py``).
 """
@@ -58,8 +58,8 @@ def restart_with_allocator() -> None:
 def let_devices_be_late() -> None:
     """Lets the devices of a CPU, which ``XLA_FLAGS`` may simulate, wait a day for one another. Call it before JAX.
 
-    XLA ends a process whose devices wait for more than 40 seconds. On an overloaded machine such a wait is no defect.
-    Before version 0.10 JAX cannot be told so.
+    XLA ends a process whose devices wait for more than 40 seconds. On an overloaded machine such a wait is not
+    a defect. Before version 0.10 JAX cannot be told so.
     """
     if jax.__version_info__ >= (0, 10) and PATIENCE not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{PATIENCE}=86400".strip()

@@ -114,7 +114,7 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         (lambda: cx.mean_loss(LEARNER)({}, None), "episodes is of type NoneType; give a batch of episodes, such as"),
         (
             lambda: cx.mean_loss(LEARNER)({}, BATCH._replace(support_images=BATCH.support_images[:1])),
-            "support_images have shape (1, 3, 16, 16, 1), and support_labels (2, 3): expected as many tasks",
+            "support_images have shape [1, 3, 16, 16, 1], and support_labels [2, 3]; expected as many tasks",
         ),
         (lambda: cx.learners.maml(MODEL, first_order="no"), "first_order is 'no'; expected True or False"),
         (
@@ -172,9 +172,9 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         (lambda: cx.sampler(cx.data.ImageStore), "store is the class ImageStore; expected an image store"),
         (
             lambda: cx.sampler(FLOATS._replace(images=255 * FLOATS.images)),
-            "values from 0 to 255: expected float values in",
+            "values from 0 to 255; expected float values in",
         ),
-        (lambda: cx.sampler(FLOATS._replace(images=np.nan * FLOATS.images)), "images hold NaN: expected finite values"),
+        (lambda: cx.sampler(FLOATS._replace(images=np.nan * FLOATS.images)), "images hold NaN; expected finite values"),
         (
             lambda: cx.sampler(STORE._replace(offsets=np.array([0, 4, 8, 13]))),
             "offsets do not divide 12 images among 3 classes; expected 4 rising numbers, from 0 to 12",
@@ -215,7 +215,7 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         (lambda: cx.data.load(["glyphs"], "train"), "name is ['glyphs']; expected the name of a data set"),
         (lambda: cx.data.load("glyphs", "train", image_size="big"), "image_size is 'big'; expected a whole number"),
         (lambda: cx.data.prepare(None), "name is None; expected the name of a data set, such as 'glyphs'"),
-        (lambda: cx.data.prepare("glyphs", image_size=8.5), "image_size=8.5: expected a whole number, 1 to 1024"),
+        (lambda: cx.data.prepare("glyphs", image_size=8.5), "image_size is 8.5; expected a whole number, 1 to 1024"),
         (lambda: cx.save("never_written", None, {"a": np.ones(2)}, image_size=0), "image_size is 0; expected a whole"),
     ],
 )

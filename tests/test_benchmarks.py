@@ -24,7 +24,7 @@ def benchmark(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [
-        ("versus_official", ["--official", "nowhere"], "nowhere is no clone of shlee625/CxGrad"),
+        ("versus_official", ["--official", "nowhere"], "nowhere is not a clone of shlee625/CxGrad"),
         ("versus_official", ["--official", "nowhere", "--setting", "mini"], "invalid choice: 'mini'"),
         ("what_a_prediction_sees", ["--learners", "nobody"], "invalid choice: 'nobody'"),
         ("precision", ["--data", "moon"], "unknown data set 'moon'"),
@@ -33,7 +33,7 @@ def benchmark(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
         (
             "ahead_of_time",
             ["--target", "h200"],
-            "'h200' is no device that is known; expected v5e:2x2",
+            "'h200' is not a known device; expected v5e:2x2",
         ),
         (
             "ahead_of_time",

@@ -24,7 +24,7 @@ from cxgrad_jax.platforms import current_platform
 Precision = str | None
 
 FEW_CHANNELS = 3  # images have at most three channels, feature maps have more
-POSITIONS_AT_ONCE = 9_000  # of feature maps: a kernel gradient on a CPU takes at most so many together
+POSITIONS_AT_ONCE = 9_000  # of feature maps: a kernel gradient on a CPU takes at most this many together
 IMAGE_POSITIONS_AT_ONCE = 36_000  # the same of images
 POSITIONS_A_FILTER = 20  # of a part of a kernel gradient on a GPU: the parts' sums are a twentieth of the patches
 
@@ -46,7 +46,7 @@ def convolution(x: jax.Array, kernel: jax.Array, precision: Precision = "highest
 
 
 def is_few(channels: int) -> bool:
-    """Whether an input with so many channels counts as images, as in the first layer, and not as feature maps."""
+    """Whether an input with so few channels counts as images, as in the first layer, and not as feature maps."""
     return channels <= FEW_CHANNELS
 
 
@@ -159,7 +159,7 @@ def _kernel_gradient_by_products(x: jax.Array, g: jax.Array, size: int, precisio
 
 @cache
 def _lines_of_a_part(lines: int, width: int, positions: int) -> int:
-    """The divisor of ``lines``, of ``width`` positions each, that comes nearest to so many positions."""
+    """The divisor of ``lines``, of ``width`` positions each, that comes nearest to this number of positions."""
     divisors = (lines // parts for parts in range(1, lines + 1) if lines % parts == 0)
     return min(divisors, key=lambda divisor: abs(math.log(divisor * width / positions)))
 

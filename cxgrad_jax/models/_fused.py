@@ -17,7 +17,7 @@ from cxgrad_jax.models._normalisation import Norm, scale_and_shift, variance_of
 from cxgrad_jax.models._pooling import max_pool
 from cxgrad_jax.platforms import current_platform
 
-PART_BYTES = 8_000_000  # the first layer's feature maps of a part have at most so many, to stay in the caches of a CPU
+PART_BYTES = 8_000_000  # the most that the first layer's feature maps of a part take, to stay in the caches of a CPU
 
 
 def conv_norm_pool(conv: Conv, norm: Norm, x: jax.Array) -> jax.Array:

@@ -48,7 +48,7 @@ class RelationHead(nn.Module):
       norm, use_bias, negative_slope, norm_epsilon, precision, dtype: those of ``Conv4``.
 
     Raises:
-      UserError: a field has a value that it cannot have; or, in a call, the pairs are no ``[M, h, w, 2 C]``.
+      UserError: a field has a value that it cannot have; or, in a call, the pairs are not ``[M, h, w, 2 C]``.
     """
 
     hidden: int = 8

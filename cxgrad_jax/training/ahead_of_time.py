@@ -59,7 +59,7 @@ def mesh_of(target: str) -> Mesh:
         text = re.sub(r"^#.*\n", "", _card(kind), flags=re.M)
         found = topologies.get_topology_desc(platform="cuda", target_config=text, topology=f"1x1x{size or 4}")
     else:
-        raise UserError(f"{target!r} is no device that is known; expected v5e:2x2, v6e:2x2, h100 or h100:N")
+        raise UserError(f"{target!r} is not a known device; expected v5e:2x2, v6e:2x2, h100 or h100:N")
     return Mesh(np.asarray(found.devices), (parallel.TASK_AXIS,), axis_types=(AxisType.Auto,))
 
 

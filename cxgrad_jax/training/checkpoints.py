@@ -23,7 +23,7 @@ NOT_VALIDATED = -1.0
 # A checkpoint is moved here before it is removed, so that a kill leaves no half of one under its name.
 _DROPPED = "dropped"
 
-# After an exception, Orbax's other threads get so many seconds to fail in silence as well.
+# After an exception, Orbax's other threads get this many seconds to fail in silence as well.
 OTHER_THREADS = 0.5
 
 

@@ -167,7 +167,7 @@ def check_space(workdir: Path, needed: int) -> None:
       UserError: the disk is too small. The line names both numbers.
     """
     disk = shutil.disk_usage(workdir)
-    if disk.total and disk.free < needed:  # some file systems tell nothing but zeros
+    if disk.total and disk.free < needed:  # some file systems report nothing but zeros
         raise UserError(
             f"{workdir} needs {needed / 1e6:.1f} MB for checkpoints, and {disk.free / 1e6:.1f} MB are free; make room, "
             "or choose another folder with --workdir"

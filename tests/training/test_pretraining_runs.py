@@ -153,11 +153,11 @@ def test_what_cannot_be_pretrained_is_refused_in_one_line(tiny_data, tmp_path, m
         (["--config.train.start_from=FOLDER/none"], "none is neither a file nor the name of bundled weights"),
         (
             ["--config.train.start_from=FOLDER"],
-            "train.start_from is no run to start from; FOLDER/config.json does not exist",
+            "train.start_from is not a run to start from; FOLDER/config.json does not exist",
         ),
         (["--config.train.start_from=RUN", "--config.model.features=5"], "run of another model (features: 4, not 5)"),
         (["--config.train.iterations=0"], "train.iterations is 0; expected at least 1"),
-        (["--mode=pretrain", "--config=glyphs_1shot"], "--config=glyphs_1shot is no pre-training; run it with"),
+        (["--mode=pretrain", "--config=glyphs_1shot"], "--config=glyphs_1shot is not a pre-training; run it with"),
     ],
 )
 def test_a_start_that_does_not_fit_is_refused_before_anything_is_written(
