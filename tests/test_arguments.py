@@ -204,11 +204,11 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         (lambda: LEARNER.init(np.zeros(2), STORE.images), "key has shape [2] and dtype float64; expected a key of JAX"),
         (
             lambda: LEARNER.init(jax.random.key(0), [STORE.images[0], STORE.images[0, 1:]]),
-            "images are of several shapes (15, 16, 1) and (16, 16, 1); expected one array, or arrays of one shape",
+            "images are of several shapes [15, 16, 1] and [16, 16, 1]; expected one array, or arrays of one shape",
         ),
         (
             lambda: cx.data.from_arrays([STORE.images[0], STORE.images[0, 1:]], [0, 1]),
-            "images are of several shapes (15, 16, 1) and (16, 16, 1); expected one array, or arrays of one shape",
+            "images are of several shapes [15, 16, 1] and [16, 16, 1]; expected one array, or arrays of one shape",
         ),
         (lambda: cx.data.from_arrays(STORE.images, [[0], [1, 2]]), "labels are of several shapes; expected one array"),
         (lambda: cx.data.load(None, "train"), "name is None; expected the name of a data set, such as 'glyphs'"),

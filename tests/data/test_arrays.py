@@ -62,7 +62,7 @@ UNIT = np.full((5, 2, 2, 3), 0.5, np.float32)
         (IMAGES.astype(np.int64), LABELS, {}, r"dtype int64; expected uint8, or float.*astype\(np\.uint8\)"),
         (IMAGES > 3, LABELS, {}, "dtype bool; expected uint8"),
         (np.where(UNIT == 0.5, np.nan, UNIT), LABELS, {}, "images hold NaN"),
-        (UNIT * 510, LABELS, {}, "values from 255 to 255: .* divide by 255"),
+        (UNIT * 510, LABELS, {}, "values from 255 to 255; .* divide by 255"),
         (UNIT - 1, LABELS, {}, "values from -0.5 to -0.5"),
         (IMAGES, LABELS.astype(float), {}, "labels have dtype float64; expected integers or strings"),
         (IMAGES, np.eye(5, dtype=int), {}, r"labels have shape \[5, 5\].*argmax\(1\) if one-hot"),
