@@ -49,7 +49,7 @@ def configured(learner: str, model: str, small: bool, changes: Sequence[str]) ->
     for change in changes:
         field, _, text = change.partition("=")
         if field not in config.fields(made):
-            raise UserError(f"{field} is no field of the configuration")
+            raise UserError(f"{field} is not a field of the configuration")
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -72,7 +72,7 @@ def counts(text: str, images: int) -> dict[str, int]:
 
     Args:
       text: of the program.
-      images: in the store, whose copies are what gives an array of bytes of so many rows.
+      images: in the store, whose copies are what gives an array of bytes of this many rows.
     """
     lines = text.splitlines()
     shape = rf"u8\[{images},[\d,]*\]"

@@ -121,7 +121,7 @@ def main(flags: list[str]) -> int:
             records.append({"part": name, **measured(function, arrays)})
             print(f"{name:70} {records[-1]['microseconds']:8.1f} µs", flush=True)
     device = jax.devices()[0].device_kind
-    print(f"{device}, jax {jax.__version__}" + (", a small size, which is no measurement" if given.small else ""))
+    print(f"{device}, jax {jax.__version__}" + (", a small size, which is not a measurement" if given.small else ""))
     if given.out:
         described = {"device": device, "jax": jax.__version__, "small": given.small}
         given.out.write_text(json.dumps({**described, "records": records}, indent=2) + "\n")

@@ -26,7 +26,7 @@ from PIL import Image
 
 import cxgrad_jax as cx
 import data_prep.__main__ as data_prep
-from benchmarks.mutations import any_value, of_bytes, of_flags, of_json, of_json_file
+from benchmarks.mutations import any_value, changed_bytes, changed_flags, changed_json, changed_json_file
 from cxgrad_jax import compare, interop, main, parallel, tables
 from cxgrad_jax.data.datasets.archives import open_files
 from cxgrad_jax.data.datasets.images import ink_pixels, open_image, rgb_pixels, shown_pixels
@@ -128,7 +128,7 @@ def _file(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 def images(rng: np.random.Generator, place: Place) -> Call:
     """A damaged image, to pixels in one of the three ways."""
-    content = of_bytes(rng, _pick(rng, _pictures()))
+    content = changed_bytes(rng, _pick(rng, _pictures()))
     pixels = (shown_pixels, rgb_pixels, ink_pixels)[rng.integers(0, 3)]
     return lambda: pixels(open_image(content, "image"), 16)
 
@@ -181,7 +181,7 @@ def archives_prepared(rng: np.random.Generator, place: Place) -> Call:
         names = list(_pictures())
         for name in (names[k] for k in rng.integers(0, len(names), 2)):
             content = _pictures()[name]
-            (folder / name).write_bytes(of_bytes(rng, content) if rng.integers(0, 6) == 0 else content)
+            (folder / name).write_bytes(changed_bytes(rng, content) if rng.integers(0, 6) == 0 else content)
     source = str(place.folder / "images")
     return lambda: data_prep.main(["image_folder", "--source", source, "--as_name", "own", "--image_size=16", *where])
 
@@ -190,7 +190,7 @@ def _damaged_archive(rng: np.random.Generator, place: Place) -> Path:
     names = list(_archives())
     name = names[rng.integers(0, len(names))]
     path = place.folder / (name if rng.integers(0, 8) else names[rng.integers(0, len(names))])
-    path.write_bytes(of_bytes(rng, _archives()[name]))
+    path.write_bytes(changed_bytes(rng, _archives()[name]))
     return path
 
 
@@ -199,11 +199,13 @@ def prepared_data(rng: np.random.Generator, place: Place) -> Call:
     shutil.copytree(place.data / "tiny", place.folder / "data" / "tiny")
     (index,) = (place.folder / "data").rglob("images.json")
     if rng.integers(0, 2):
-        index.write_bytes(of_json_file(rng, index.read_bytes()))
+        index.write_bytes(changed_json_file(rng, index.read_bytes()))
     else:
         path = index.parent / "images_test.npy"
         content = path.read_bytes()
-        path.write_bytes(of_bytes(rng, content[:128]) + content[128:] if rng.integers(0, 2) else of_bytes(rng, content))
+        path.write_bytes(
+            changed_bytes(rng, content[:128]) + content[128:] if rng.integers(0, 2) else changed_bytes(rng, content)
+        )
     return lambda: cx.sampler(
         cx.data.load("tiny", "test", data_dir=place.folder / "data", image_size=16), way=3, shot=1, query=1
     )(0)
@@ -212,7 +214,7 @@ def prepared_data(rng: np.random.Generator, place: Place) -> Call:
 def config_json(rng: np.random.Generator, place: Place) -> Call:
     """``--mode=evaluate`` of a run whose config.json is damaged. Where it can be read, the data are missing."""
     path = place.copy / "config.json"
-    path.write_bytes(of_json_file(rng, path.read_bytes()))
+    path.write_bytes(changed_json_file(rng, path.read_bytes()))
     return lambda: main.run([f"--workdir={place.copy}", "--mode=evaluate", f"--config.data.dir={place.folder}"])
 
 
@@ -220,10 +222,10 @@ def metrics_jsonl(rng: np.random.Generator, place: Place) -> Call:
     """A damaged metrics.jsonl, as a resumed training and the figures read it."""
     path = place.copy / "metrics.jsonl"
     if rng.integers(0, 2):
-        path.write_bytes(of_bytes(rng, path.read_bytes()))
+        path.write_bytes(changed_bytes(rng, path.read_bytes()))
     else:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        lines = [of_json(rng, line) if rng.integers(0, 2) else line for line in lines]
+        lines = [changed_json(rng, line) if rng.integers(0, 2) else line for line in lines]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def read():
@@ -242,7 +244,7 @@ def metrics_jsonl(rng: np.random.Generator, place: Place) -> Call:
 def results_json(rng: np.random.Generator, place: Place) -> Call:
     """A damaged results.json, as tables and the report read it."""
     path = place.copy / "results.json"
-    path.write_bytes(of_json_file(rng, path.read_bytes()))
+    path.write_bytes(changed_json_file(rng, path.read_bytes()))
 
     def read():
         if results_at_hand(place.copy):
@@ -278,9 +280,9 @@ def checkpoints(rng: np.random.Generator, place: Place) -> Call:
     elif kind == 1:
         path.write_bytes(paths[rng.integers(0, len(paths))].read_bytes())
     elif path.name == "metrics":
-        path.write_bytes(of_json_file(rng, path.read_bytes()))
+        path.write_bytes(changed_json_file(rng, path.read_bytes()))
     else:
-        path.write_bytes(of_bytes(rng, path.read_bytes()))
+        path.write_bytes(changed_bytes(rng, path.read_bytes()))
     if rng.integers(0, 5) == 0:
         return lambda: cx.load_run(place.copy)
 
@@ -305,15 +307,15 @@ def safetensors(rng: np.random.Generator, place: Place) -> Call:
     """A damaged file of ``cx.save``: its bytes, or what its header says of the learner."""
     content, path = _saved(place.run), place.folder / "a.safetensors"
     if rng.integers(0, 3) == 0:
-        path.write_bytes(of_bytes(rng, content))
+        path.write_bytes(changed_bytes(rng, content))
     else:
         size = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + size])
         spec = json.loads(header["__metadata__"]["learner"])
         if rng.integers(0, 4) == 0:
-            header = of_json(rng, header)
+            header = changed_json(rng, header)
         else:
-            header["__metadata__"]["learner"] = json.dumps(of_json(rng, spec))
+            header["__metadata__"]["learner"] = json.dumps(changed_json(rng, spec))
         text = json.dumps(header).encode()
         path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
     return lambda: cx.load(path)
@@ -329,7 +331,7 @@ def official_weights(rng: np.random.Generator, place: Place) -> Call:
     arrays: dict[Any, Any] = dict(_official(place.run))
     if rng.integers(0, 6) == 0:
         path = place.folder / "train_model_latest"
-        path.write_bytes(of_bytes(rng, pickle.dumps(arrays)))
+        path.write_bytes(changed_bytes(rng, pickle.dumps(arrays)))
         return lambda: interop.load_official(path, "cxgrad")
     for _ in range(rng.integers(1, 4)):
         name = list(arrays)[rng.integers(0, len(arrays))]
@@ -354,7 +356,7 @@ def configuration_files(rng: np.random.Generator, place: Place) -> Call:
     """A configuration file of this project with other characters."""
     paths = list(packaged().values())
     path = place.folder / "own.py"
-    path.write_bytes(of_bytes(rng, paths[rng.integers(0, len(paths))].read_bytes()))
+    path.write_bytes(changed_bytes(rng, paths[rng.integers(0, len(paths))].read_bytes()))
     preset = ("", "", ":paper", ":", ":x")[rng.integers(0, 5)]
     return lambda: load_config(f"{path}{preset}")
 
@@ -384,7 +386,7 @@ def command_line(rng: np.random.Generator, place: Place, here: Path) -> tuple[Ca
         (prepare, ["cub", "--archive", str(folder / "x"), f"--data_dir={folder}", "--verbosity=error"]),
     ]  # fmt: skip
     run, arguments = choices[rng.integers(0, len(choices))]
-    return run, of_flags(rng, arguments)
+    return run, changed_flags(rng, arguments)
 
 
 def prepare(arguments: list[str]) -> int:

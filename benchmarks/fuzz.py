@@ -32,7 +32,7 @@ import numpy as np
 from benchmarks import doors
 from benchmarks.doors import Call, Place
 from benchmarks.interleaved import machine
-from benchmarks.mutations import of_json_file
+from benchmarks.mutations import changed_json_file
 from cxgrad_jax import UserError
 from cxgrad_jax.training import checkpoints
 
@@ -139,9 +139,9 @@ def fuzz(place: Place, inputs: int, seed: int, only: Mapping[str, list[int]] | N
     """
     numbers = only or {name: range(max(1, round(inputs * share))) for name, (_, share) in DOORS.items()}
     with quiet(), patience():
-        for name, of_door in numbers.items():
+        for name, chosen in numbers.items():
             counts, faults, start = Counter(), [], time.perf_counter()
-            for number in of_door:
+            for number in chosen:
                 outcome = knock(name, number, seed, place)
                 put_back(place)
                 kind = outcome if outcome in ("success", "refusal") else "fault"
@@ -192,7 +192,7 @@ def processes(place: Place, count: int, seed: int) -> tuple[Counter, list[Fault]
         mine = doors.place_of(folder, place.data, place.run)
         if number % 3 == 0:
             path = mine.copy / DAMAGED[rng.integers(0, len(DAMAGED))]
-            path.write_bytes(of_json_file(rng, path.read_bytes()))
+            path.write_bytes(changed_json_file(rng, path.read_bytes()))
             words = ["cxgrad_jax.main", f"--workdir={mine.copy}", "--mode=evaluate"]
         else:
             program, arguments = doors.command_line(rng, mine, folder)
@@ -261,12 +261,12 @@ def main(flags: list[str]) -> int:
         with ThreadPoolExecutor(1) as pool:
             alive = pool.submit(processes, place, 0 if only else arguments.processes, arguments.seed)
             print(f"{'door':<22}{'inputs':>8}{'success':>9}{'refusal':>9}{'fault':>7}{'s':>7}", flush=True)
-            for name, counts, of_door, seconds in fuzz(place, arguments.inputs, arguments.seed, only):
-                faults += of_door
+            for name, counts, found, seconds in fuzz(place, arguments.inputs, arguments.seed, only):
+                faults += found
                 rows[name] = counts
                 _row(name, counts, seconds)
-            counts, of_door = alive.result()
-        faults += of_door
+            counts, found = alive.result()
+        faults += found
         rows["processes"] = counts
         _row("processes", counts)
     _row("all", sum(rows.values(), Counter()))

@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -21,19 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from cxgrad_jax import runtime
+from cxgrad_jax.machine import cores, processor
 
 Side = Callable[[argparse.Namespace], tuple[Callable[[], Any], dict[str, str]]]
 
 
 def machine() -> dict[str, Any]:
     """Processor, cores, memory in GB, and how busy the machine is with other work (load)."""
-    model = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")]
-        model = names[0] if names else model
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     load = round(os.getloadavg()[0], 2)
-    return {"processor": model, "cores": runtime.cores(), "memory_gb": round(memory, 1), "load_before": load}
+    return {"processor": processor(), "cores": cores(), "memory_gb": round(memory, 1), "load_before": load}
 
 
 class _Worker:

@@ -89,16 +89,16 @@ def summary(text: str, device: str, iterations: int) -> dict[str, float]:
     limits = LIMITS[device]
     found = list(operations(text, limits.padding))
 
-    def of_iteration(values):
+    def in_an_iteration(values):
         return sum(op.times * value for op, value in zip(found, values, strict=True)) / iterations
 
     seconds = [max(limits.start, op.moved / limits.bandwidth, op.flops / limits.flops[op.precision]) for op in found]
     return {
-        "operations": round(of_iteration([1] * len(found))),
-        "gflop": round(of_iteration([op.flops for op in found]) / 1e9, 1),
-        "gbytes": round(of_iteration([op.moved for op in found]) / 1e9, 2),
-        "least_ms": round(of_iteration(seconds) * 1e3, 2),
-        "compiler_ms": round(of_iteration([op.cycles for op in found]) / CLOCKS.get(device, math.inf) * 1e3, 2),
+        "operations": round(in_an_iteration([1] * len(found))),
+        "gflop": round(in_an_iteration([op.flops for op in found]) / 1e9, 1),
+        "gbytes": round(in_an_iteration([op.moved for op in found]) / 1e9, 2),
+        "least_ms": round(in_an_iteration(seconds) * 1e3, 2),
+        "compiler_ms": round(in_an_iteration([op.cycles for op in found]) / CLOCKS.get(device, math.inf) * 1e3, 2),
     }
 
 

@@ -15,7 +15,7 @@ VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-def of_bytes(rng: np.random.Generator, content: bytes) -> bytes:
+def changed_bytes(rng: np.random.Generator, content: bytes) -> bytes:
     """One to four changes: a bit, a run of bytes, a part that is lost, repeated or moved, or the end cut off."""
     data = bytearray(content)
     for _ in range(rng.integers(1, 5)):
@@ -39,7 +39,7 @@ def of_bytes(rng: np.random.Generator, content: bytes) -> bytes:
     return bytes(data)
 
 
-def of_json(rng: np.random.Generator, content: Any) -> Any:
+def changed_json(rng: np.random.Generator, content: Any) -> Any:
     """One to three changes: a value, a name, an entry that is lost or new, or another entry's value."""
     content = copy.deepcopy(content)
     for _ in range(rng.integers(1, 4)):
@@ -64,14 +64,14 @@ def of_json(rng: np.random.Generator, content: Any) -> Any:
     return content
 
 
-def of_json_file(rng: np.random.Generator, content: bytes) -> bytes:
+def changed_json_file(rng: np.random.Generator, content: bytes) -> bytes:
     """Mostly other JSON, else other bytes."""
     if rng.integers(0, 3) == 0:
-        return of_bytes(rng, content)
-    return json.dumps(of_json(rng, json.loads(content))).encode()
+        return changed_bytes(rng, content)
+    return json.dumps(changed_json(rng, json.loads(content))).encode()
 
 
-def of_flags(rng: np.random.Generator, flags: Sequence[str]) -> list[str]:
+def changed_flags(rng: np.random.Generator, flags: Sequence[str]) -> list[str]:
     """One to four changes: a flag's value or name, a flag that is lost or given twice, or another order."""
     flags = list(flags)
     for _ in range(rng.integers(1, 5)):
@@ -84,9 +84,9 @@ def of_flags(rng: np.random.Generator, flags: Sequence[str]) -> list[str]:
         elif kind == 1:
             flags.append(flags[i])
         elif kind == 2:
-            flags[i] = of_bytes(rng, flags[i].encode()).replace(b"\0", b"").decode("utf-8", "surrogateescape")
+            flags[i] = changed_bytes(rng, flags[i].encode()).replace(b"\0", b"").decode("utf-8", "surrogateescape")
         elif kind == 3 and value:
-            flags[i] = f"{name}={of_bytes(rng, value.encode()).replace(bytes(1), b'').decode('utf-8', 'replace')}"
+            flags[i] = f"{name}={changed_bytes(rng, value.encode()).replace(bytes(1), b'').decode('utf-8', 'replace')}"
         else:
             text = any_value(rng)
             flags[i] = f"{name}={text if isinstance(text, str) else json.dumps(text)}".replace("\0", "")

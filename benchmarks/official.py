@@ -66,7 +66,7 @@ def main(flags: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=10)
     given = parser.parse_args(flags)
     if not is_clone(given.official):
-        parser.error(f"--official: {given.official} is no clone of shlee625/CxGrad")
+        parser.error(f"--official: {given.official} is not a clone of shlee625/CxGrad")
     import torch  # pyright: ignore[reportMissingImports]
 
     iteration = rounds(given.official, given.setting, given.device, given.image_size)[0]

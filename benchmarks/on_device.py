@@ -236,7 +236,7 @@ def main(flags: list[str]) -> int:
     if not given.out.parent.is_dir():
         parser.error(f"--out: folder {given.out.parent} does not exist")
     if given.official and not official.is_clone(given.official):
-        parser.error(f"--official: {given.official} is no clone of shlee625/CxGrad")
+        parser.error(f"--official: {given.official} is not a clone of shlee625/CxGrad")
     begin, records, described = time.monotonic(), [], {}
 
     def measure(what: str, function: Callable[[], dict[str, Any]], **fields: Any) -> None:
@@ -271,7 +271,7 @@ def main(flags: list[str]) -> int:
         case = made_small(case) if given.small else case
         measure(words_of(case), lambda case=case: measured(case, given.small, given.kernels), **case._asdict())
         jax.clear_caches()
-    size = "a small size, which is no measurement" if given.small else "an outer iteration each"
+    size = "a small size, which is not a measurement" if given.small else "an outer iteration each"
     print(f"\n{device.device_kind}, jax {jax.__version__}, {size}; {(time.monotonic() - begin) / 60:.1f} minutes")
     return 0
 

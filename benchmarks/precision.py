@@ -35,7 +35,7 @@ Split = Callable[[jax.Array], list[jax.Array]]
 
 
 def rounded(x: jax.Array, bits: int) -> jax.Array:
-    """``x`` with a mantissa of so many bits, in its own dtype."""
+    """``x`` with a mantissa of this many bits, in its own dtype."""
     return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=bits)
 
 
@@ -63,7 +63,7 @@ def imitated(split: Split) -> Iterator[None]:
     """Within it the products of float32 of a model's convolutions and head are those of another device."""
     convolve, multiply = _convolution._lax_convolution, jnp.matmul
 
-    def of_parts(x, kernel, precision, margin):
+    def convolve_in_parts(x, kernel, precision, margin):
         if x.dtype != jnp.float32:
             return convolve(x, kernel, precision, margin)
         left, right = split(x), split(kernel)
@@ -76,7 +76,7 @@ def imitated(split: Split) -> Iterator[None]:
         return _convolution.convolution(x[:, None, None], matrix[None, None], precision)[:, 0, 0]
 
     with (
-        mock.patch.object(_convolution, "_lax_convolution", of_parts),
+        mock.patch.object(_convolution, "_lax_convolution", convolve_in_parts),
         mock.patch.object(_layers.jnp, "matmul", product),
     ):
         yield

@@ -50,9 +50,9 @@ def main(flags: list[str]) -> None:
     for kind in dict.fromkeys(("float32", *given.products)):
         with imitated(IMITATED[KINDS[kind]]):
             found[kind] = [results_of(run) for run in planned(kind, config, given.workdir / kind, given.seeds)]
-        of_kind = summary(found[kind])
-        of_seeds = ", ".join(f"{100 * each['test_accuracy']:.2f}" for each in found[kind])
-        print(f"{KINDS[kind]}: {percent_with(of_kind.accuracy, of_kind.interval)} % (seeds: {of_seeds})")
+        over_seeds = summary(found[kind])
+        by_seed = ", ".join(f"{100 * each['test_accuracy']:.2f}" for each in found[kind])
+        print(f"{KINDS[kind]}: {percent_with(over_seeds.accuracy, over_seeds.interval)} % (seeds: {by_seed})")
     accuracies = {kind: np.array([each["episode_accuracies"] for each in runs]) for kind, runs in found.items()}
     result = {
         kind: {

@@ -99,7 +99,7 @@ def stages(config) -> dict[str, tuple[Callable, tuple]]:
         sharded = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs)
         return jax.jit(sharded, compiler_options=options)
 
-    def of_tasks(function):
+    def over_tasks(function):
         def mapped(params, episodes):
             params = parallel.vary(params)
             return batching.map_tasks(lambda episode: function(params, episode), episodes, at_once)
@@ -115,11 +115,11 @@ def stages(config) -> dict[str, tuple[Callable, tuple]]:
     params, like = current.params, jax.tree.map(jnp.copy, current.params)
     return {
         "sampling": (sampling, (arrays, current.iteration)),
-        "forward": (of_tasks(lambda p, e: apply_model(model, p["model"], e.query_images)), (params, episodes)),
+        "forward": (over_tasks(lambda p, e: apply_model(model, p["model"], e.query_images)), (params, episodes)),
         "inner gradients": (
-            of_tasks(lambda p, e: learner.adapt(p, e.support_images, e.support_labels).model), (params, episodes)
+            over_tasks(lambda p, e: learner.adapt(p, e.support_images, e.support_labels).model), (params, episodes)
         ),
-        "loss": (of_tasks(lambda p, e: learner.loss(p, e)[0]), (params, episodes)),
+        "loss": (over_tasks(lambda p, e: learner.loss(p, e)[0]), (params, episodes)),
         "loss and outer gradient": (program(gradients, (P(), spec), (P(), P())), (params, episodes)),
         "optimiser": (jax.jit(optimiser.update, compiler_options=options), (like, current.opt_state, params)),
     }  # fmt: skip
@@ -161,8 +161,8 @@ def main(flags: list[str]) -> None:
         (gflop, gbytes, limit), took = costs[name], median[name]
         result["stages"][name] = {"seconds": took, "gflop": gflop, "gbytes": gbytes, "limit_seconds": limit}
         share = took / median["whole iteration"]
-        of_limit = f"{limit / took:9.0%}" if limit > 1e-6 else f"{'':9}"
-        print(f"{name:24} {took:8.4f} {share:7.1%} {gflop:8.1f} {gflop / took:8.0f} {limit:8.3f} {of_limit}")
+        limit_share = f"{limit / took:9.0%}" if limit > 1e-6 else f"{'':9}"
+        print(f"{name:24} {took:8.4f} {share:7.1%} {gflop:8.1f} {gflop / took:8.0f} {limit:8.3f} {limit_share}")
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -138,25 +138,25 @@ def bilinear(products: Products) -> Callable[..., Array]:
     Vectorised over tasks it is one call of ``products``. It has derivatives of every order, of reverse mode.
     """
 
-    def of_tasks(function):
+    def vectorised(function):
         @jax.custom_batching.custom_vmap
-        def of_task(*arrays):
+        def one_task(*arrays):
             return function(*(array[None] for array in arrays))[0]
 
-        @of_task.def_vmap
+        @one_task.def_vmap
         def _(tasks, batched, *arrays):
             arrays = (a if b else jnp.broadcast_to(a, (tasks, *a.shape)) for a, b in zip(arrays, batched, strict=True))
             return function(*arrays), True
 
-        return of_task
+        return one_task
 
     @partial(jax.custom_vjp, nondiff_argnums=(2,))
     def convolution(x, kernel, precision):
-        return of_tasks(lambda x, kernel: products.convolve(x, kernel, precision))(x, kernel)
+        return vectorised(lambda x, kernel: products.convolve(x, kernel, precision))(x, kernel)
 
     @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
     def kernel_gradient(x, g, size, precision):
-        return of_tasks(lambda x, g: products.gradient(x, g, size, precision))(x, g)
+        return vectorised(lambda x, g: products.gradient(x, g, size, precision))(x, g)
 
     def forward(x, kernel, precision):
         return convolution(x, kernel, precision), keep(x, kernel)

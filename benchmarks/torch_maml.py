@@ -127,11 +127,11 @@ def round_of(
         return torch.stack(losses).mean()
 
     def by_vmap(params):
-        def of_task(support, support_labels, query, query_labels):
+        def task_loss(support, support_labels, query, query_labels):
             fast = adapted_by_func(params, support, support_labels, steps)
             return cross_entropy(logits_of(fast, query), query_labels)
 
-        return torch.func.vmap(of_task)(*episodes).mean()
+        return torch.func.vmap(task_loss)(*episodes).mean()
 
     mean_loss = {"loop": by_loop, "vmap": by_vmap}[style]
 

@@ -47,7 +47,7 @@ def main(flags: list[str]) -> None:
     parser.add_argument("--image_size", type=int, default=84)
     given = parser.parse_known_args(flags)[0]
     if not official.is_clone(given.official):
-        parser.error(f"--official: {given.official} is no clone of shlee625/CxGrad")
+        parser.error(f"--official: {given.official} is not a clone of shlee625/CxGrad")
     if importlib.util.find_spec("torch") is None:
         parser.error("the official code needs torch: pip install torch")
     if given.episodes < 20 or given.episodes % 20:

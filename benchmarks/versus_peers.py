@@ -44,7 +44,7 @@ def shapes_of(arguments: argparse.Namespace) -> dict[str, int]:
     }  # fmt: skip
 
 
-def of_all_episodes(one_round, arguments: argparse.Namespace):
+def whole_round(one_round, arguments: argparse.Namespace):
     """A round of adaptation takes as many meta-batches as ours has episodes."""
     rounds = EPISODES_AT_ONCE // shapes_of(arguments)["tasks"] if arguments.what == "adaptation" else 1
     return lambda: [one_round() for _ in range(rounds)]
@@ -57,7 +57,7 @@ def torch_side(style: str):
         import torch  # pyright: ignore[reportMissingImports]
 
         one_round = torch_maml.round_of(style, arguments.what, "cpu", **shapes_of(arguments))
-        return of_all_episodes(one_round, arguments), {"torch": torch.__version__}
+        return whole_round(one_round, arguments), {"torch": torch.__version__}
 
     return side
 
@@ -65,7 +65,7 @@ def torch_side(style: str):
 def learn2learn_side(arguments: argparse.Namespace):
     """The round of learn2learn."""
     one_round = torch_maml.learn2learn_round(arguments.learn2learn, arguments.what, **shapes_of(arguments))
-    return of_all_episodes(one_round, arguments), {"learn2learn": arguments.learn2learn.name}
+    return whole_round(one_round, arguments), {"learn2learn": arguments.learn2learn.name}
 
 
 def main(flags: list[str]) -> None:

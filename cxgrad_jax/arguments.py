@@ -1,10 +1,11 @@
-"""What public functions refuse in an argument: a value of another kind than they take.
+"""What public functions refuse in an argument: a value of the wrong type, shape or range.
 
 A Python error would come later, in a program's middle, and would name something that the caller never wrote.
 """
 
 import math
 import os
+from collections.abc import Sequence
 from numbers import Integral, Number, Real
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -17,23 +18,23 @@ from cxgrad_jax.errors import UserError
 
 
 def is_whole(value: Any) -> TypeGuard[int]:
-    """Whether ``value`` is a whole number of Python or NumPy. True and False are none."""
+    """Whether ``value`` is a whole number of Python or NumPy. True and False are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_finite(value: Any) -> TypeGuard[float]:
-    """Whether ``value`` is a finite real number of Python or NumPy. True and False are none."""
+    """Whether ``value`` is a finite real number of Python or NumPy. True and False are not."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_whole(name: str, value: Any, least: int = 1) -> None:
-    """Refuses an argument that is no whole number, or less than ``least``."""
+    """Refuses an argument that is not a whole number, or is less than ``least``."""
     if not is_whole(value) or value < least:
         raise UserError(f"{name} is {value!r}; expected a whole number, at least {least}")
 
 
 def check_seed(seed: Any) -> None:
-    """Refuses a seed that is no whole number from 0 to 4294967295."""
+    """Refuses a seed that is not a whole number from 0 to 4294967295."""
     if not is_whole(seed) or not 0 <= seed < 2**32:
         raise UserError(f"seed is {seed!r}; expected a whole number, 0 to 4294967295")
 
@@ -45,7 +46,8 @@ def check_key(key: Any) -> None:
         raise UserError(f"key is {_shown(key)}; {expected}")
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     plain = jax.eval_shape(lambda: jax.random.PRNGKey(0))  # a key of the older kind, of JAX's default generator
-    if key.ndim != 0 if typed else (key.shape, key.dtype) != (plain.shape, plain.dtype):
+    is_one_key = key.ndim == 0 if typed else (key.shape, key.dtype) == (plain.shape, plain.dtype)
+    if not is_one_key:
         raise UserError(f"key has shape {list(key.shape)} and dtype {key.dtype}; {expected}")
 
 
@@ -61,11 +63,28 @@ def as_array(name: str, value: Any) -> Any:
         array = np.asarray(value)
     except ValueError:  # NumPy's word for lists of several lengths
         shapes = {np.shape(part) for part in value if isinstance(part, jax.Array | np.ndarray)}
-        found = f" {' and '.join(map(str, sorted(shapes)[:2]))}" if shapes else ""
+        found = f" {' and '.join(str(list(shape)) for shape in sorted(shapes)[:2])}" if shapes else ""
         raise UserError(f"{name} are of several shapes{found}; expected one array, or arrays of one shape") from None
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         raise UserError(f"{name} have dtype {array.dtype}, which JAX does not have; convert them to float32")
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def check_image_shape(name: str, shape: Sequence[int]) -> None:
+    """Refuses a shape other than ``[N, H, W, C]``, one with a zero in it, and one with the channels first.
+
+    Images with a height of 1, 3 or 4 and more than four channels count as ``[N, C, H, W]``.
+    """
+    channels_first = len(shape) == 4 and shape[1] in (1, 3, 4) and shape[3] > 4
+    if len(shape) == 4 and 0 not in shape and not channels_first:
+        return
+    hints = {
+        3: "; images[..., None] adds a channel axis, and images[None] makes a batch of one image",
+        4: "; images.transpose(0, 2, 3, 1) moves the channels" if channels_first else "; none of them may be 0",
+        5: "; a batch of episodes is for cx.mean_loss or jax.vmap",
+    }
+    hint = hints.get(len(shape), "")
+    raise UserError(f"{name} have shape {list(shape)}; expected [N, H, W, C], the channels last{hint}")
 
 
 def check_function(name: str, value: Any, expected: str) -> None:

@@ -18,8 +18,8 @@ from cxgrad_jax.arguments import as_path
 from cxgrad_jax.errors import AlreadyTold, Interrupted, UserError, reason
 from cxgrad_jax.streams import make_lasting, status_of_streams
 from cxgrad_jax.training import config as configuration
-from cxgrad_jax.training.checkpoints import is_worth_reading
 from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.orbax_log import is_worth_reading
 
 VERBOSITIES = ("debug", "info", "warning", "error")
 
@@ -126,7 +126,7 @@ def overrides(given: Sequence[str], configs: Iterable[ConfigDict], others: str) 
       A function that takes a configuration and sets those of the fields that it has.
 
     Raises:
-      UserError: a flag is no ``--config.FIELD=VALUE``, or none of the configurations has its field.
+      UserError: a flag is not ``--config.FIELD=VALUE``, or none of the configurations has its field.
     """
     known = {f"--config.{field}" for config in configs for field in configuration.fields(config)}
     for flag in given:

@@ -58,7 +58,7 @@ def as_batch(episodes: Any) -> Episode:
     """Episodes as a batch: an ``Episode``, or a tuple of its four arrays, with a leading task axis.
 
     Raises:
-      UserError: it is something else, one episode, or the arrays have different numbers of tasks.
+      UserError: it has the wrong type, it is one episode, or the arrays have different numbers of tasks.
     """
     hint = "give a batch of episodes, such as sampler.batch(range(4))"
     if not isinstance(episodes, tuple) or len(episodes) != len(Episode._fields):
@@ -66,10 +66,12 @@ def as_batch(episodes: Any) -> Episode:
     batch = Episode(*episodes)
     shape = np.shape(batch.support_labels)
     if len(shape) != 2:
-        raise UserError(f"support_labels have shape {shape}; expected [tasks, way*shot]: {hint}")
+        raise UserError(f"support_labels have shape {list(shape)}; expected [tasks, way*shot]: {hint}")
     for name, array in zip(Episode._fields, batch, strict=True):
         if np.shape(array)[:1] != shape[:1]:
-            raise UserError(f"{name} have shape {np.shape(array)}, and support_labels {shape}: expected as many tasks")
+            raise UserError(
+                f"{name} have shape {list(np.shape(array))}, and support_labels {list(shape)}; expected as many tasks"
+            )
     return batch
 
 
@@ -95,14 +97,14 @@ def draw_indices(
         class_key, image_key = jax.random.split(key)
         # 32 bits are asked for by name. In double precision the default is 64, which would draw other episodes and, in
         # a small class, images beyond its end.
-        of_classes = jax.random.bits(class_key, (offsets.shape[0] - 1,), jnp.uint32)
-        of_images = jax.random.bits(image_key, (shape.way, largest_class), jnp.uint32)
-    classes = jnp.argsort(of_classes)[: shape.way]
+        class_bits = jax.random.bits(class_key, (offsets.shape[0] - 1,), jnp.uint32)
+        image_bits = jax.random.bits(image_key, (shape.way, largest_class), jnp.uint32)
+    classes = jnp.argsort(class_bits)[: shape.way]
     start, end = offsets[classes], offsets[classes + 1]
     # The order of random bits is a random order of a class. Positions beyond the end of a smaller class come last. The
     # sort is stable, so a tie with the largest value cannot bring one of them forward.
     beyond = jnp.arange(largest_class, dtype=jnp.int32)[None] >= (end - start)[:, None]
-    order = jnp.argsort(jnp.where(beyond, jnp.uint32(0xFFFFFFFF), of_images), axis=1)[:, : shape.shot + shape.query]
+    order = jnp.argsort(jnp.where(beyond, jnp.uint32(0xFFFFFFFF), image_bits), axis=1)[:, : shape.shot + shape.query]
     positions = start[:, None] + order.astype(jnp.int32)
     return positions[:, : shape.shot].reshape(-1), positions[:, shape.shot :].reshape(-1)
 
@@ -159,7 +161,7 @@ class Sampler:
         """The episodes of ``indices``: images ``[tasks, way*shot, H, W, C]`` and so on.
 
         Raises:
-          UserError: ``indices`` is no sequence of whole numbers from 0 to 2147483647, or a program is being traced.
+          UserError: ``indices`` is not a sequence of whole numbers from 0 to 2147483647, or a program is being traced.
         """
         support, query = self._positions(indices)
         support_labels, query_labels = (np.tile(labels, (len(support), 1)) for labels in self.shape.labels())
@@ -209,8 +211,8 @@ def sampler(store: ImageStore, way: int = 5, shot: int = 1, query: int = 15, see
       seed: the seed of the draws, 0 to 4294967295.
 
     Raises:
-      UserError: a number is out of its range, or ``store`` is no image store, has fewer classes than ``way``, or has a
-        class of fewer images than ``shot + query``.
+      UserError: a number is out of its range, or ``store`` is not an image store, has fewer classes than ``way``, or
+        has a class of fewer images than ``shot + query``.
     """
     for name, value, least in (("way", way, 2), ("shot", shot, 1), ("query", query, 1)):
         check_whole(name, value, least)

@@ -87,7 +87,7 @@ def export(
       optimiser: an Optax transformation for ``train_step``. Without it the file has no ``train_step``.
 
     Raises:
-      UserError: ``path``, ``learner`` or ``optimiser`` is something else; ``flatbuffers`` is not installed; ``params``
+      UserError: ``path``, ``learner`` or ``optimiser`` has the wrong type; ``flatbuffers`` is not installed; ``params``
         or ``episodes`` do not fit the learner; the file cannot hold what ``adapt`` returns or the optimiser's state; or
         the file cannot be written.
     """
@@ -140,8 +140,9 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedLearner:
       path: the file.
 
     Raises:
-      UserError: ``flatbuffers`` is not installed, ``path`` is no path, there is no such file, ``export`` did not write
-        it, it is damaged, or this version of JAX no longer reads it. A program raises it for other shapes or dtypes.
+      UserError: ``flatbuffers`` is not installed, ``path`` is not a path, there is no such file, ``export`` did not
+        write it, it is damaged, or this version of JAX no longer reads it. A program raises it for other shapes or
+        dtypes.
     """
     return _load(path, "cpu" if platforms.current_platform() == "cpu" else "accelerator")
 
@@ -161,12 +162,13 @@ def _load(path: str | os.PathLike[str], form: str) -> ExportedLearner:
                     f"{path} was exported with jax {header.get('jax')} and cannot be read with {jax.__version__} "
                     f"({str(error).splitlines()[0][:120]}); export it again with a version less than six months older"
                 ) from None
-    params = jax.tree.map(jnp.asarray, merge({n[7:]: x for n, x in arrays.items() if n.startswith("params/")}))
+    flat = {name.removeprefix("params/"): array for name, array in arrays.items() if name.startswith("params/")}
+    params = jax.tree.map(jnp.asarray, merge(flat))
     state = None
     if "train_step" in programs:
         others = [jnp.asarray(arrays[name]) for name in sorted(arrays) if name.startswith("state/")]
-        of_state = programs["train_step"].in_tree.children()[0].children()[0]
-        state = jax.tree.unflatten(of_state, [*jax.tree.leaves(params), *others])
+        structure = programs["train_step"].in_tree.children()[0].children()[0]  # of ((state, episodes), {}): the state
+        state = jax.tree.unflatten(structure, [*jax.tree.leaves(params), *others])
     functions = {name: _checked(name, program) for name, program in programs.items()}
     return ExportedLearner(params, state, **{"train_step": None, **functions})
 

@@ -48,14 +48,14 @@ def _mlp(module: str, path: str) -> dict[str, str]:
     return _weight_and_bias(f"{module}.0", f"{path}/hidden") | _weight_and_bias(f"{module}.2", f"{path}/output")
 
 
-def _rates(table: str, section: str) -> dict[str, str]:
-    return {
-        f"inner_loop_optimizer.{table}.{name.removeprefix('classifier.').replace('.', '-')}": path.replace(
-            "model", section, 1
-        )
-        for name, path in _FAMILY.items()
-        if "norm" not in path
-    }
+def _rates(family: Mapping[str, str], table: str, section: str) -> dict[str, str]:
+    """The learned rates of a table of the official inner optimiser. Every parameter but a normalisation's has some."""
+    names = {}
+    for name, path in family.items():
+        if "norm" not in path:
+            parameter = name.removeprefix("classifier.").replace(".", "-")
+            names[f"inner_loop_optimizer.{table}.{parameter}"] = path.replace("model", section, 1)
+    return names
 
 
 def _conv4(conv: str, norm: str, head: str, first: int) -> dict[str, str]:
@@ -66,15 +66,19 @@ def _conv4(conv: str, norm: str, head: str, first: int) -> dict[str, str]:
     return names
 
 
-_FAMILY = {
-    "classifier.layer_dict.linear.weights": "model/head/kernel",
-    "classifier.layer_dict.linear.bias": "model/head/bias",
-}
-for _block in range(4):
-    for _official, _ours in _BLOCK_MODULES.items():
-        _FAMILY |= _weight_and_bias(
-            f"classifier.layer_dict.{_official.format(_block)}", f"model/block_{_block}/{_ours}"
-        )
+def _family() -> dict[str, str]:
+    """Official name -> path of the parameters of the family's networks, Conv-4 and ResNet-12."""
+    names = {
+        "classifier.layer_dict.linear.weights": "model/head/kernel",
+        "classifier.layer_dict.linear.bias": "model/head/bias",
+    }
+    for block in range(4):
+        for official, ours in _BLOCK_MODULES.items():
+            names |= _weight_and_bias(f"classifier.layer_dict.{official.format(block)}", f"model/block_{block}/{ours}")
+    return names
+
+
+_FAMILY = _family()
 
 # For each learner: official parameter name -> path, of all parameters that its code can have.
 _NAMES = {
@@ -82,10 +86,10 @@ _NAMES = {
     "cxgrad": _FAMILY | _mlp("gamma_generator", "generator"),
     "l2f": _FAMILY | _mlp("attenuator", "attenuator"),
     "alfa": (
-        _FAMILY | _mlp("regularizer", "generator") | _rates("names_alpha_dict", "inner_lr")
-        | _rates("names_beta_dict", "decay")
+        _FAMILY | _mlp("regularizer", "generator") | _rates(_FAMILY, "names_alpha_dict", "inner_lr")
+        | _rates(_FAMILY, "names_beta_dict", "decay")
     ),
-    "maml_plus_plus": _FAMILY | _rates("names_learning_rates_dict", "inner_lr"),
+    "maml_plus_plus": _FAMILY | _rates(_FAMILY, "names_learning_rates_dict", "inner_lr"),
     "anil": _conv4("features.{}.0", "features.{}.1", "classifier", 0),
     "boil": _conv4("features.{}.0", "features.{}.1", "classifier", 0),
     "cavia": _conv4("conv{}", "bn{}", "fc1", 1) | _weight_and_bias("film3", "film"),
@@ -116,7 +120,7 @@ def from_official(arrays: Mapping[str, Any], learner: str) -> dict[str, Any]:
         if name not in names:
             example = next(name for name, path in names.items() if path == "model/block_0/conv/kernel")
             surplus = any(name in others for others in _NAMES.values())
-            reason = f"does not belong to {learner}" if surplus else f"is no parameter of the official {learner} code"
+            reason = f"does not belong to {learner}" if surplus else f"is not in the official {learner} code"
             raise UserError(f"{name!r} {reason}; expected names such as {example!r}")
         flat[names[name]] = np.asarray(array)
     _check_complete(flat, learner)
@@ -163,7 +167,7 @@ def load_official(path: str | Path, learner: str) -> dict[str, Any]:
       learner's default, the log says so.
 
     Raises:
-      UserError: PyTorch is missing, the file does not exist or is no checkpoint, it has learned inner rates that the
+      UserError: PyTorch is missing, the file does not exist or is not a checkpoint, it has learned inner rates that the
         learner does not have, or ``from_official`` refuses its arrays.
     """
     try:
@@ -172,7 +176,9 @@ def load_official(path: str | Path, learner: str) -> dict[str, Any]:
         raise UserError("reading an official checkpoint needs PyTorch: pip install 'cxgrad_jax[torch]'") from None
     path = as_path("path", path)
     if not path.is_file():
-        raise UserError(f"{path} is no file; expected an official checkpoint such as saved_models/train_model_latest")
+        raise UserError(
+            f"{path} is not a file; expected an official checkpoint such as saved_models/train_model_latest"
+        )
     # A float64 scalar as NumPy 1 and NumPy 2 write it; building one runs no code of the file.
     scalar = np.float64(0).__reduce__()[0]
     modules = ("numpy.core.multiarray", "numpy._core.multiarray")
@@ -218,7 +224,7 @@ def _is_rate(path: str) -> bool:
 
 
 def _check_complete(flat: Mapping[str, np.ndarray], learner: str) -> None:
-    """Refuses an incomplete set of parameters. The names that are present tell which network it must be."""
+    """Refuses an incomplete set of parameters. The names that are present say which network it must be."""
     names = {path: name for name, path in _names(learner).items()}
     residual = any("shortcut" in path for path in flat)
     biased = "model/block_0/conv/bias" in flat
@@ -239,9 +245,10 @@ def _check_complete(flat: Mapping[str, np.ndarray], learner: str) -> None:
         raise UserError(f"{names[surplus[0]]!r} does not belong to {learner} on this network")
     for path, array in flat.items():
         rank = (4 if "conv" in path else 2) if path.endswith("kernel") and not _is_rate(path) else 1
-        rank += learner == "maml_plus_plus" and "norm" in path
+        if learner == "maml_plus_plus" and "norm" in path:
+            rank += 1  # a row for each step
         if array.ndim != rank:
-            raise UserError(f"{names[path]!r} has shape {array.shape}; expected {rank} axes")
+            raise UserError(f"{names[path]!r} has shape {list(array.shape)}; expected {rank} axes")
 
 
 def _channels(flat: Mapping[str, np.ndarray]) -> int:
@@ -252,6 +259,14 @@ def _channels(flat: Mapping[str, np.ndarray]) -> int:
 
 
 def _convert(path: str, array: np.ndarray, flat: Mapping[str, np.ndarray]) -> np.ndarray:
+    """An official array in the form that it has here: rates without the last one, kernels with the outputs last.
+
+    A convolution ``[O, I, H, W]`` becomes ``[H, W, I, O]``, and a linear kernel ``[O, I]`` becomes ``[I, O]``. The
+    head's inputs also change their order, from that of flattened ``[C, H, W]`` to that of ``[H, W, C]``.
+
+    Raises:
+      UserError: the inputs of the head are not those of a square feature map.
+    """
     if _is_rate(path):
         return array[:-1]
     if array.ndim == 4:
@@ -263,6 +278,11 @@ def _convert(path: str, array: np.ndarray, flat: Mapping[str, np.ndarray]) -> np
 
 
 def _convert_back(path: str, array: np.ndarray, flat: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The inverse of ``_convert``: kernels with the outputs first, and rates with a zero at the end.
+
+    Raises:
+      UserError: the inputs of the head are not those of a square feature map.
+    """
     if _is_rate(path):
         return np.append(array, np.zeros(1, array.dtype))
     if array.ndim == 4:

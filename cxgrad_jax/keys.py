@@ -20,5 +20,5 @@ def purpose_key(seed: int | jax.Array, purpose: str) -> jax.Array:
 
 
 def fixed_draws() -> AbstractContextManager[None]:
-    """A context in which a key draws what it draws by default, also if ``jax_threefry_partitionable`` is off."""
+    """A context in which a key draws what it draws by default, even if ``jax_threefry_partitionable`` is off."""
     return jax.threefry_partitionable(True)

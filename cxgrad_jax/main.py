@@ -110,7 +110,7 @@ def _check(config: ConfigDict, given: argparse.Namespace) -> None:
     if not all(workdir.name for workdir in given.workdir):
         raise UserError("--workdir is /; give the folder of the run, such as --workdir=runs/first")
     if given.mode in ("train", "pretrain") and (given.mode == "pretrain") != is_pretraining(config):
-        kind, other = ("no", "train") if given.mode == "pretrain" else ("a", "pretrain")
+        kind, other = ("not a", "train") if given.mode == "pretrain" else ("a", "pretrain")
         raise UserError(f"--config={given.config} is {kind} pre-training; run it with --mode={other}")
     if given.question and given.mode != "evaluate":
         raise UserError(f"--question={given.question} is of --mode=evaluate, not of --mode={given.mode}")
@@ -125,9 +125,9 @@ def run(arguments: list[str]) -> int:
 
     def action():
         config, given = parse(arguments)
-        of_processes = given.coordinator, given.num_processes, given.process_id
-        if given.distributed or any(value is not None for value in of_processes):
-            runtime.join_processes(*of_processes)
+        processes = given.coordinator, given.num_processes, given.process_id
+        if given.distributed or any(value is not None for value in processes):
+            runtime.join_processes(*processes)
         else:
             runtime.let_devices_be_late()
         absent = mesh_of(given.dry_run) if given.dry_run else None  # before the first use of a device

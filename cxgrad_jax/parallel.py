@@ -116,12 +116,16 @@ def fetch(tree: Any) -> Any:
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def fits_on_device(num_bytes: int, mesh: Mesh) -> bool:
-    """Whether a store of this size may lie on each device of the mesh: it takes at most half of the device's memory.
+def device_memory(mesh: Mesh) -> int:
+    """Bytes of memory that a store may share on each device of the mesh, or 0.
 
-    The answer is no for a CPU, whose devices would each copy what is already in the machine's memory. It is also no if
-    a device does not tell how much memory it has.
+    It is 0 for a CPU, whose devices would each copy what is already in the machine's memory. It is also 0 if a device
+    does not report how much memory it has.
     """
     device = mesh.devices.flat[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    return bool(stats) and num_bytes <= stats["bytes_limit"] // 2
+    return (device.memory_stats() or {}).get("bytes_limit", 0) if device.platform != "cpu" else 0
+
+
+def fits_on_device(num_bytes: int, memory: float) -> bool:
+    """Whether a store of this size may lie on a device: it takes at most half of the device's memory."""
+    return num_bytes <= memory / 2

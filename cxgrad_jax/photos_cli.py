@@ -38,18 +38,18 @@ def run(arguments: list[str]) -> int:
 
     def action():
         given = _parser().parse_args(arguments)
-        if not given.word:
-            raise UserError("a word is missing; expected one of fit, check, predict, export")
-        {"fit": _fit, "check": _check, "predict": _predict, "export": _export}[given.word](given)
+        if not given.command:
+            raise UserError("give a command: one of fit, check, predict, export")
+        {"fit": _fit, "check": _check, "predict": _predict, "export": _export}[given.command](given)
 
     return exit_status(action)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="cxgrad photos", description="Classifiers of photos.", allow_abbrev=False)
-    words = parser.add_subparsers(dest="word", metavar="WORD", parser_class=Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
 
-    fit = words.add_parser("fit", help="make a classifier of PHOTOS/CLASS/*.jpg", allow_abbrev=False)
+    fit = commands.add_parser("fit", help="make a classifier of PHOTOS/CLASS/*.jpg", allow_abbrev=False)
     fit.add_argument("photos", type=a_path, metavar="PHOTOS", help="folder with a folder of photos for each class")
     fit.add_argument("--out", type=a_path, required=True, metavar="FILE", help="the classifier, a safetensors file")
     fit.add_argument(
@@ -61,18 +61,18 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--others", type=a_path, metavar="DIR", help="photos of none of the classes, for the threshold")
     fit.add_argument("--seed", type=int, default=0, metavar="N", help="of the splits that the estimate is made with")
 
-    check = words.add_parser("check", help="compare predictions for other photos with the truth", allow_abbrev=False)
+    check = commands.add_parser("check", help="compare predictions for other photos with the truth", allow_abbrev=False)
     check.add_argument("classifier", type=a_path, metavar="FILE", help="that fit wrote")
     check.add_argument("photos", type=a_path, metavar="TEST", help="like PHOTOS, with photos that fit has not seen")
     check.add_argument("--html", type=a_path, metavar="FILE", help="the page; NAME_check.html beside the classifier")
 
-    predict = words.add_parser("predict", help="predict photos", allow_abbrev=False)
+    predict = commands.add_parser("predict", help="predict photos", allow_abbrev=False)
     predict.add_argument("classifier", type=a_path, metavar="FILE", help="that fit wrote")
     predict.add_argument("photos", type=a_path, nargs="+", metavar="FILE_OR_FOLDER")
     predict.add_argument("--csv", type=a_path, metavar="FILE", help="the table; without --csv and --html it is printed")
     predict.add_argument("--html", type=a_path, metavar="FILE", help="a page with the photos")
 
-    export = words.add_parser("export", help="write the classifier for another program", allow_abbrev=False)
+    export = commands.add_parser("export", help="write the classifier for another program", allow_abbrev=False)
     export.add_argument("classifier", type=a_path, metavar="FILE", help="that fit wrote")
     export.add_argument("out", type=a_path, metavar="OUT", help="such as shop.onnx")
     export.add_argument("--format", choices=FORMATS, default="onnx")

@@ -5,7 +5,7 @@ them gains. ``python -m cxgrad_jax.main`` applies all of them. A notebook or a p
 ``compiler_options`` to its ``jax.jit``. The allocator must be chosen before Python starts, by the environment variables
 that ``allocator`` returns.
 
-A CPU is one device, also if it has many cores. Several devices of a CPU get the compiler's default convolutions, which
+A CPU is one device, even if it has many cores. Several devices of a CPU get the compiler's default convolutions, which
 are slower. With the faster ones XLA (jax 0.10.2 and 0.12.0) computes wrongly in a program that two devices of a process
 run together for more than about a second (``tests/test_parallel.py``).
 """
@@ -24,6 +24,7 @@ import jax
 from absl import logging
 
 from cxgrad_jax.errors import UserError, reason
+from cxgrad_jax.machine import cores
 from cxgrad_jax.platforms import current_platform, traced_for
 
 # By default glibc gives freed buffers back to the system, and clearing new pages costs more than the arithmetic in
@@ -31,34 +32,6 @@ from cxgrad_jax.platforms import current_platform, traced_for
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:glibc.malloc.trim_threshold=17179869184"
 
 PATIENCE = "xla_cpu_collective_call_terminate_timeout_seconds"
-
-
-def cores() -> int:
-    """The number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def processor() -> str:
-    """The kind of CPU, such as ``AMD EPYC, family 25, model 17``. Compiled programs and roundings differ by it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()  # of the first core
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    if "model name" not in facts:  # no x86
-        return platform.processor() or platform.machine()
-    numbers = [f"{name} {facts[key]}" for name, key in (("family", "cpu family"), ("model", "model")) if key in facts]
-    return ", ".join([facts["model name"], *numbers])
-
-
-def peak_memory() -> int | None:
-    """The most memory in bytes that this process has taken so far. None means that the system does not tell."""
-    try:
-        import resource  # Windows has none
-    except ModuleNotFoundError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def allocator(environment: Mapping[str, str]) -> dict[str, str]:
@@ -85,8 +58,8 @@ def restart_with_allocator() -> None:
 def let_devices_be_late() -> None:
     """Lets the devices of a CPU, which ``XLA_FLAGS`` may simulate, wait a day for one another. Call it before JAX.
 
-    XLA ends a process whose devices wait for more than 40 seconds. On an overloaded machine such a wait is no defect.
-    Before version 0.10 JAX cannot be told so.
+    XLA ends a process whose devices wait for more than 40 seconds. On an overloaded machine such a wait is not
+    a defect. Before version 0.10 JAX cannot be told so.
     """
     if jax.__version_info__ >= (0, 10) and PATIENCE not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{PATIENCE}=86400".strip()

@@ -52,8 +52,8 @@ def save(
         them to it.
 
     Raises:
-      UserError: ``path``, ``learner`` or ``image_size`` is something else, a part of the learner is not this package's
-        and cannot be described, a leaf is no array of numbers or has whole numbers that int32 does not, a dict in
+      UserError: ``path``, ``learner`` or ``image_size`` has the wrong type, a part of the learner is not this package's
+        and cannot be described, a leaf is not an array of numbers or has whole numbers that int32 does not, a dict in
         ``params`` is empty, or the file cannot be written.
     """
     path = as_path("path", path)
@@ -78,7 +78,7 @@ def arrays_of(params: Any) -> dict[str, np.ndarray]:
     """The arrays of meta-parameters by path, as a file holds them.
 
     Raises:
-      UserError: ``params`` is no nested dict with names as keys, or a leaf is no array of numbers.
+      UserError: ``params`` is not a nested dict with names as keys, or a leaf is not an array of numbers.
     """
     if not isinstance(params, Mapping):
         raise UserError(f"params is of type {type(params).__name__}; expected a nested dict of arrays")
@@ -116,8 +116,8 @@ def _refuse_lost(params: Mapping[str, Any], where: str = "") -> None:
         kept = jax.dtypes.canonicalize_dtype(array.dtype)
         if array.dtype.kind in "iu" and (array.astype(kept) != array).any():
             raise UserError(
-                f"the parameter {path} has dtype {array.dtype} and numbers that do not fit into {kept}, as which "
-                "cx.load gives it; keep them as floats"
+                f"the parameter {path} has dtype {array.dtype} and numbers that do not fit into {kept}, the dtype "
+                "that cx.load returns; keep them as floats"
             )
 
 
@@ -204,7 +204,7 @@ def read_arrays(path: Path, writer: str, kind: str, version: str) -> tuple[dict[
     """
     try:
         if not os.path.isfile(path) and os.path.exists(path):  # opening a pipe would wait for ever
-            raise UserError(f"{path} is no file; expected one that {writer} wrote")
+            raise UserError(f"{path} is not a file; expected one that {writer} wrote")
         path.open("rb").close()  # safetensors calls a file missing that may not be read
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; expected a file that {writer} wrote") from None

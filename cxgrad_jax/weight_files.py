@@ -57,7 +57,9 @@ def _fetched(name: str) -> Path:
     owner, _, rest = name.removeprefix(HUB).partition("/")
     repository, _, file = rest.partition("/")
     if not owner or not repository or (file and not file.endswith(".safetensors")):
-        raise UserError(f"{name} is no name on the Hub; expected {HUB}OWNER/NAME or {HUB}OWNER/NAME/FILE.safetensors")
+        raise UserError(
+            f"{name} is not a name on the Hub; expected {HUB}OWNER/NAME or {HUB}OWNER/NAME/FILE.safetensors"
+        )
     try:
         import huggingface_hub  # pyright: ignore[reportMissingImports]  (an extra)
     except ImportError:

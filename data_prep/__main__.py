@@ -39,7 +39,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         prog="python -m data_prep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", nargs="?", help=f"the data set: {', '.join(data.NAMES)}")
-    parser.add_argument("--list", action="store_true", help="tell data sets, archives, sizes, origins and splits")
+    parser.add_argument("--list", action="store_true", help="list data sets, archives, sizes, origins and splits")
     origin = parser.add_mutually_exclusive_group()
     origin.add_argument("--archive", nargs="+", default=[], metavar="PATH", help="the publisher's archive or archives")
     origin.add_argument("--source", metavar="DIR", help="a folder of images instead of archives")

@@ -114,7 +114,7 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         (lambda: cx.mean_loss(LEARNER)({}, None), "episodes is of type NoneType; give a batch of episodes, such as"),
         (
             lambda: cx.mean_loss(LEARNER)({}, BATCH._replace(support_images=BATCH.support_images[:1])),
-            "support_images have shape (1, 3, 16, 16, 1), and support_labels (2, 3): expected as many tasks",
+            "support_images have shape [1, 3, 16, 16, 1], and support_labels [2, 3]; expected as many tasks",
         ),
         (lambda: cx.learners.maml(MODEL, first_order="no"), "first_order is 'no'; expected True or False"),
         (
@@ -172,9 +172,9 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         (lambda: cx.sampler(cx.data.ImageStore), "store is the class ImageStore; expected an image store"),
         (
             lambda: cx.sampler(FLOATS._replace(images=255 * FLOATS.images)),
-            "values from 0 to 255: expected float values in",
+            "values from 0 to 255; expected float values in",
         ),
-        (lambda: cx.sampler(FLOATS._replace(images=np.nan * FLOATS.images)), "images hold NaN: expected finite values"),
+        (lambda: cx.sampler(FLOATS._replace(images=np.nan * FLOATS.images)), "images hold NaN; expected finite values"),
         (
             lambda: cx.sampler(STORE._replace(offsets=np.array([0, 4, 8, 13]))),
             "offsets do not divide 12 images among 3 classes; expected 4 rising numbers, from 0 to 12",
@@ -204,18 +204,18 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         (lambda: LEARNER.init(np.zeros(2), STORE.images), "key has shape [2] and dtype float64; expected a key of JAX"),
         (
             lambda: LEARNER.init(jax.random.key(0), [STORE.images[0], STORE.images[0, 1:]]),
-            "images are of several shapes (15, 16, 1) and (16, 16, 1); expected one array, or arrays of one shape",
+            "images are of several shapes [15, 16, 1] and [16, 16, 1]; expected one array, or arrays of one shape",
         ),
         (
             lambda: cx.data.from_arrays([STORE.images[0], STORE.images[0, 1:]], [0, 1]),
-            "images are of several shapes (15, 16, 1) and (16, 16, 1); expected one array, or arrays of one shape",
+            "images are of several shapes [15, 16, 1] and [16, 16, 1]; expected one array, or arrays of one shape",
         ),
         (lambda: cx.data.from_arrays(STORE.images, [[0], [1, 2]]), "labels are of several shapes; expected one array"),
         (lambda: cx.data.load(None, "train"), "name is None; expected the name of a data set, such as 'glyphs'"),
         (lambda: cx.data.load(["glyphs"], "train"), "name is ['glyphs']; expected the name of a data set"),
         (lambda: cx.data.load("glyphs", "train", image_size="big"), "image_size is 'big'; expected a whole number"),
         (lambda: cx.data.prepare(None), "name is None; expected the name of a data set, such as 'glyphs'"),
-        (lambda: cx.data.prepare("glyphs", image_size=8.5), "image_size=8.5: expected a whole number, 1 to 1024"),
+        (lambda: cx.data.prepare("glyphs", image_size=8.5), "image_size is 8.5; expected a whole number, 1 to 1024"),
         (lambda: cx.save("never_written", None, {"a": np.ones(2)}, image_size=0), "image_size is 0; expected a whole"),
     ],
 )
@@ -232,8 +232,8 @@ def test_one_archive_may_be_given_alone(tmp_path):
 
 def test_numbers_of_numpy_and_keys_of_either_kind_are_taken():
     params = fit(iterations=np.int64(1), tasks=np.int32(1), seed=np.uint32(7))
-    of_old_key = LEARNER.init(jax.random.PRNGKey(0), STORE.images)
-    jax.tree.map(np.testing.assert_array_equal, LEARNER.init(jax.random.key(0), STORE.images), of_old_key)
+    with_old_key = LEARNER.init(jax.random.PRNGKey(0), STORE.images)
+    jax.tree.map(np.testing.assert_array_equal, LEARNER.init(jax.random.key(0), STORE.images), with_old_key)
     assert len(cx.evaluate(LEARNER, params, SAMPLER, episodes=np.int64(2)).accuracies) == 2
 
 

@@ -24,7 +24,7 @@ def benchmark(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [
-        ("versus_official", ["--official", "nowhere"], "nowhere is no clone of shlee625/CxGrad"),
+        ("versus_official", ["--official", "nowhere"], "nowhere is not a clone of shlee625/CxGrad"),
         ("versus_official", ["--official", "nowhere", "--setting", "mini"], "invalid choice: 'mini'"),
         ("what_a_prediction_sees", ["--learners", "nobody"], "invalid choice: 'nobody'"),
         ("precision", ["--data", "moon"], "unknown data set 'moon'"),
@@ -33,7 +33,7 @@ def benchmark(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
         (
             "ahead_of_time",
             ["--target", "h200"],
-            "'h200' is no device that is known; expected v5e:2x2",
+            "'h200' is not a known device; expected v5e:2x2",
         ),
         (
             "ahead_of_time",
@@ -173,8 +173,10 @@ def test_what_a_program_needs_at_least_counts_loops_parts_tiles_and_padding(monk
     assert found["convolution"].flops == 2 * 2 * inside * 3 * 4 and found["convolution"].cycles == 700
     (padded,) = (op for op in operations(LOOP, padding=True) if op.kind == "convolution")
     assert padded.flops == 2 * 2 * (3 * 8) ** 2 * 3 * 4 and padded.precision == "highest"
-    of_two = summary(LOOP, "v5e", 2)
-    assert of_two["operations"] == round(11 / 2) and of_two["compiler_ms"] == round(5 * 700 / 1.5e9 / 2 * 1e3, 2)
+    two_iterations = summary(LOOP, "v5e", 2)
+    assert two_iterations["operations"] == round(11 / 2) and two_iterations["compiler_ms"] == round(
+        5 * 700 / 1.5e9 / 2 * 1e3, 2
+    )
 
 
 CUDNN = """

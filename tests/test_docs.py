@@ -42,6 +42,6 @@ def test_commands_name_existing_configurations_and_fields(page):
             known = known | {f"analysis.{field}": value for field, value in fields(analysis_config()).items()}
         for flag in flags:
             field = flag.partition("=")[0].removeprefix("--config.")
-            of_ones_own = any(re.match(rf"--config\.{field.split('.')[0]}\.name=\w+\.\w+$", each) for each in flags)
-            if flag.startswith("--config.") and not of_ones_own:
+            is_own = any(re.match(rf"--config\.{field.split('.')[0]}\.name=\w+\.\w+$", each) for each in flags)
+            if flag.startswith("--config.") and not is_own:
                 assert field in known, f"{command}: {field}"

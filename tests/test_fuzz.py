@@ -30,15 +30,15 @@ def test_no_door_takes_a_damaged_input_amiss(fuzz, finished, tiny_data, tmp_path
     monkeypatch.setenv("CXGRAD_DATA_DIR", str(Path("file").absolute()))  # not even the glyphs can be prepared there
     place = fuzz.doors.place_of(tmp_path, tiny_data, finished)
     faults, counts = [], {}
-    for name, outcomes, of_door, _ in fuzz.fuzz(place, 150, seed=1):
+    for name, outcomes, found, _ in fuzz.fuzz(place, 150, seed=1):
         counts[name] = sum(outcomes.values())
-        faults += of_door
+        faults += found
     assert not faults, "\n".join(f"{fault.door}, input {fault.number}: {fault.what}" for fault in faults)
     assert set(counts) == set(fuzz.DOORS) and sum(counts.values()) >= 145
 
 
 def test_a_fault_is_found(fuzz, finished, tiny_data, tmp_path, monkeypatch):
-    def of_kind(kind):
+    def door_of(kind):
         def door(rng, place):
             def call():
                 if kind == "lines":
@@ -54,7 +54,7 @@ def test_a_fault_is_found(fuzz, finished, tiny_data, tmp_path, monkeypatch):
         return door
 
     kinds = ("success", "mistake", "lines", "defect", "status", "silent")
-    monkeypatch.setattr(fuzz, "DOORS", {kind: (of_kind(kind), 1.0) for kind in kinds})
+    monkeypatch.setattr(fuzz, "DOORS", {kind: (door_of(kind), 1.0) for kind in kinds})
     place = fuzz.doors.place_of(tmp_path, tiny_data, finished)
     found = {name: dict(outcomes) for name, outcomes, *_ in fuzz.fuzz(place, 1, seed=0)}
     assert found == {"success": {"success": 1}, "mistake": {"refusal": 1}} | {kind: {"fault": 1} for kind in kinds[2:]}
@@ -90,10 +90,10 @@ def test_mutations_follow_from_their_generator_and_change_what_they_get(fuzz):
     content = {"a": [1, 2.5, {"b": "c"}], "d": None}
     text = json.dumps(content).encode()
     kinds: list[tuple[Any, Any]] = [
-        (mutations.of_bytes, bytes(range(256))),
-        (mutations.of_json, content),
-        (mutations.of_json_file, text),
-        (mutations.of_flags, ["--a=1", "--b=c"]),
+        (mutations.changed_bytes, bytes(range(256))),
+        (mutations.changed_json, content),
+        (mutations.changed_json_file, text),
+        (mutations.changed_flags, ["--a=1", "--b=c"]),
     ]
     for mutate, sound in kinds:
         twice = [[mutate(np.random.default_rng(i), sound) for i in range(20)] for _ in range(2)]

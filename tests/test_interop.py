@@ -73,7 +73,7 @@ def changed(name, array, learner="cxgrad"):
 
 MISTAKES = {
     "unknown learner": ((cx.interop.to_official(CXGRAD, "cxgrad"), "protonet"), "'protonet' has no official format"),
-    "unknown name": (changed("conv9.weight", np.zeros(3)), "'conv9.weight' is no parameter"),
+    "unknown name": (changed("conv9.weight", np.zeros(3)), "'conv9.weight' is not in the official"),
     "missing kernel": (without(CONV), f"'{CONV}' is missing"),
     "missing generator": ((cx.interop.to_official(MAML, "maml"), "cxgrad"), "'gamma_generator.0.bias' is missing"),
     "surplus generator": ((cx.interop.to_official(CXGRAD, "cxgrad"), "maml"), "does not belong to maml"),
@@ -124,7 +124,7 @@ def test_checkpoint_files(tmp_path, caplog):
     (tmp_path / "cut").write_bytes((tmp_path / "train_model_1").read_bytes()[:2000])
     torch.save([1, 2], tmp_path / "list")
     for name, words in {
-        "hostile": "cannot be read", "cut": "cannot be read", "list": "holds no state dict", "none": "is no file",
+        "hostile": "cannot be read", "cut": "cannot be read", "list": "holds no state dict", "none": "is not a file",
     }.items():  # fmt: skip
         with pytest.raises(cx.UserError, match=words) as error:
             cx.interop.load_official(tmp_path / name, "cxgrad")

@@ -164,7 +164,7 @@ def test_evaluate_elsewhere(finished, tmp_path):
 
 @pytest.mark.parametrize(
     ("flag", "message"),
-    [("--dry_run=h200", "'h200' is no device that is known"), ("--mode=evaluate", "--dry_run is of --mode=train")],
+    [("--dry_run=h200", "'h200' is not a known device"), ("--mode=evaluate", "--dry_run is of --mode=train")],
 )
 def test_dry_run_refuses_in_one_line(finished, flag, message):
     arguments = [f"--workdir={finished}", *(["--dry_run", flag] if "mode" in flag else [flag])]

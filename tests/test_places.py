@@ -230,24 +230,23 @@ def test_installed_the_configurations_lie_inside_the_package(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("words", "status", "line"),
     [
-        (["--help"], 0, "usage: cxgrad WORD [FLAG ...]"),
-        (["trian"], 2, "cxgrad: trian is no word; did you mean train?"),
+        (["--help"], 0, "usage: cxgrad COMMAND [FLAG ...]"),
+        (["trian"], 2, "cxgrad: trian is not a command; did you mean train?"),
         (
             [],
             2,
-            "cxgrad: a word is missing; expected one of train, pretrain, evaluate, analyse, compare, tables, prepare, "
-            "photos",
+            "cxgrad: give a command: one of train, pretrain, evaluate, analyse, compare, tables, prepare, photos",
         ),
-        (["train", "--mode=evaluate"], 2, "cxgrad: --mode=evaluate is not for cxgrad train; the word is the mode"),
+        (["train", "--mode=evaluate"], 2, "cxgrad: --mode=evaluate is not for cxgrad train; the command is the mode"),
     ],
 )
-def test_words_of_the_console_command(words, status, line, monkeypatch, capsys):
+def test_commands_of_the_console_program(words, status, line, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["cxgrad", *words])
     assert cli.main() == status
     told = capsys.readouterr()
     assert (told.out if status == 0 else told.err).splitlines()[0] == line and not (status and told.out)
     if status == 0:
-        assert all(re.search(rf"^  {word} ", told.out, re.M) for word in cli.PROGRAMS)
+        assert all(re.search(rf"^  {command} ", told.out, re.M) for command in cli.PROGRAMS)
 
 
 @pytest.mark.slow

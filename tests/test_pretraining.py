@@ -1,16 +1,15 @@
-"""Pre-training: augmentation, the loss, and what of one set of parameters goes into another."""
+"""Pre-training: the loss, and what of one set of parameters goes into another."""
 
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from small import SIZE, WAY, make_episode
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import by_path
-from cxgrad_jax.pretraining import Batch, augmented, pretraining, with_body_of
+from cxgrad_jax.pretraining import Batch, pretraining, with_body_of
 
 IMAGES: Any = np.random.default_rng(0).integers(0, 256, (12, SIZE, SIZE, 3), np.uint8)
 MODEL = cx.models.Conv4(num_classes=WAY, features=4)
@@ -20,37 +19,6 @@ def pretrained(num_classes=7) -> Any:
     learner = cx.learners.classifier_baseline(MODEL, query_statistics="running")
     learner = pretraining(learner, MODEL, num_classes)
     return learner, learner.init(jax.random.key(1), IMAGES[:2])
-
-
-@pytest.mark.parametrize("augmentation", ["none", "crop", "crop_colour"])
-def test_an_augmented_image_depends_on_itself_and_the_key_alone(augmentation):
-    key = jax.random.key(0)
-    ours = augmented(key, IMAGES, augmentation)
-    assert ours.shape == IMAGES.shape and ours.dtype == jnp.float32
-    assert 0 <= ours.min() and ours.max() <= 1
-    np.testing.assert_array_equal(ours, augmented(key, IMAGES, augmentation))
-    others: Any = np.concatenate([IMAGES[:1], 255 - IMAGES[1:]])
-    np.testing.assert_array_equal(augmented(key, others, augmentation)[0], ours[0])
-    if augmentation != "none":
-        assert not np.array_equal(ours, augmented(jax.random.key(1), IMAGES, augmentation))
-
-
-def test_a_crop_is_a_part_of_the_image_mirrored_or_not():
-    (image,) = augmented(jax.random.key(3), IMAGES[:1], "crop")
-    margin = SIZE // 8
-    padded = np.pad(IMAGES[0] / 255, ((margin, margin), (margin, margin), (0, 0)))
-    parts = [padded[i : i + SIZE, j : j + SIZE] for i in range(2 * margin + 1) for j in range(2 * margin + 1)]
-    assert any(np.allclose(image, each, atol=1e-6) for part in parts for each in (part, part[:, ::-1]))
-
-
-def test_grey_images_are_cropped_and_recoloured_too():
-    assert augmented(jax.random.key(0), IMAGES[..., :1], "crop_colour").shape == (12, SIZE, SIZE, 1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("augmentation", ["none", "crop", "crop_colour"])
-def test_augmented_images_are_float32_in_double_precision_too(augmentation, double_precision):
-    assert augmented(jax.random.key(0), IMAGES, augmentation).dtype == np.float32
 
 
 def test_the_loss_is_that_of_a_classifier_of_all_classes():

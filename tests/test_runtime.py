@@ -9,7 +9,7 @@ import pytest
 from runs import command
 
 import cxgrad_jax as cx
-from cxgrad_jax import runtime
+from cxgrad_jax import machine, runtime
 
 
 def test_the_allocator_is_chosen_once_and_never_against_the_user(monkeypatch):
@@ -33,28 +33,6 @@ def test_the_command_line_starts_again_with_the_allocator_and_its_own_arguments(
     assert process.returncode == 2 and "--nonsense is unknown" in stderr
 
 
-def test_the_kind_of_processor_tells_two_generations_of_one_name_apart(monkeypatch):
-    core = "processor\t: {i}\ncpu family\t: 25\nmodel\t\t: {model}\nmodel name\t: AMD EPYC\n\n"
-    of = lambda model: "".join(core.format(i=i, model=model) for i in range(2))  # noqa: E731
-    monkeypatch.setattr("pathlib.Path.read_text", lambda self: of(17))
-    assert runtime.processor() == "AMD EPYC, family 25, model 17"
-    monkeypatch.setattr("pathlib.Path.read_text", lambda self: of(97))
-    assert runtime.processor() == "AMD EPYC, family 25, model 97"
-
-
-@pytest.mark.parametrize("content", [None, "processor\t: 0\nCPU implementer\t: 0x41\n\n"])
-def test_a_system_that_names_no_model_says_what_it_can(monkeypatch, content):
-    def read_text(self):
-        if content is None:
-            raise FileNotFoundError(self)
-        return content
-
-    monkeypatch.setattr("pathlib.Path.read_text", read_text)
-    monkeypatch.setattr("platform.processor", lambda: "")
-    monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    assert runtime.processor() == "aarch64"
-
-
 def test_compiler_options_are_taken_by_this_compiler():
     options = runtime.compiler_options(1)
     always = ["xla_cpu_multi_thread_eigen", "xla_cpu_prefer_vector_width"]
@@ -63,7 +41,7 @@ def test_compiler_options_are_taken_by_this_compiler():
     assert list(options) == (expected if jax.default_backend() == "cpu" else [])
     assert convolutions not in runtime.compiler_options(2)  # it would compute wrongly: see test_parallel
     assert jax.jit(lambda x: x + 1, compiler_options=options)(1) == 2
-    assert runtime.compiler_options(runtime.cores()).get("xla_cpu_multi_thread_eigen") in (False, None)
+    assert runtime.compiler_options(machine.cores()).get("xla_cpu_multi_thread_eigen") in (False, None)
 
 
 def test_an_option_that_the_compiler_does_not_know_is_left_out():

@@ -133,7 +133,7 @@ def test_a_scalar_stays_one(name, tmp_path):
 def test_a_file_that_may_not_be_read_is_told(saved, monkeypatch):
     path = saved[2]
     os.mkfifo(path.with_name("pipe"))
-    with pytest.raises(cx.UserError, match="pipe is no file; expected one that cx.save wrote"):
+    with pytest.raises(cx.UserError, match="pipe is not a file; expected one that cx.save wrote"):
         saving.read_arrays(path.with_name("pipe"), "cx.save", "format", saving.FORMAT)
 
     def forbidden(path, *_, **__):

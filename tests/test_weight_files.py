@@ -107,7 +107,7 @@ def test_of_the_hub(file, monkeypatch):
 @pytest.mark.parametrize("name", ["hf://", "hf://owner", "hf://owner/", "hf:///name", "hf://owner/name/model.bin"])
 def test_a_name_that_the_hub_cannot_have_is_not_asked_for(name, monkeypatch):
     hub(monkeypatch, None)
-    with pytest.raises(cx.UserError, match=rf"{name} is no name on the Hub; expected hf://OWNER/NAME or hf://"):
+    with pytest.raises(cx.UserError, match=rf"{name} is not a name on the Hub; expected hf://OWNER/NAME or hf://"):
         cx.load(name)
 
 

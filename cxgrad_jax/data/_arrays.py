@@ -10,9 +10,10 @@ from cxgrad_jax.arguments import as_array, as_path, check_kind, check_whole
 from cxgrad_jax.data._store import SPLITS, ImageStore, check_images, offsets_of
 from cxgrad_jax.data._tfds import require_tfds
 from cxgrad_jax.data.datasets.images import resized_array
+from cxgrad_jax.data.datasets.pickles import text
 from cxgrad_jax.errors import UserError, reason
 
-# A set has another order in each process, and the parts of text and bytes are no names.
+# A set has another order in each process, and the parts of text and bytes are not names.
 _NO_NAMES = (str, bytes, bytearray, Mapping, set, frozenset)
 
 
@@ -45,16 +46,16 @@ def from_arrays(
     check_images(images)
     _check_labels(labels, len(images))
     if split not in SPLITS:
-        raise UserError(f"split={split!r}: expected one of {', '.join(SPLITS)}")
+        raise UserError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
     if class_names is not None and (isinstance(class_names, _NO_NAMES) or not isinstance(class_names, Iterable)):
         raise UserError(f"class_names is {class_names!r}; expected a list with one name for each distinct label")
     values, sizes = np.unique(labels, return_counts=True)
-    names = tuple(_text(value) for value in values) if class_names is None else tuple(map(str, class_names))
+    names = tuple(text(value) for value in values) if class_names is None else tuple(map(str, class_names))
     if len(names) != len(values):
-        raise UserError(f"class_names has {len(names)} names for {len(values)} distinct labels: expected one for each")
+        raise UserError(f"class_names has {len(names)} names for {len(values)} distinct labels; expected one for each")
     if len(set(names)) != len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise UserError(f"class_names holds {twice!r} twice: expected another name for each class")
+        raise UserError(f"class_names holds {twice!r} twice; expected another name for each class")
     if (labels[1:] < labels[:-1]).any():
         images = images[np.argsort(labels, kind="stable")]
     return ImageStore(images, offsets_of(sizes), names, name, split)
@@ -98,7 +99,7 @@ def from_tfds(
         try:
             builder = tfds.builder_from_directory(str(folder))
         except Exception as error:  # tfds raises errors of many kinds for a folder that it cannot read
-            raise UserError(f"{builder_or_dir} is no prepared tfds data set ({reason(error)[:200]})") from error
+            raise UserError(f"{builder_or_dir} is not a prepared tfds data set ({reason(error)[:200]})") from error
     check_kind("builder_or_dir", builder, ("as_data_source", "info"), "a tfds builder or the folder of a data set")
     try:
         records = builder.as_data_source(split)
@@ -110,7 +111,7 @@ def from_tfds(
     known = sorted(builder.info.features)
     for key in (image_key, label_key):
         if key not in known:
-            raise UserError(f"{builder.name} has no feature {key!r}: expected one of {', '.join(known)}")
+            raise UserError(f"{builder.name} has no feature {key!r}; expected one of {', '.join(known)}")
     images, labels = [], []
     for record in records:
         image = np.asarray(record[image_key])
@@ -118,7 +119,7 @@ def from_tfds(
         labels.append(record[label_key])
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
-        raise UserError(f"the images of {builder.name} have {len(shapes)} shapes: give image_size to resize them")
+        raise UserError(f"the images of {builder.name} have {len(shapes)} shapes; give image_size to resize them")
     if not images:
         raise UserError(f"split {split!r} of {builder.name} has no images")
     labels = np.asarray(labels)
@@ -136,15 +137,11 @@ def from_tfds(
 
 def _check_labels(labels: np.ndarray, num_images: int) -> None:
     if labels.ndim == 2:
-        raise UserError(f"labels have shape {list(labels.shape)}: expected [N]; labels.argmax(1) if one-hot")
+        raise UserError(f"labels have shape {list(labels.shape)}; expected [N]; labels.argmax(1) if one-hot")
     if labels.ndim != 1:
-        raise UserError(f"labels have shape {list(labels.shape)}: expected [N]")
+        raise UserError(f"labels have shape {list(labels.shape)}; expected [N]")
     if len(labels) != num_images:
-        raise UserError(f"there are {num_images} images and {len(labels)} labels: expected one label for each image")
+        raise UserError(f"there are {num_images} images and {len(labels)} labels; expected one label for each image")
     strings = labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels)
     if labels.dtype.kind not in "iuUS" and not strings:
-        raise UserError(f"labels have dtype {labels.dtype}: expected integers or strings")
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+        raise UserError(f"labels have dtype {labels.dtype}; expected integers or strings")

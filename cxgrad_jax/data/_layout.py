@@ -44,7 +44,8 @@ def location(name: str, image_size: int | None = None, data_dir: str | os.PathLi
     """The folder of a data set, prepared or not. A name outside of the catalogue is the user's own.
 
     Raises:
-      UserError: the name is no text or cannot be one, the size no whole number, or ``data_dir`` no path.
+      UserError: ``name`` is not a string or cannot be a name, ``image_size`` is not a whole number, or ``data_dir`` is
+        not a path.
     """
     catalogue.check_name(name)
     if not OWN_NAME.fullmatch(name):
@@ -115,7 +116,7 @@ def open_store(directory: Path, split: str, name: str = "") -> ImageStore:
     images = np.load(path, mmap_mode="r", allow_pickle=False)
     offsets = offsets_of(list(class_sizes.values()))
     if images.dtype != np.uint8 or images.ndim != 4 or len(images) != offsets[-1]:
-        raise ValueError(f"{path.name} is {images.dtype} {images.shape}, expected uint8 ({offsets[-1]}, H, W, C)")
+        raise ValueError(f"{path.name} is {images.dtype} {list(images.shape)}; expected uint8 [{offsets[-1]}, H, W, C]")
     if (np.diff(offsets) < 1).any():
         raise ValueError(f"{INDEX} holds a class without images")
     return ImageStore(images, offsets, tuple(class_sizes), name, split)

@@ -31,7 +31,7 @@ def load(
         that mends this.
     """
     if split not in SPLITS:
-        raise UserError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
+        raise UserError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
     directory = _layout.location(name, image_size, data_dir)
     if name not in catalogue.CATALOGUE and not directory.parent.parent.is_dir():
         catalogue.facts(name)  # raises, and says what names there are

@@ -171,7 +171,7 @@ def _run(builder: "FewShotBuilder", facts: Facts, downloads: Path) -> None:
 def _check_arguments(name: str, image_size: int | None, as_name: str | None, download: bool) -> str:
     """Checks the arguments that need no file, and returns the name to prepare under."""
     if image_size is not None and not (is_whole(image_size) and 1 <= image_size <= 1024):
-        raise UserError(f"image_size={image_size}: expected a whole number, 1 to 1024 pixels")
+        raise UserError(f"image_size is {image_size}; expected a whole number, 1 to 1024 pixels")
     facts = catalogue.facts(name)
     if download and not (facts.archives or facts.folder):
         raise UserError(f"{name} needs no download; leave download out (on the command line: --download)")
@@ -180,9 +180,11 @@ def _check_arguments(name: str, image_size: int | None, as_name: str | None, dow
     if as_name is None:
         return name
     if name != "image_folder":
-        raise UserError(f"as_name={as_name!r} is for image_folder; {name} keeps its name")
+        raise UserError(f"as_name is {as_name!r}, which is for image_folder; {name} keeps its name")
     if not isinstance(as_name, str) or not _layout.OWN_NAME.fullmatch(as_name) or as_name in catalogue.CATALOGUE:
-        raise UserError(f"as_name={as_name!r}: expected small letters, digits and _, and no name of another data set")
+        raise UserError(
+            f"as_name is {as_name!r}; expected small letters, digits and _, and no name of another data set"
+        )
     return as_name
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cxgrad_jax.arguments import check_kind, check_whole
+from cxgrad_jax.arguments import check_image_shape, check_kind, check_whole
 from cxgrad_jax.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -62,32 +62,21 @@ def check_store(store: Any) -> None:
 
 
 def check_images(images: np.ndarray) -> None:
-    """Refuses arrays that are no images ``[N, H, W, C]``, uint8 or float in [0, 1]."""
-    shape = list(images.shape)
-    if images.ndim == 3:
-        raise UserError(f"images have shape {shape}: expected [N, H, W, C]; images[..., None] adds a channel axis")
-    if images.ndim != 4:
-        raise UserError(f"images have shape {shape}: expected [N, H, W, C]")
-    if 0 in images.shape:
-        raise UserError(f"images have shape {shape}: expected at least one image and one pixel")
-    if images.shape[1] in (1, 3, 4) and images.shape[3] not in (1, 3, 4):
-        raise UserError(
-            f"images have shape {shape}, which looks like [N, C, H, W]: expected [N, H, W, C]; "
-            "images.transpose(0, 2, 3, 1) moves the channels"
-        )
+    """Refuses arrays other than images ``[N, H, W, C]``, uint8 or float in [0, 1]."""
+    check_image_shape("images", images.shape)
     if images.dtype == np.uint8:
         return
     if images.dtype.kind != "f" and images.dtype.name != "bfloat16":
         raise UserError(
-            f"images have dtype {images.dtype}: expected uint8, or float in [0, 1]; images.astype(np.uint8) where "
+            f"images have dtype {images.dtype}; expected uint8, or float in [0, 1]; images.astype(np.uint8) where "
             "the values are whole numbers from 0 to 255"
         )
     low, high = float(images.min()), float(images.max())
     if np.isnan(low):
-        raise UserError("images hold NaN: expected finite values in [0, 1]")
+        raise UserError("images hold NaN; expected finite values in [0, 1]")
     if low < 0 or high > 1:
         raise UserError(
-            f"images have values from {low:g} to {high:g}: expected float values in [0, 1], or uint8; divide by 255 "
+            f"images have values from {low:g} to {high:g}; expected float values in [0, 1], or uint8; divide by 255 "
             "where they go up to 255"
         )
 
@@ -98,7 +87,7 @@ def with_rotations(store: ImageStore) -> ImageStore:
     This is the augmentation of Vinyals et al. (2016, https://arxiv.org/abs/1606.04080) for Omniglot.
 
     Raises:
-      UserError: ``store`` is something else, or its images are not square.
+      UserError: ``store`` has the wrong type, or its images are not square.
     """
     check_store(store)
     height, width = store.images.shape[1:3]
@@ -125,7 +114,7 @@ def split_classes(store: ImageStore, seed: int, fractions: Sequence[float] = (0.
       Three stores named "train", "val" and "test". Each keeps the order that its classes had.
 
     Raises:
-      UserError: ``store`` or ``seed`` is of another kind, the store has fewer than three classes, or the fractions are
+      UserError: ``store`` or ``seed`` has the wrong type, the store has fewer than three classes, or the fractions are
         not three positive numbers with the sum 1.
     """
     check_store(store)
@@ -137,7 +126,7 @@ def split_classes(store: ImageStore, seed: int, fractions: Sequence[float] = (0.
     if shares.shape != (3,) or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
         raise UserError(f"fractions is {fractions!r}; expected three positive numbers that sum to 1")
     if store.num_classes < 3:
-        raise UserError(f"{store.num_classes} classes cannot be split into train, val and test: expected 3 or more")
+        raise UserError(f"{store.num_classes} classes cannot be split into train, val and test; expected 3 or more")
     train = int(np.clip(round(store.num_classes * shares[0]), 1, store.num_classes - 2))
     val = int(np.clip(round(store.num_classes * shares[1]), 1, store.num_classes - train - 1))
     order = np.random.default_rng(seed).permutation(store.num_classes)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from cxgrad_jax.arguments import as_array, check_params, is_finite, is_whole
+from cxgrad_jax.arguments import as_array, check_image_shape, check_params, is_finite, is_whole
 from cxgrad_jax.errors import UserError
 
 # The least value of each hyper-parameter that is a whole number, and the sign or range of each other one.
@@ -89,13 +89,7 @@ def check_images(name: str, images: Any) -> Any:
         outside of [0, 1].
     """
     images = as_array(name, images)
-    shape, expected = list(images.shape), "expected [N, H, W, C], the channels last"
-    if len(shape) == 5:
-        expected += "; a batch of episodes is for cx.mean_loss or jax.vmap"
-    if len(shape) != 4 or 0 in shape:
-        raise UserError(f"{name} have shape {shape}; {expected}")
-    if shape[1] in (1, 3) and shape[3] > 4:
-        raise UserError(f"{name} have shape {shape}, with {shape[3]} channels and a height of {shape[1]}; {expected}")
+    check_image_shape(name, images.shape)
     if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(f"{name} have dtype {images.dtype}; expected uint8 in 0..255 or floats in [0, 1]")
     if images.dtype != np.uint8 and _is_known(images):

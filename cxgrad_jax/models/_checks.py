@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.arguments import check_whole, is_finite, is_whole
+from cxgrad_jax.arguments import check_image_shape, check_whole, is_finite, is_whole
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.models._normalisation import GROUPS
 
@@ -21,7 +21,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "variant": (0, 1, 2),
 }
 FILTERS = ("features", "channels")  # fields with numbers of filters, which a normalisation follows
-BLOCKS = 4  # every backbone has so many
+BLOCKS = 4  # the number of blocks of every backbone
 
 
 def check_fields(module: nn.Module) -> None:
@@ -50,7 +50,7 @@ def check_fields(module: nn.Module) -> None:
 
 
 def check_images(images: jax.Array, smallest: int, statistics: str) -> None:
-    """Refuses arrays that are no images ``[N, H, W, C]`` for a network.
+    """Refuses arrays other than images ``[N, H, W, C]`` for a network.
 
     Args:
       images: an array. Only its shape and dtype are checked, so it may be traced.
@@ -61,10 +61,9 @@ def check_images(images: jax.Array, smallest: int, statistics: str) -> None:
       UserError: the images are refused. The line names the shape or the dtype and what is expected.
     """
     shape = images.shape
-    if len(shape) != 4 or any(size < 1 for size in shape) or min(shape[1:3]) < smallest:
-        raise UserError(
-            f"images have shape {shape}; expected [N, H, W, C] with H and W at least {smallest}{_advice(shape)}"
-        )
+    check_image_shape("images", shape)
+    if min(shape[1:3]) < smallest:
+        raise UserError(f"images have shape {list(shape)}; expected [N, H, W, C] with H and W at least {smallest}")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(f"images have dtype {images.dtype}; expected floats in [0, 1] (divide uint8 by 255)")
     if statistics != "none" and shape[-1] not in (1, 3):
@@ -73,22 +72,14 @@ def check_images(images: jax.Array, smallest: int, statistics: str) -> None:
         )
 
 
-def _advice(shape: tuple[int, ...]) -> str:
-    if len(shape) == 4 and shape[1] in (1, 3) and shape[1] < shape[3]:
-        return "; channels come last: images.transpose(0, 2, 3, 1)"
-    if len(shape) == 3:
-        return "; add the missing axis: images[None] for one image, images[..., None] for grey ones without channels"
-    return ""
-
-
 def _check_filters(name: str, value: Any, norm: str) -> None:
     numbers: Any = value if name == "channels" else (value,)
     if name == "channels" and (not isinstance(value, tuple | list) or len(value) != BLOCKS):
         raise UserError(f"{name} is {value!r}; expected {BLOCKS} numbers of filters, one a block")
     multiple = GROUPS if norm == "group" else 1
     if not all(is_whole(filters) and filters > 0 and filters % multiple == 0 for filters in numbers):
-        of = f" that are multiples of {GROUPS}, the groups of norm 'group'" if norm == "group" else ", at least 1"
-        raise UserError(f"{name} is {value!r}; expected whole numbers{of}")
+        needed = f" that are multiples of {GROUPS}, the groups of norm 'group'" if norm == "group" else ", at least 1"
+        raise UserError(f"{name} is {value!r}; expected whole numbers{needed}")
 
 
 def _is_floating(value: Any) -> bool:

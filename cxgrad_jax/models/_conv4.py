@@ -68,8 +68,8 @@ class Conv4(nn.Module):
     def make_block(self, padded: bool = True, pooled: bool = True) -> "Block":
         """A block with the fields of this network."""
         return Block(
-            self.features, self.norm, self.use_bias, self.negative_slope, self.norm_epsilon, self.precision,
-            padded, pooled,
+            features=self.features, norm=self.norm, use_bias=self.use_bias, negative_slope=self.negative_slope,
+            norm_epsilon=self.norm_epsilon, precision=self.precision, padded=padded, pooled=pooled,
         )  # fmt: skip
 
     @property

@@ -24,7 +24,7 @@ from cxgrad_jax.platforms import current_platform
 Precision = str | None
 
 FEW_CHANNELS = 3  # images have at most three channels, feature maps have more
-POSITIONS_AT_ONCE = 9_000  # of feature maps: a kernel gradient on a CPU takes at most so many together
+POSITIONS_AT_ONCE = 9_000  # of feature maps: a kernel gradient on a CPU takes at most this many together
 IMAGE_POSITIONS_AT_ONCE = 36_000  # the same of images
 POSITIONS_A_FILTER = 20  # of a part of a kernel gradient on a GPU: the parts' sums are a twentieth of the patches
 
@@ -46,7 +46,7 @@ def convolution(x: jax.Array, kernel: jax.Array, precision: Precision = "highest
 
 
 def is_few(channels: int) -> bool:
-    """Whether an input with so many channels counts as images, as in the first layer, and not as feature maps."""
+    """Whether an input with so few channels counts as images, as in the first layer, and not as feature maps."""
     return channels <= FEW_CHANNELS
 
 
@@ -121,7 +121,7 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision
     if current_platform() == "tpu":
         return _kernel_gradient_of_tasks(size, precision)(x, g)
 
-    def of_images(x, g):
+    def gradient(x, g):
         x = _with_margin(x, size)
         rows = _lax_convolution(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), precision, 0)
         return rows.transpose(1, 2, 0, 3)
@@ -130,14 +130,14 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, precision: Precision
     positions = IMAGE_POSITIONS_AT_ONCE if is_few(channels) else POSITIONS_AT_ONCE
     chunks = -(-images // max(1, positions // (height * width)))
     if chunks == 1:
-        return of_images(x, g)
+        return gradient(x, g)
     missing = -images % chunks  # images of zeros add nothing
 
     def split(array):
         array = jnp.pad(array, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else array
         return array.reshape(chunks, -1, *array.shape[1:])
 
-    return jnp.sum(lax.map(lambda pair: of_images(*pair), (split(x), split(g))), axis=0)
+    return jnp.sum(lax.map(lambda pair: gradient(*pair), (split(x), split(g))), axis=0)
 
 
 def _kernel_gradient_by_products(x: jax.Array, g: jax.Array, size: int, precision: Precision) -> jax.Array:
@@ -159,7 +159,7 @@ def _kernel_gradient_by_products(x: jax.Array, g: jax.Array, size: int, precisio
 
 @cache
 def _lines_of_a_part(lines: int, width: int, positions: int) -> int:
-    """The divisor of ``lines``, of ``width`` positions each, that comes nearest to so many positions."""
+    """The divisor of ``lines``, of ``width`` positions each, that comes nearest to this number of positions."""
     divisors = (lines // parts for parts in range(1, lines + 1) if lines % parts == 0)
     return min(divisors, key=lambda divisor: abs(math.log(divisor * width / positions)))
 
@@ -172,7 +172,7 @@ def _kernel_gradient_of_tasks(size: int, precision: Precision) -> Callable[[jax.
     """
     margins, dimensions = ((size // 2, size // 2),) * 2, ("CHWN", "IHWO", "HWNC")
 
-    def of_groups(x, g, groups):
+    def convolve(x, g, groups):
         return lax.conv_general_dilated(
             x, g, (1, 1), margins, dimension_numbers=dimensions, batch_group_count=groups, precision=precision
         )
@@ -182,12 +182,12 @@ def _kernel_gradient_of_tasks(size: int, precision: Precision) -> Callable[[jax.
 
     @jax.custom_batching.custom_vmap
     def gradient(x, g):
-        return of_groups(x, g, 1)
+        return convolve(x, g, 1)
 
     @gradient.def_vmap
     def _(tasks, batched, x, g):
         x, g = (a if has else jnp.broadcast_to(a, (tasks, *a.shape)) for a, has in zip((x, g), batched, strict=True))
-        gradients = of_groups(merged(x), merged(g), tasks)
+        gradients = convolve(merged(x), merged(g), tasks)
         return jnp.moveaxis(gradients.reshape(*gradients.shape[:3], tasks, -1), 3, 0), True
 
     return gradient

@@ -61,11 +61,11 @@ class EfficientNetLite(nn.Module):
         super().__post_init__()
 
     def setup(self):
-        self.stem = Unit(STEM, 3, 2, True, self.norm_epsilon, self.precision)
+        self.stem = Unit(STEM, 3, 2, self.norm_epsilon, self.precision)
         self.block = [  # its parameters are block_0 ...
             InvertedBottleneck(*each, self.norm_epsilon, self.precision) for each in blocks_of(self.variant)
         ]
-        self.top = Unit(FEATURES, 1, 1, True, self.norm_epsilon, self.precision)
+        self.top = Unit(FEATURES, 1, 1, self.norm_epsilon, self.precision)
         self.head = Head(self.num_classes, self.precision)
 
     @property
@@ -110,9 +110,11 @@ class InvertedBottleneck(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         wide, y = x.shape[-1] * self.expansion, x
         if self.expansion > 1:
-            y = Unit(wide, 1, 1, True, self.norm_epsilon, self.precision, name="expand")(y)
-        y = Unit(wide, self.size, self.stride, True, self.norm_epsilon, self.precision, True, name="depthwise")(y)
-        y = Unit(self.features, 1, 1, False, self.norm_epsilon, self.precision, name="project")(y)
+            y = Unit(wide, 1, 1, self.norm_epsilon, self.precision, name="expand")(y)
+        y = Unit(
+            wide, self.size, self.stride, self.norm_epsilon, self.precision, depthwise=True, name="depthwise"
+        )(y)  # fmt: skip
+        y = Unit(self.features, 1, 1, self.norm_epsilon, self.precision, active=False, name="project")(y)
         return x + y if y.shape == x.shape else y
 
 
@@ -122,9 +124,9 @@ class Unit(nn.Module):
     features: int
     size: int
     stride: int
-    active: bool
     norm_epsilon: float
     precision: Precision
+    active: bool = True
     depthwise: bool = False
 
     @nn.compact

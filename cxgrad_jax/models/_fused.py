@@ -17,7 +17,7 @@ from cxgrad_jax.models._normalisation import Norm, scale_and_shift, variance_of
 from cxgrad_jax.models._pooling import max_pool
 from cxgrad_jax.platforms import current_platform
 
-PART_BYTES = 8_000_000  # the first layer's feature maps of a part have at most so many, to stay in the caches of a CPU
+PART_BYTES = 8_000_000  # the most that the first layer's feature maps of a part take, to stay in the caches of a CPU
 
 
 def conv_norm_pool(conv: Conv, norm: Norm, x: jax.Array) -> jax.Array:
@@ -54,13 +54,13 @@ def _pool_in_parts(
     One part follows the other. The outputs of ``layer`` are not kept, and derivatives compute them again.
     """
 
-    def of_part(images):
+    def pool_part(images):
         y = layer(images)
         return max_pool(y, factor=factor), jnp.mean(y, axis=(0, 1, 2)), jnp.mean(y * y, axis=(0, 1, 2))
 
     @jax.checkpoint  # the inner checkpoint is for the first derivative, this one for the second
-    def of_all(images):
-        return lax.map(jax.checkpoint(of_part), images)
+    def pool_all(images):
+        return lax.map(jax.checkpoint(pool_part), images)
 
-    pooled, mean, mean_of_squares = of_all(x.reshape(parts, -1, *x.shape[1:]))
+    pooled, mean, mean_of_squares = pool_all(x.reshape(parts, -1, *x.shape[1:]))
     return pooled.reshape(-1, *pooled.shape[2:]), jnp.mean(mean, axis=0), jnp.mean(mean_of_squares, axis=0)

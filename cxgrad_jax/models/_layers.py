@@ -76,15 +76,11 @@ def kernel_param(module: nn.Module, shape: tuple[int, ...], dtype: jnp.dtype) ->
     known: Any = module.get_variable("params", "kernel")
     if known is not None and jnp.shape(known) != shape:
         raise UserError(
-            f"the parameter {'/'.join((*module.path, 'kernel'))} has shape {jnp.shape(known)}, but these images and "
-            f"this model need {shape}; give images of the size and with the channels that init was given"
+            f"the parameter {'/'.join((*module.path, 'kernel'))} has shape {list(jnp.shape(known))}, but these images "
+            f"and this model need {list(shape)}; give images of the size and with the channels that init was given"
         )
-    return module.param("kernel", xavier_uniform, shape, dtype)
-
-
-def xavier_uniform(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-    """Glorot's uniform initialiser, which the official code uses for every kernel. Fans count the receptive field."""
-    return nn.initializers.xavier_uniform()(key, shape, dtype)
+    initialise = nn.initializers.xavier_uniform()  # as in the official code; fans count the receptive field
+    return module.param("kernel", initialise, shape, dtype)
 
 
 def modulate(x: jax.Array, film: Film | None) -> jax.Array:

@@ -33,10 +33,9 @@ class Norm(nn.Module):
 
     Attributes:
       kind: the values that the statistics are taken over. ``"batch"`` takes images and positions; ``"layer"`` takes
-        positions and channels of one image; ``"group"`` takes positions and the channels of one of ``num_groups``
-        groups of one image.
+        positions and channels of one image; ``"group"`` takes positions and the channels of one of 8 groups of one
+        image.
       epsilon: the number that is added to the variance.
-      num_groups: the number of groups for ``kind="group"``.
 
     Raises:
       UserError: the groups do not divide the channels.
@@ -44,10 +43,9 @@ class Norm(nn.Module):
 
     kind: str = "batch"
     epsilon: float = 1e-5
-    num_groups: int = GROUPS
 
     def __call__(self, x: jax.Array, pool: bool = False) -> jax.Array:
-        groups = {"batch": 0, "layer": 1, "group": self.num_groups}[self.kind]
+        groups = {"batch": 0, "layer": 1, "group": GROUPS}[self.kind]
         mean, variance = self.statistics() or self.record(moments(x, groups), x.size // x.shape[-1])
         scale, bias = self.weights(x)
         inverse = lax.rsqrt(variance + self.epsilon)

@@ -51,8 +51,8 @@ class R2D2Conv4(nn.Module):
     def setup(self):
         self.block = [  # its parameters are block_0 ... block_3
             Block(
-                channels, self.norm, self.use_bias, self.negative_slope, self.norm_epsilon, self.precision,
-                pooled=i < BLOCKS - 1,
+                features=channels, norm=self.norm, use_bias=self.use_bias, negative_slope=self.negative_slope,
+                norm_epsilon=self.norm_epsilon, precision=self.precision, pooled=i < BLOCKS - 1,
             )
             for i, channels in enumerate(self.channels)
         ]  # fmt: skip

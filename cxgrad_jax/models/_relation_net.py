@@ -48,7 +48,7 @@ class RelationHead(nn.Module):
       norm, use_bias, negative_slope, norm_epsilon, precision, dtype: those of ``Conv4``.
 
     Raises:
-      UserError: a field has a value that it cannot have; or, in a call, the pairs are no ``[M, h, w, 2 C]``.
+      UserError: a field has a value that it cannot have; or, in a call, the pairs are not ``[M, h, w, 2 C]``.
     """
 
     hidden: int = 8
@@ -67,11 +67,12 @@ class RelationHead(nn.Module):
     def __call__(self, pairs: jax.Array) -> jax.Array:
         """Relations before the sigmoid: ``[M, h, w, 2 C] -> [M]``."""
         if pairs.ndim != 4 or pairs.shape[-1] % 2 or min(pairs.shape) < 1:
-            raise UserError(f"pairs of feature maps have shape {pairs.shape}; expected [M, h, w, 2 C]")
+            raise UserError(f"pairs of feature maps have shape {list(pairs.shape)}; expected [M, h, w, 2 C]")
         x, padded = in_dtype(pairs, self.dtype), min(pairs.shape[1:3]) < SMALL_MAP
         for i in range(2):
             x = Block(
-                pairs.shape[-1] // 2, self.norm, self.use_bias, self.negative_slope, self.norm_epsilon, self.precision,
+                features=pairs.shape[-1] // 2, norm=self.norm, use_bias=self.use_bias,
+                negative_slope=self.negative_slope, norm_epsilon=self.norm_epsilon, precision=self.precision,
                 padded=padded, pooled=min(x.shape[1:3]) - 2 * (not padded) >= 2, name=f"block_{i}",
             )(x)  # fmt: skip
         x = Head(self.hidden, self.precision, name="hidden")(x.reshape(x.shape[0], -1))

@@ -1,7 +1,7 @@
 """How a forward rule of ``jax.custom_vjp`` keeps arrays for its backward rule.
 
 If a kept array is an input of the function, jax (0.10) recognises it and takes it by the input's number. In a scan that
-is differentiated twice it may take a wrong input. An array with one more axis is no input, so it is kept as it is.
+is differentiated twice it may take a wrong input. An array with one more axis is not an input, so it is kept as it is.
 """
 
 import jax

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from cxgrad_jax import runtime
 from cxgrad_jax.arguments import check_function, check_kind
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.machine import cores
 from cxgrad_jax.photos._backbones import Backbone, features_of
 from cxgrad_jax.photos._folders import PathLike, paths_of
 from cxgrad_jax.photos._preprocessing import plain, read_views
@@ -28,7 +28,7 @@ def each_photo(read: Callable[[Path], np.ndarray], paths: Sequence[Path]) -> Ite
         except UserError as error:
             return error
 
-    with ThreadPoolExecutor(min(runtime.cores(), 4)) as threads:
+    with ThreadPoolExecutor(min(cores(), 4)) as threads:
         rest = iter(paths)
         waiting = [threads.submit(attempt, path) for path in islice(rest, AHEAD)]
         try:

@@ -11,11 +11,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cxgrad_jax import parallel, runtime
+from cxgrad_jax import parallel
 from cxgrad_jax.arguments import as_path
 from cxgrad_jax.data import SPLITS, ImageStore
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import check_writable
+from cxgrad_jax.machine import peak_memory
 from cxgrad_jax.report.figures import FIGURES
 from cxgrad_jax.report.html import write_report
 from cxgrad_jax.report.measured_runs import check_measurable, names_of, open_run
@@ -64,7 +65,7 @@ def analyse(config: ConfigDict, options: ConfigDict, workdirs: Sequence[Path]) -
     path = folder / "report.html"
     title = "Analysis of " + ", ".join(run.name for run in runs)
     write_report(path, title, introduction(study), sections)
-    peak = runtime.peak_memory()
+    peak = peak_memory()
     memory = f", peak memory {peak / 2**20:.0f} MiB" if peak else ""
     print(f"analysed in {time.perf_counter() - start:.0f} s{memory}", file=sys.stderr)
     return path

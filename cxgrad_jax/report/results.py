@@ -20,6 +20,7 @@ from cxgrad_jax.fitting import init_state
 from cxgrad_jax.learners._statistics import without_statistics
 from cxgrad_jax.training import build, checks
 from cxgrad_jax.training.config import ConfigDict, to_json
+from cxgrad_jax.training.dry_run import needed_bytes
 from cxgrad_jax.training.evaluate import evaluate_run, results_name
 from cxgrad_jax.training.images_of_run import check_same_images
 from cxgrad_jax.training.train import train
@@ -253,6 +254,6 @@ def measure(config: ConfigDict) -> dict[str, Any]:
     return {
         "num_parameters": num_parameters,
         "seconds_per_iteration": statistics.median(seconds),
-        "memory_bytes": memory and mesh.size * build.needed_bytes(memory),
+        "memory_bytes": memory and mesh.size * needed_bytes(memory),
         "num_devices": mesh.size,
     }

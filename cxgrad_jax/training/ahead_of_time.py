@@ -59,7 +59,7 @@ def mesh_of(target: str) -> Mesh:
         text = re.sub(r"^#.*\n", "", _card(kind), flags=re.M)
         found = topologies.get_topology_desc(platform="cuda", target_config=text, topology=f"1x1x{size or 4}")
     else:
-        raise UserError(f"{target!r} is no device that is known; expected v5e:2x2, v6e:2x2, h100 or h100:N")
+        raise UserError(f"{target!r} is not a known device; expected v5e:2x2, v6e:2x2, h100 or h100:N")
     return Mesh(np.asarray(found.devices), (parallel.TASK_AXIS,), axis_types=(AxisType.Auto,))
 
 
@@ -104,8 +104,8 @@ def _episodes(config: ConfigDict, store: ImageStore, mesh: Mesh, iterations: int
     tasks, place = (iterations, config.train.meta_batch), NamedSharding(mesh, P(None, parallel.TASK_AXIS))
     labels = build.episode_shape(config).labels()
 
-    def shape(of, dtype):
-        return jax.ShapeDtypeStruct((*tasks, *of), dtype, sharding=place)
+    def shape(sizes, dtype):
+        return jax.ShapeDtypeStruct((*tasks, *sizes), dtype, sharding=place)
 
     images = [shape((len(each), *store.images.shape[1:]), store.images.dtype) for each in labels]
     return Episode(images[0], shape(labels[0].shape, np.int32), images[1], shape(labels[1].shape, np.int32))

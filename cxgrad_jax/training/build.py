@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from cxgrad_jax import data, evaluation, parallel
 from cxgrad_jax.data import ImageStore
-from cxgrad_jax.episodes import EpisodeShape, Sampler, sampler
+from cxgrad_jax.episodes import EpisodeShape, Sampler, check_shape, sampler
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.fitting import TrainState, init_state, outer_adam, train_program
 from cxgrad_jax.learners import MetaLearner
@@ -131,11 +131,16 @@ def build_sampler(config: ConfigDict, store: ImageStore) -> Sampler:
     return sampler(store, *episode_shape(config), seed=seed)
 
 
+def storage_of(config: ConfigDict, store: ImageStore, memory: float) -> str:
+    """Where the training images lie, "device" or "host": as configured, else on a device whose memory they fit."""
+    if config.data.storage != "auto":
+        return config.data.storage
+    return "device" if parallel.fits_on_device(store.images.nbytes, memory) else "host"
+
+
 def build_source(config: ConfigDict, store: ImageStore, mesh: Mesh, storage: str | None = None) -> Source:
-    """Makes the source of training episodes on ``storage``, the device or the host. None means ``data.storage``."""
-    storage = storage or config.data.storage
-    if storage == "auto":
-        storage = "device" if parallel.fits_on_device(store.images.nbytes, mesh) else "host"
+    """Makes the source of training episodes on ``storage``, the device or the host. None means ``storage_of``."""
+    storage = storage or storage_of(config, store, parallel.device_memory(mesh))
     make = device_source if storage == "device" else host_source
     return make(build_sampler(config, store), config.train.meta_batch, mesh)
 
@@ -203,7 +208,7 @@ def load_stores(config: ConfigDict, splits: tuple[str, ...], dataset: str | None
         )
         if split == "train" and config.data.rotated_classes:
             store = data.with_rotations(store)
-        build_sampler(config, store)
+        check_shape(store, episode_shape(config))  # the store can give the episodes
         stores[split] = store
     return stores
 
@@ -259,13 +264,3 @@ def abstract_state(
     everywhere = jax.sharding.NamedSharding(mesh, parallel.REPLICATED)
     shapes = jax.eval_shape(lambda: init_state(learner, optimiser, 0, images))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)
-
-
-def needed_bytes(analysis: Any) -> int:
-    """The memory of a compiled program on one device: arguments, results that take no argument's place, temporaries.
-
-    Args:
-      analysis: the ``memory_analysis()`` of the program.
-    """
-    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    return analysis.argument_size_in_bytes + results + analysis.temp_size_in_bytes

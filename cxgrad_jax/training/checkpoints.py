@@ -1,26 +1,21 @@
 """Checkpoints of a run: the newest one, the best by validation accuracy, and some at a fixed distance (Orbax)."""
 
 import json
-import logging
 import shutil
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging as absl_logging
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from cxgrad_jax import runtime
-from cxgrad_jax.accounts import accounts_without_names, shared
 from cxgrad_jax.errors import UserError, reason
 from cxgrad_jax.files import write_whole
+from cxgrad_jax.machine import cores, processor
 from cxgrad_jax.saving import params_sha256
+from cxgrad_jax.training.orbax_log import orbax_at_work
 
 # The metric of a checkpoint that an interrupted run wrote between two validations. It ranks below all validated ones.
 NOT_VALIDATED = -1.0
@@ -28,7 +23,7 @@ NOT_VALIDATED = -1.0
 # A checkpoint is moved here before it is removed, so that a kill leaves no half of one under its name.
 _DROPPED = "dropped"
 
-# After an exception, Orbax's other threads get so many seconds to fail in silence as well.
+# After an exception, Orbax's other threads get this many seconds to fail in silence as well.
 OTHER_THREADS = 0.5
 
 
@@ -84,7 +79,7 @@ class Checkpoints:
             read_only=read_only,
         )
         try:
-            with _orbax_at_work():
+            with orbax_at_work():
                 self._manager = ocp.CheckpointManager(self.directory, options=options)
         except OSError as error:
             done = "read" if read_only else "written"
@@ -110,7 +105,7 @@ class Checkpoints:
             "sha256": params_sha256(jax.device_get(state)),
             "machine": machine(state),
         }
-        with _orbax_at_work():
+        with orbax_at_work():
             try:
                 self._manager.save(iteration, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
                 self._manager.wait_until_finished()
@@ -132,7 +127,7 @@ class Checkpoints:
             record = {**self._record(iteration), "val_accuracy": val_accuracy}
             write_whole(self.directory / str(iteration) / "metrics" / "metrics", json.dumps(record))
         _wait_for_all(f"accuracy of iteration {iteration} is written")
-        with _orbax_at_work():
+        with orbax_at_work():
             self._manager.reload()
             _wait_for_all(f"accuracy of iteration {iteration} is read")  # all drop the same ones
             for other in sorted({*self.all()} - {iteration, *self.best()[: self._num_best]}):
@@ -189,7 +184,7 @@ class Checkpoints:
                 raise UserError(
                     f"{folder} has {name} {theirs}, not {ours}; are the images of the size and channels trained on?"
                 )
-        with _orbax_at_work():
+        with orbax_at_work():
             try:
                 like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
                 state = self._manager.restore(iteration, args=ocp.args.StandardRestore(like))
@@ -250,7 +245,7 @@ def _shapes(state: Any) -> dict[str, list[Any]]:
 def machine(state: Any) -> str:
     """The devices that hold ``state`` and the CPU. If they change, results are not equal bit for bit."""
     devices = sorted(jax.tree.leaves(state)[0].sharding.device_set, key=lambda device: device.id)
-    return f"{len(devices)} {devices[0].device_kind}, {runtime.processor()}, {runtime.cores()} cores"
+    return f"{len(devices)} {devices[0].device_kind}, {processor()}, {cores()} cores"
 
 
 def check_place(workdir: Path) -> None:
@@ -286,33 +281,3 @@ def _damaged(folder: Path, reason: Exception | str) -> UserError:
     after = f"; to train again what it held, delete the later ones ({', '.join(sorted(later, key=int))}), too"
     advice = f"go on without it{after}" if later else "go on from the one before it"
     return UserError(f"checkpoint {folder} is damaged ({_line(reason)}); delete that folder to {advice}")
-
-
-def is_worth_reading(record: logging.LogRecord) -> bool:
-    """Whether a line of the log is shown. Lines of Orbax are only shown with ``--verbosity=info``.
-
-    Orbax warns of things that are done on purpose, and logs a traceback of exceptions that it raises as well.
-    """
-    return "orbax" not in Path(record.pathname).parts or absl_logging.get_verbosity() > absl_logging.WARNING
-
-
-@shared
-@contextmanager
-def _orbax_at_work() -> Iterator[None]:
-    """Lets Orbax work for an owner without an account, and keeps its own messages off stderr beside the exception."""
-    hooks = sys.excepthook, sys.unraisablehook
-    asyncio_logger, absl_logger = logging.getLogger("asyncio"), absl_logging.get_absl_logger()
-
-    def shown(record):
-        return is_worth_reading(record)  # a filter of our own, so that removing it removes no other
-
-    sys.excepthook = sys.unraisablehook = lambda *_: None
-    asyncio_logger.disabled = True
-    absl_logger.addFilter(shown)
-    try:
-        with accounts_without_names():
-            yield
-    finally:
-        sys.excepthook, sys.unraisablehook = hooks
-        asyncio_logger.disabled = False
-        absl_logger.removeFilter(shown)

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from cxgrad_jax.augmentation import AUGMENTATIONS
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.pretraining import AUGMENTATIONS
 from cxgrad_jax.training.build import build_learner, is_pretraining, num_devices
 from cxgrad_jax.training.config import (
     ConfigDict,
@@ -159,9 +159,9 @@ def check_fields(config: ConfigDict) -> None:
         if field not in known:
             whose, mend = whose_and_mend(field)
             if close := difflib.get_close_matches(field, known, n=1, cutoff=0.8):
-                raise UserError(f"{field} is no field{whose}; did you mean {close[0]}?")
+                raise UserError(f"{field} is not a field{whose}; did you mean {close[0]}?")
             names = ", ".join(expected.get(field.split(".")[0], expected))
-            raise UserError(f"{field} is no field{whose}; expected {names}{mend}")
+            raise UserError(f"{field} is not a field{whose}; expected {names}{mend}")
         if not _is_like(value, known[field]):
             raise UserError(f"{field} is {value!r}; expected {expected_type(known[field])}")
 

@@ -47,7 +47,7 @@ def base_config() -> ConfigDict:
     config.train.epoch_iterations = 500  # iterations between two validations, each with a checkpoint
     config.train.meta_batch = 4  # tasks of an iteration
     config.train.learning_rate = 1e-3  # the rate of Adam
-    config.train.decay_every = 0  # after every so many iterations the rate is multiplied by decay_factor; 0: never
+    config.train.decay_every = 0  # iterations between two cuts of the learning rate by decay_factor; 0: none
     config.train.decay_factor = 0.5  # the factor of the learning rate
     config.train.gradient_clamp = 0.0  # every entry of the outer gradient is cut to ± this; 0: no cut
     config.train.task_reduction = "mean"  # how gradients are reduced over tasks; "sum" in the paper's text
@@ -117,7 +117,7 @@ def pretraining_stage() -> ConfigDict:
 
 
 def analysis_config() -> ConfigDict:
-    """The fields ``analysis.…`` of ``--mode=analyse``. They are no part of a run's configuration."""
+    """The fields ``analysis.…`` of ``--mode=analyse``. They do not belong to a run's configuration."""
     config = ConfigDict()
     config.dir = ""  # the folder of the report; empty: "analysis" in the folder of the first run
     config.episodes = 600  # test episodes for feature similarity and conditioning

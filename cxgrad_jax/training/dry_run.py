@@ -1,9 +1,12 @@
 """``--dry_run``: the memory that a training would take, by the compiler's own analysis. Nothing is trained."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from cxgrad_jax import parallel
 from cxgrad_jax.data import ImageStore
 from cxgrad_jax.data._layout import location
 from cxgrad_jax.data.datasets.catalogue import CATALOGUE
@@ -35,9 +38,8 @@ def dry_run(config: ConfigDict, target: str = "", absent: Mesh | None = None) ->
     if target:
         memory = ahead_of_time.memory_of(target) * (1 if device.platform == "tpu" else GPU_FRACTION)
     else:
-        memory = (device.memory_stats() or {}).get("bytes_limit", 0) if device.platform != "cpu" else 0
-    fits = store.images.nbytes <= memory / 2
-    storage = config.data.storage if config.data.storage != "auto" else "device" if fits else "host"
+        memory = parallel.device_memory(mesh)
+    storage = build.storage_of(config, store, memory)
 
     def compiled(tasks_of_a_device, at_once=config.parallel.tasks_per_chunk):
         changed = ConfigDict(config.to_dict())
@@ -47,24 +49,25 @@ def dry_run(config: ConfigDict, target: str = "", absent: Mesh | None = None) ->
 
     learner, optimiser = build.build_learner(config), build.build_optimiser(config)
     state = build.abstract_state(learner, optimiser, store.images[:2], mesh)
-    of_state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    of_params = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
+    state_bytes, params_bytes = (
+        sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree)) for tree in (state, state.params)
+    )
     once, twice = compiled(tasks), compiled(2 * tasks)
     print(f"device        {mesh.size} × {device.device_kind}; all numbers are of one")
-    print(f"parameters    {_mb(of_params)}, with the optimiser's state {_mb(of_state)}")
+    print(f"parameters    {_mb(params_bytes)}, with the optimiser's state {_mb(state_bytes)}")
     print(f"store         {_mb(store.images.nbytes)}, on the {storage}")
     print(f"arguments     {_mb(once.argument_size_in_bytes)}")
     for number, analysis in ((tasks, once), (2 * tasks, twice)):
         print(f"temporaries   {_mb(analysis.temp_size_in_bytes)} with {number} task(s) a device")
-    if memory and memory < build.needed_bytes(once) and config.parallel.tasks_per_chunk != 1:
+    if memory and memory < needed_bytes(once) and config.parallel.tasks_per_chunk != 1:
         temporaries = _mb(compiled(tasks, at_once=1).temp_size_in_bytes)
         print(f"temporaries   {temporaries} with {tasks} task(s) a device, with parallel.tasks_per_chunk=1")
     if memory:
-        most = largest(memory, tasks, build.needed_bytes(once), build.needed_bytes(twice))
+        most = largest(memory, tasks, needed_bytes(once), needed_bytes(twice))
         fitting = f"meta-batch {most * mesh.size} ({most} task(s) a device)" if most > 0 else "none fits"
         print(f"largest       {fitting} in {_mb(memory)}, by the growth between these two")
     else:
-        print("largest       not known: the device does not tell its memory")
+        print("largest       not known: the device does not report its memory")
     print("This is the compiler's analysis; nothing ran.", flush=True)
 
 
@@ -80,6 +83,16 @@ def _training_images(config: ConfigDict) -> ImageStore:
     pixels = np.broadcast_to(np.uint8(0), (images, size, size, facts.channels))  # it takes no memory
     offsets = np.linspace(0, images, classes + 1).astype(np.int32)
     return ImageStore(pixels, offsets, tuple(map(str, range(classes))), name)
+
+
+def needed_bytes(analysis: Any) -> int:
+    """The memory of a compiled program on one device: arguments, results that take no argument's place, temporaries.
+
+    Args:
+      analysis: the ``memory_analysis()`` of the program.
+    """
+    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return analysis.argument_size_in_bytes + results + analysis.temp_size_in_bytes
 
 
 def largest(memory: float, tasks: int, once: int, twice: int) -> int:

@@ -62,11 +62,11 @@ def model_fields(name: str) -> dict[str, Any]:
     """The fields of a model and their defaults, without ``num_classes`` and those that have no default.
 
     Raises:
-      UserError: the class is no dataclass, which every ``flax.linen`` module is.
+      UserError: the class is not a dataclass, which every ``flax.linen`` module is.
     """
     model = model_class(name)
     if not dataclasses.is_dataclass(model):
-        raise UserError(f"model.name is {name!r}, which is no flax.linen module class; expected MODULE.CLASS of one")
+        raise UserError(f"model.name is {name!r}, which is not a flax.linen module class; expected MODULE.CLASS of one")
     return {
         field.name: field.default
         for field in dataclasses.fields(model)

@@ -15,7 +15,7 @@ from cxgrad_jax.files import write_whole
 class MetricsFile:
     """Appends records, each with the ``"iteration"`` after which it was written.
 
-    Opening the file drops records beyond ``iteration``, from which the run goes on, and lines that are no records. A
+    Opening the file drops records beyond ``iteration``, from which the run goes on, and lines that are not records. A
     number that is not finite is written as null, because JSON has no such number.
 
     Raises:
@@ -39,7 +39,7 @@ class MetricsFile:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Reads the records of a ``metrics.jsonl``, whose values are numbers or None. No file means no records.
 
-    A line that is no record is left out. A kill may cut the last one short, and a disk may lose one in the middle.
+    A line that is not a record is left out. A kill may cut the last one short, and a disk may lose one in the middle.
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -57,7 +57,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except (ValueError, TypeError, KeyError, RecursionError):
             lost += bool(line.strip())
     if lost > 1:
-        logging.warning("%s has %d lines that are no records; they are left out", path, lost)
+        logging.warning("%s has %d lines that are not records; they are left out", path, lost)
     return records
 
 

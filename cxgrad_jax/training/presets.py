@@ -11,15 +11,17 @@ def apply_preset(config: ConfigDict, preset: str | None) -> ConfigDict:
     step inside the outer gradient, and pooling in every block of ResNet-12.
 
     Raises:
-      UserError: the preset is another one.
+      UserError: the preset is unknown.
     """
-    if preset and one_of(preset, ("paper",)):
-        config.model.negative_slope = 0.0
-        config.train.task_reduction = "sum"
-        if config.model.name == "resnet12":
-            config.model.pooling = "every_block"
-        if config.learner.name == "cxgrad":
-            config.learner.differentiate_first_context = True
+    if not preset:
+        return config
+    one_of(preset, ("paper",))
+    config.model.negative_slope = 0.0
+    config.train.task_reduction = "sum"
+    if config.model.name == "resnet12":
+        config.model.pooling = "every_block"
+    if config.learner.name == "cxgrad":
+        config.learner.differentiate_first_context = True
     return config
 
 
@@ -29,7 +31,7 @@ def is_authors(preset: str | None) -> bool:
     The other preset is ``"shared"`` (or None), the setting that all learners share.
 
     Raises:
-      UserError: the preset is another one.
+      UserError: the preset is unknown.
     """
     return one_of(preset or "shared", ("shared", "authors")) == "authors"
 
@@ -38,7 +40,7 @@ def one_of(preset: str, choices: tuple[str, ...]) -> str:
     """Returns ``preset``, which must be one of ``choices``.
 
     Raises:
-      UserError: it is another one.
+      UserError: the preset is unknown.
     """
     if preset not in choices:
         raise UserError(f"preset {preset!r} is unknown; write --config=FILE:PRESET with one of {', '.join(choices)}")

@@ -51,7 +51,7 @@ def load_run(workdir: str | Path, *, named: str | tuple[str, ...] = ()) -> Run:
       named: a learner or model of your own, such as ``"my_module.my_learner"``, that the run may import, or several.
 
     Raises:
-      UserError: ``workdir`` is no path, there is no run, no checkpoint was validated, a file is damaged, or the run
+      UserError: ``workdir`` is not a path, there is no run, no checkpoint was validated, a file is damaged, or the run
         needs a module that is not in ``named``.
     """
     workdir = as_path("workdir", workdir)

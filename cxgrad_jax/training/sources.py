@@ -1,8 +1,9 @@
 """Sources of training data: episodes drawn on the device or on the host, and batches of a pre-training."""
 
 import functools
+import itertools
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -13,11 +14,12 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from cxgrad_jax import parallel
+from cxgrad_jax.augmentation import augmented
 from cxgrad_jax.data import ImageStore
 from cxgrad_jax.episodes import Episode, Sampler, draw_on_device, largest_class
 from cxgrad_jax.keys import fixed_draws, purpose_key
 from cxgrad_jax.platforms import host_device
-from cxgrad_jax.pretraining import Batch, augmented
+from cxgrad_jax.pretraining import Batch
 
 
 class Source(NamedTuple):
@@ -133,13 +135,8 @@ def _one_ahead(
     """Puts the result of ``make`` for each dispatch on the mesh, one ahead: the next is made while the device works."""
     dispatches = iter(dispatches)
     with ThreadPoolExecutor(1) as pool:
-        upcoming = [pool.submit(make, dispatch) for dispatch in _first(dispatches)]
+        upcoming = [pool.submit(make, dispatch) for dispatch in itertools.islice(dispatches, 1)]
         while upcoming:
             made = upcoming.pop().result()
-            upcoming = [pool.submit(make, dispatch) for dispatch in _first(dispatches)]
+            upcoming = [pool.submit(make, dispatch) for dispatch in itertools.islice(dispatches, 1)]
             yield parallel.put(mesh, made, spec)
-
-
-def _first(items: Iterator[Any]) -> list[Any]:
-    """The next item alone in a list, or an empty list."""
-    return [item for _, item in zip(range(1), items, strict=False)]

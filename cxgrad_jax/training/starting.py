@@ -26,13 +26,13 @@ def trained_params(config: ConfigDict) -> Any:
         try:
             run = load_run(origin, named=(config.learner.name, config.model.name))
         except UserError as error:
-            raise UserError(f"train.start_from is no run to start from; {error}") from None
+            raise UserError(f"train.start_from is not a run to start from; {error}") from None
         params, kind, theirs, ours = run.params, "a run", run.config.model.to_dict(), config.model.to_dict()
     else:
         try:
             learner, params = load(origin)
         except UserError as error:
-            raise UserError(f"train.start_from is no folder; {error}") from None
+            raise UserError(f"train.start_from is not a folder; {error}") from None
         kind = "weights"
         theirs, ours = (
             {"class": spec["class"], **spec["fields"], "num_classes": None}  # the head stays fresh

@@ -56,8 +56,9 @@ def test_run(
     ensemble = evaluation.evaluation_of(np.mean(logits, axis=0), labels)
     wrong = int(np.isnan(logits).any(axis=(0, -1)).sum())
     if wrong and jax.process_index() == 0:
+        predictions = num_episodes * len(labels)
         print(
-            f"{wrong} of {num_episodes * len(labels)} predictions have a logit that is no number; they count as wrong",
+            f"{wrong} of {predictions} predictions have a logit that is not a number; they count as wrong",
             file=sys.stderr,
         )
     singles = [evaluation.evaluation_of(each, labels) for each in logits]

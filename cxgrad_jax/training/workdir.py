@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from cxgrad_jax import locks
 from cxgrad_jax.data import ImageStore
 from cxgrad_jax.errors import UserError, reason
 from cxgrad_jax.files import write_json
@@ -16,11 +17,6 @@ from cxgrad_jax.training.checkpoints import check_place
 from cxgrad_jax.training.checks import check_fields, expected_fields
 from cxgrad_jax.training.config import ConfigDict, fields, to_json
 from cxgrad_jax.training.images_of_run import DATA_FILE, check_same_images
-
-try:
-    import fcntl
-except ImportError:  # on Windows, where two runs in one folder are not noticed
-    fcntl = None
 
 FORMAT = 2  # the format of config.json, which has had one from 2 on; a change that older runs cannot follow raises it
 
@@ -171,7 +167,7 @@ def check_space(workdir: Path, needed: int) -> None:
       UserError: the disk is too small. The line names both numbers.
     """
     disk = shutil.disk_usage(workdir)
-    if disk.total and disk.free < needed:  # some file systems tell nothing but zeros
+    if disk.total and disk.free < needed:  # some file systems report nothing but zeros
         raise UserError(
             f"{workdir} needs {needed / 1e6:.1f} MB for checkpoints, and {disk.free / 1e6:.1f} MB are free; make room, "
             "or choose another folder with --workdir"
@@ -195,14 +191,12 @@ def locked(workdir: Path) -> Iterator[None]:
     except (OSError, ValueError) as error:  # ValueError: no file has such a name
         raise UserError(f"--workdir {workdir} cannot be written: {reason(error)}") from None
     with lock:
-        if fcntl:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{workdir} is in use by another run; wait for it, or choose another folder: "
-                    f"--workdir={free(workdir)}"
-                ) from None
-            except OSError:
-                pass  # a file system without locks
+        try:
+            is_free = locks.take(lock)
+        except OSError:  # a file system without locks, where two runs in one folder are not noticed
+            is_free = True
+        if not is_free:
+            raise UserError(
+                f"{workdir} is in use by another run; wait for it, or choose another folder: --workdir={free(workdir)}"
+            )
         yield

@@ -141,7 +141,7 @@ def test_what_unpacks_to_too_much_is_refused(kind, tmp_path, make, monkeypatch):
 def test_an_image_of_too_many_bytes_is_refused(tmp_path, make, monkeypatch):
     monkeypatch.setattr(archives, "IMAGE_BYTES", 100)
     make.write_folder(tmp_path / "folder", {"a.png": bytes(101)})
-    assert "a.png has 101 bytes: expected an image of at most 100" in refusal(tmp_path / "folder", tmp_path, read=True)
+    assert "a.png has 101 bytes; expected an image of at most 100" in refusal(tmp_path / "folder", tmp_path, read=True)
 
 
 def test_a_tar_that_steps_back_ends(tmp_path, make):

@@ -50,16 +50,21 @@ UNIT = np.full((5, 2, 2, 3), 0.5, np.float32)
     ("images", "labels", "options", "message"),
     [
         (IMAGES, LABELS[:4], {}, "there are 5 images and 4 labels"),
-        (IMAGES[..., 0], LABELS, {}, r"shape \[5, 2, 2\]: .*images\[\.\.\., None\] adds a channel axis"),
-        (IMAGES[0, 0], LABELS, {}, r"shape \[2, 3\]: expected \[N, H, W, C\]"),
-        (np.zeros((5, 3, 28, 28), np.uint8), LABELS, {}, r"looks like \[N, C, H, W\].*transpose\(0, 2, 3, 1\)"),
-        (IMAGES[:0], LABELS[:0], {}, "at least one image"),
-        (IMAGES.astype(np.int64), LABELS, {}, r"dtype int64: expected uint8, or float.*astype\(np\.uint8\)"),
-        (IMAGES > 3, LABELS, {}, "dtype bool: expected uint8"),
+        (IMAGES[..., 0], LABELS, {}, r"shape \[5, 2, 2\]; .*images\[\.\.\., None\] adds a channel axis"),
+        (IMAGES[0, 0], LABELS, {}, r"shape \[2, 3\]; expected \[N, H, W, C\]"),
+        (
+            np.zeros((5, 3, 28, 28), np.uint8),
+            LABELS,
+            {},
+            r"\[5, 3, 28, 28\]; .*the channels last; .*transpose\(0, 2, 3, 1\)",
+        ),
+        (IMAGES[:0], LABELS[:0], {}, "none of them may be 0"),
+        (IMAGES.astype(np.int64), LABELS, {}, r"dtype int64; expected uint8, or float.*astype\(np\.uint8\)"),
+        (IMAGES > 3, LABELS, {}, "dtype bool; expected uint8"),
         (np.where(UNIT == 0.5, np.nan, UNIT), LABELS, {}, "images hold NaN"),
-        (UNIT * 510, LABELS, {}, "values from 255 to 255: .* divide by 255"),
+        (UNIT * 510, LABELS, {}, "values from 255 to 255; .* divide by 255"),
         (UNIT - 1, LABELS, {}, "values from -0.5 to -0.5"),
-        (IMAGES, LABELS.astype(float), {}, "labels have dtype float64: expected integers or strings"),
+        (IMAGES, LABELS.astype(float), {}, "labels have dtype float64; expected integers or strings"),
         (IMAGES, np.eye(5, dtype=int), {}, r"labels have shape \[5, 5\].*argmax\(1\) if one-hot"),
         (IMAGES, np.array([None, "a", "a", "a", "a"], object), {}, "labels have dtype object"),
         (IMAGES, LABELS, {"class_names": ["a", "b", "c"]}, "class_names has 3 names for 2 distinct labels"),
@@ -68,7 +73,7 @@ UNIT = np.full((5, 2, 2, 3), 0.5, np.float32)
         (np.ma.masked_array(IMAGES), LABELS, {}, "images are a masked array; expected a plain one"),
         (IMAGES, np.ma.masked_array(LABELS), {}, "labels are a masked array; expected a plain one"),
         (IMAGES, LABELS, {"class_names": ["a", "a"]}, "class_names holds 'a' twice"),
-        (IMAGES, LABELS, {"split": "valid"}, "split='valid': expected one of train, val, test"),
+        (IMAGES, LABELS, {"split": "valid"}, "split is 'valid'; expected one of train, val, test"),
     ],
 )
 def test_mistakes_are_one_line(images, labels, options, message):
@@ -106,7 +111,7 @@ def test_from_tfds_takes_parts_of_splits_and_sizes(prepared):
     [
         ({"split": "validation"}, "tfds cannot read split 'validation' of mine .*expected one of train, val, test"),
         ({"image_size": 0}, "image_size is 0; expected a whole number, at least 1"),
-        ({"image_key": "picture"}, "mine has no feature 'picture': expected one of image, key, label"),
+        ({"image_key": "picture"}, "mine has no feature 'picture'; expected one of image, key, label"),
     ],
 )
 def test_from_tfds_names_mistakes(options, message, prepared):
@@ -138,7 +143,7 @@ def test_from_tfds_takes_text_for_labels(prepared):
 
 
 def test_from_tfds_names_a_folder_that_holds_nothing(tmp_path):
-    with pytest.raises(UserError, match=f"{tmp_path} is no prepared tfds data set"):
+    with pytest.raises(UserError, match=f"{tmp_path} is not a prepared tfds data set"):
         data.from_tfds(tmp_path, "train")
 
 

@@ -40,5 +40,5 @@ def test_glyphs_facts_follow_the_drawing():
 
 
 def test_unknown_name_tells_the_nearest():
-    with pytest.raises(UserError, match=r"unknown data set 'cifarfs': did you mean cifar_fs\?"):
+    with pytest.raises(UserError, match=r"unknown data set 'cifarfs'; did you mean cifar_fs\?"):
         catalogue.facts("cifarfs")

@@ -116,15 +116,15 @@ def test_malicious_pickle_runs_nothing(few, tmp_path, make):
     ("name", "content", "message"),
     [
         ("train", b"\x80\x04garbage", "cifar-100-python/train is not a readable pickle"),
-        ("train", pickle.dumps([1, 2]), "cifar-100-python/train holds a list, expected a dict"),
+        ("train", pickle.dumps([1, 2]), "cifar-100-python/train holds a list, not a dict"),
         ("train", pickle.dumps({"fine_labels": []}), "the pickles lack 'data'"),
         ("train", pickle.dumps({"data": np.zeros((2, 9), np.uint8), "fine_labels": [0, 1]}), r"not uint8 \[N, 3072\]"),
         ("train", pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "fine_labels": [7]}), "labels .* do not fit"),
-        ("train", pickle.dumps({"data": np.zeros((0, 3072), np.uint8), "fine_labels": []}), "1 images, expected 5"),
+        ("train", pickle.dumps({"data": np.zeros((0, 3072), np.uint8), "fine_labels": []}), "1 images; expected 5"),
         ("train", pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "fine_labels": 7}), "labels .* do not fit"),
         ("meta", pickle.dumps({"fine_label_names": None}), "labels .* do not fit"),
         ("train", None, "cifar-100-python/train is missing"),
-        ("meta", pickle.dumps({"fine_label_names": ["a"] * 7}), "has 0 images, expected 5"),
+        ("meta", pickle.dumps({"fine_label_names": ["a"] * 7}), "has 0 images; expected 5"),
     ],
 )
 def test_malformed_archive_is_one_line(name, content, message, few, tmp_path, make):

@@ -49,7 +49,7 @@ def test_incomplete_archive_is_refused(images, tmp_path, make):
 
     expected = len(images)
     images.popitem()
-    refused(f"CUB has {expected - 1} images, expected {expected}")
+    refused(f"CUB has {expected - 1} images; expected {expected}")
     for path in [path for path in images if "/002.Laysan_Albatross/" in path]:
         del images[path]
     refused("class 002.Laysan_Albatross is missing")

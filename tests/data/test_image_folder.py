@@ -223,8 +223,8 @@ def test_all_images_that_cannot_be_read_are_told(tmp_path, make):
         prepare(tmp_path)
     message = str(error.value)
     assert message.startswith("4 images cannot be read: train0/0001.png is not a readable image (it is empty)")
-    assert "val1/0002.png is not a readable image (it is no JPEG, PNG," in message
-    assert "link.jpg is no file but a folder, a broken link or a device" in message and message.endswith("; ...")
+    assert "val1/0002.png is not a readable image (it is not a JPEG, PNG," in message
+    assert "link.jpg is not a file but a folder, a broken link or a device" in message and message.endswith("; ...")
     assert "\n" not in message
 
 

@@ -94,11 +94,11 @@ def test_a_preparation_that_was_killed_is_no_size(folder, tmp_path):
 @pytest.mark.parametrize(
     ("name", "split", "message"),
     [
-        ("mine", "valid", "unknown split 'valid': expected one of train, val, test"),
-        ("minne", "train", r"unknown data set 'minne': expected one of mini_imagenet, .*--as_name"),
-        ("", "train", "unknown data set '': expected one of"),
-        ("..", "train", r"unknown data set '\.\.': expected one of"),
-        ("omniglott", "train", r"unknown data set 'omniglott': did you mean omniglot\?"),
+        ("mine", "valid", "split is 'valid'; expected one of train, val, test"),
+        ("minne", "train", r"unknown data set 'minne'; expected one of mini_imagenet, .*--as_name"),
+        ("", "train", "unknown data set ''; expected one of"),
+        ("..", "train", r"unknown data set '\.\.'; expected one of"),
+        ("omniglott", "train", r"unknown data set 'omniglott'; did you mean omniglot\?"),
     ],
 )
 def test_unknown_names(name, split, message, tmp_path):

@@ -107,7 +107,7 @@ def rows_of_one_class(rows):
         (rows_of_one_class([0, 1, 6]), "rows of .* do not fit"),
         (rows_of_one_class(["x"]), "rows of .* do not fit"),
         (rows_of_one_class([[0], [1, 2]]), "rows of .* do not fit"),
-        (rows_of_one_class([0]), "has 1 images, expected 3"),
+        (rows_of_one_class([0]), "has 1 images; expected 3"),
     ],
 )
 def test_malformed_caches_are_one_line(change, message, caches, tmp_path):

@@ -61,13 +61,13 @@ def test_other_sizes_are_pillows(few, tmp_path, make):
 
 def test_one_archive_of_two_is_refused(few, tmp_path, make):
     zips, _ = write_archives(tmp_path, make, few)
-    with pytest.raises(UserError, match="has 0 images, expected 20: .*images_evaluation.zip"):
+    with pytest.raises(UserError, match="has 0 images; expected 20: .*images_evaluation.zip"):
         data.prepare("omniglot", archives=zips[:1], data_dir=tmp_path / "data")
 
 
 def test_missing_image_is_refused(few, tmp_path, make):
     zips, _ = write_archives(tmp_path, make, few, per_class=19)
-    with pytest.raises(UserError, match=f"class {few['train'][0]} has 19 images, expected 20"):
+    with pytest.raises(UserError, match=f"class {few['train'][0]} has 19 images; expected 20"):
         data.prepare("omniglot", archives=zips, data_dir=tmp_path / "data")
 
 

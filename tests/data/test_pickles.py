@@ -47,7 +47,7 @@ def test_a_claim_of_many_objects_takes_no_memory(tmp_path):
 
 
 def test_a_dict_is_asked_for(tmp_path):
-    with pytest.raises(UserError, match="a.pkl holds a list, expected a dict; expected it"):
+    with pytest.raises(UserError, match="a.pkl holds a list, not a dict; expected it"):
         read_dict(member(tmp_path, pickle.dumps([1])), "expected it")
 
 

@@ -65,7 +65,7 @@ def test_fractions_that_are_no_shares_are_named(fractions):
 
 
 def test_two_classes_cannot_be_split():
-    with pytest.raises(UserError, match="2 classes cannot be split into train, val and test: expected 3 or more"):
+    with pytest.raises(UserError, match="2 classes cannot be split into train, val and test; expected 3 or more"):
         split_classes(store_of([1, 1]), 0)
 
 

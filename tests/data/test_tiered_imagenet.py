@@ -64,7 +64,7 @@ def test_incomplete_archive_is_refused(images, tmp_path, make):
     refused(f"class {gone} is missing")
     images[gone].popitem()
     imagenet_tar(path, images, make)
-    refused("has 3 images, expected 4")
+    refused("has 3 images; expected 4")
     path.write_bytes(path.read_bytes()[:-15_000])
     refused("cut off|cannot be read")
 
@@ -123,7 +123,7 @@ def test_malformed_caches_are_one_line(images, tmp_path, make):
         assert "\n" not in str(error.value)
 
     write_caches(tmp_path / "short", make, number=3)
-    refused("short", "train_images_png.pkl is no list of 5 images")
+    refused("short", "train_images_png.pkl is not a list of 5 images")
     write_caches(tmp_path / "lacks", make)
     (tmp_path / "lacks" / "val_images_png.pkl").unlink()
     refused("lacks", "val_images_png.pkl is missing; .* all six")

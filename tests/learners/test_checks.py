@@ -178,7 +178,7 @@ def test_parameters_made_for_other_images_are_refused(name, other):
     adapted = jax.eval_shape(learner.adapt, params, IMAGES, LABELS)
     if other.shape[-1] == 3 and "head" not in params["model"]:
         return  # an encoder takes images of every size
-    words = r"parameter [\w/]+ has shape \(\d+, .*\), but .*images .*need \(\d+, .*\);|a linear layer for"
+    words = r"parameter [\w/]+ has shape \[\d+, .*\], but .*images .*need \[\d+, .*\];|a linear layer for"
     refused(words, jax.eval_shape, learner.adapt, params, other, LABELS)
     refused(words, jax.eval_shape, learner.predict, params, adapted, other)
 

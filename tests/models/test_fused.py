@@ -15,7 +15,8 @@ pytestmark = pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize(("images", "channels", "parts"), [(6, 3, 3), (7, 1, 7), (6, 5, 1)])
 def test_a_first_block_in_parts_is_the_same(images, channels, parts, monkeypatch):
     """A block that divides its images, as if the caches held little; with many channels it does not."""
-    x, block = random(0, images, 8, 6, channels), Block(4, "batch", False, 0.01, 1e-5, "highest")
+    x = random(0, images, 8, 6, channels)
+    block = Block(features=4, norm="batch", use_bias=False, negative_slope=0.01, norm_epsilon=1e-5, precision="highest")
     params = jax.tree.map(lambda leaf: leaf + 0.1 * random(1, *leaf.shape), block.init(jax.random.key(0), x))
 
     def ours(params, x):

@@ -51,11 +51,11 @@ def test_a_field_is_refused_by_name_and_value(network, fields):
 @pytest.mark.parametrize(
     ("shape", "dtype", "words"),
     [
-        ((2, 3, 32, 32), "float32", "channels come last"),
+        ((2, 3, 32, 32), "float32", "the channels last; images.transpose"),
         ((32, 32, 3), "float32", "images[None]"),
         ((2, 3, 3, 3), "float32", "at least"),
-        ((0, 32, 32, 3), "float32", "(0, 32, 32, 3)"),
-        ((2, 32, 32, 0), "float32", "(2, 32, 32, 0)"),
+        ((0, 32, 32, 3), "float32", "[0, 32, 32, 3]"),
+        ((2, 32, 32, 0), "float32", "[2, 32, 32, 0]"),
         ((2, 32, 32, 3), "uint8", "uint8"),
         ((2, 32, 32, 4), "float32", "4 channels"),
     ],
@@ -81,9 +81,9 @@ def test_the_smallest_images_are_just_enough(network):
 def test_images_that_do_not_fit_the_parameters_are_refused():
     model, images = Conv4(5, features=4), np.zeros((2, 32, 32, 3), np.float32)
     params = jax.jit(model.init)(jax.random.key(0), images)
-    with pytest.raises(UserError, match=r"block_0/conv/kernel has shape \(3, 3, 3, 4\).* need \(3, 3, 1, 4\)"):
+    with pytest.raises(UserError, match=r"block_0/conv/kernel has shape \[3, 3, 3, 4\].* need \[3, 3, 1, 4\]"):
         model.apply(params, images[..., :1])
-    with pytest.raises(UserError, match=r"head/kernel has shape \(16, 5\).* need \(4, 5\)"):
+    with pytest.raises(UserError, match=r"head/kernel has shape \[16, 5\].* need \[4, 5\]"):
         model.apply(params, images[:, :16, :16])
 
 

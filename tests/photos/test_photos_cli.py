@@ -227,7 +227,7 @@ def test_check_compares_with_the_truth(place, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "a word is missing; expected one of fit, check, predict, export"),
+        ([], "give a command: one of fit, check, predict, export"),
         (["fit", "PHOTOS"], "the following arguments are required: --out"),
         (["fit", "nowhere", "--out", "x.safetensors"], "nowhere is not there; expected PHOTOS/CLASS/*.jpg"),
         (["fit", "PHOTOS", "--out", "no/x.safetensors"], "cannot be written: there is no folder"),

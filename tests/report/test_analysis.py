@@ -145,7 +145,7 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Path], Path], list[str]], str]] = 
     ),
     "unknown data": (
         lambda runs, folder: [f"--workdir={runs['maml']}", "--config.analysis.cross_data=nothing"],
-        "unknown data set 'nothing': expected one of",
+        "unknown data set 'nothing'; expected one of",
     ),
     "unknown field": (
         lambda runs, folder: [f"--workdir={runs['maml']}", "--config.analysis.episode=3"],

@@ -292,11 +292,14 @@ def test_bad_combinations():
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda c: c.train.__setattr__("iteration", 5), "train.iteration is no field; did you mean train.iterations?"),
+        (
+            lambda c: c.train.__setattr__("iteration", 5),
+            "train.iteration is not a field; did you mean train.iterations?",
+        ),
         (lambda c: c.__delattr__("seed"), "seed is missing"),
         (lambda c: c.__delattr__("model"), "model is missing; expected what training.config.model_config"),
         (lambda c: c.__setattr__("learner", configuration.ConfigDict({"name": "sgd"})), "learner.name is 'sgd'"),
-        (lambda c: c.learner.__setattr__("name", "maml"), "learner.context_dim is no field of maml; expected"),
+        (lambda c: c.learner.__setattr__("name", "maml"), "learner.context_dim is not a field of maml; expected"),
         (lambda c: c.__setattr__("episode", configuration.ConfigDict({"way": "5", "shot": 1, "query": 1})), "'5'"),
         (lambda c: c.__setattr__("episode", configuration.ConfigDict({"way": True, "shot": 1, "query": 1})), "True"),
     ],

@@ -32,7 +32,7 @@ def test_it_tells_the_memory_and_writes_nothing(tiny_data, tmp_path, capsys):
     told = dict(lines)
     assert re.fullmatch(r"\d+\.\d MB, with the optimiser's state \d+\.\d MB", told["parameters"])
     assert told["store"] == "0.0 MB, on the host" and told["temporaries"].endswith("4 task(s) a device")
-    assert told["largest"] == "not known: the device does not tell its memory"
+    assert told["largest"] == "not known: the device does not report its memory"
     assert last == ["This is the compiler's analysis; nothing ran."]
     assert not (tmp_path / "run").exists()
 

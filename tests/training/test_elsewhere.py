@@ -13,7 +13,7 @@ import pytest
 from runs import environment, flags, results, run, told
 
 import cxgrad_jax as cx
-from cxgrad_jax import main, runtime
+from cxgrad_jax import machine, main
 from cxgrad_jax.command_line import Parser, override
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.training import workdir as workdir_of
@@ -125,11 +125,11 @@ def test_a_run_goes_on_on_other_devices_and_says_so(tiny_data, tmp_path):
 @pytest.mark.slow
 def test_a_run_goes_on_on_another_processor_and_says_so(tiny_data, tmp_path, monkeypatch, capsys):
     assert main.run(flags(tiny_data, tmp_path, train__iterations=2)) == 0
-    here = runtime.processor()
+    here = machine.processor()
     assert main.run(flags(tiny_data, tmp_path, train__iterations=4)) == 0
     assert "goes on with" not in capsys.readouterr().err
-    monkeypatch.setattr(runtime, "processor", lambda: "another CPU")
+    monkeypatch.setattr("cxgrad_jax.training.checkpoints.processor", lambda: "another CPU")
     assert main.run(flags(tiny_data, tmp_path, train__iterations=6)) == 0
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "goes on with" in line]
-    assert f"1 cpu, another CPU, {runtime.cores()} cores after 1 cpu, {here}" in line
+    assert f"1 cpu, another CPU, {machine.cores()} cores after 1 cpu, {here}" in line
     assert "to rounding, not bit for bit" in line

@@ -102,7 +102,7 @@ def test_one_episode_is_told_without_an_interval(copy, capsys):
 def test_predictions_that_are_no_numbers_are_told(copy, capsys):
     assert run([f"--workdir={copy}", "--mode=evaluate", "--config.learner.inner_lr=1e30"]) == 0
     told = capsys.readouterr()
-    assert "predictions have a logit that is no number; they count as wrong" in told.err
+    assert "predictions have a logit that is not a number; they count as wrong" in told.err
     assert "test accuracy 0.00 %" in told.out
 
 

@@ -93,10 +93,10 @@ def test_a_report_knows_the_parameters_before_training(pretrained, tiny_data, tm
 
 
 def test_weights_are_a_start_like_the_run_that_they_are_from(pretrained, tiny_data, tmp_path):
-    of_run = load_run(pretrained)
-    config = ConfigDict(of_run.config.to_dict())
+    opened = load_run(pretrained)
+    config = ConfigDict(opened.config.to_dict())
     learner = learner_factory("classifier_baseline")(build_model(config), query_statistics="running")
-    save(tmp_path / "body.safetensors", learner, of_run.params)
+    save(tmp_path / "body.safetensors", learner, opened.params)
     assert load(tmp_path / "body.safetensors")[0].spec["model"]["fields"]["num_classes"] == config.episode.way
     config.train.start_from = str(pretrained)
     expected = trained_params(config)
@@ -153,11 +153,11 @@ def test_what_cannot_be_pretrained_is_refused_in_one_line(tiny_data, tmp_path, m
         (["--config.train.start_from=FOLDER/none"], "none is neither a file nor the name of bundled weights"),
         (
             ["--config.train.start_from=FOLDER"],
-            "train.start_from is no run to start from; FOLDER/config.json does not exist",
+            "train.start_from is not a run to start from; FOLDER/config.json does not exist",
         ),
         (["--config.train.start_from=RUN", "--config.model.features=5"], "run of another model (features: 4, not 5)"),
         (["--config.train.iterations=0"], "train.iterations is 0; expected at least 1"),
-        (["--mode=pretrain", "--config=glyphs_1shot"], "--config=glyphs_1shot is no pre-training; run it with"),
+        (["--mode=pretrain", "--config=glyphs_1shot"], "--config=glyphs_1shot is not a pre-training; run it with"),
     ],
 )
 def test_a_start_that_does_not_fit_is_refused_before_anything_is_written(

@@ -29,7 +29,7 @@ IMAGE_BYTES = 100_000_000
 """The largest image file that is read."""
 
 UNPACKED_BYTES, UNPACKED_FACTOR = 4 << 30, 20
-"""A compressed file may unpack to so many bytes, or to so many times its size, whichever is more."""
+"""A compressed file may unpack to this many bytes, or to this many times its size, whichever is more."""
 
 _CHUNK = 1 << 20
 _OPENERS: dict[bytes, Callable[[Path], Any]] = {
@@ -55,7 +55,7 @@ class Member:
 
     def __call__(self) -> bytes:
         if self.size > IMAGE_BYTES:
-            raise UserError(f"{self.name} has {self.size:,} bytes: expected an image of at most {IMAGE_BYTES:,}")
+            raise UserError(f"{self.name} has {self.size:,} bytes; expected an image of at most {IMAGE_BYTES:,}")
         with damage_told(self.name), self.open() as file:
             data = file.read(self.size)
         if len(data) != self.size:
@@ -82,7 +82,7 @@ def open_files(path: Path, stack: contextlib.ExitStack, scratch: Path) -> Files:
       A mapping from each file's name in the archive, with "/" between folders, to a function that reads it.
 
     Raises:
-      UserError: there is no such file, it is no archive, or it is damaged. The functions raise it, too.
+      UserError: there is no such file, it is not an archive, or it is damaged. The functions raise it, too.
     """
     if path.is_dir():
         return folder_files(path)
@@ -184,7 +184,7 @@ def damage_told(name: str | Path) -> Iterator[None]:
             raise _damaged(name, error) from error
         raise UserError(f"{name} cannot be read ({error.strerror})") from error
     except RuntimeError as error:  # zipfile finds a password or a compression that it does not know
-        raise UserError(f"{name} cannot be read ({error}): expected a plain zip without password") from error
+        raise UserError(f"{name} cannot be read ({error}); expected a plain zip without password") from error
     except Exception as error:  # a damaged archive raises exceptions of many kinds
         raise _damaged(name, error) from error
 
@@ -204,7 +204,7 @@ def require(found: dict[str, Callable[[], Any]], expected: int, class_name: str,
     """Raises UserError unless a class has as many images as its publisher says."""
     if len(found) != expected:
         raise UserError(
-            f"class {class_name} has {len(found)} images, expected {expected}: wrong or incomplete archive; {where}"
+            f"class {class_name} has {len(found)} images; expected {expected}: wrong or incomplete archive; {where}"
         )
 
 
@@ -242,7 +242,7 @@ def _unpack(path: Path, opener: Callable[[Path], Any], unpacked: BinaryIO) -> No
 
 
 def _refuse(path: Path) -> BinaryIO:
-    raise UserError(f"{path} is no file but a folder, a broken link or a device: replace or remove it")
+    raise UserError(f"{path} is not a file but a folder, a broken link or a device: replace or remove it")
 
 
 def _section(stream: BinaryIO, start: int, size: int) -> BinaryIO:

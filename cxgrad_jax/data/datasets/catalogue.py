@@ -60,7 +60,7 @@ def facts(name: str) -> Facts:
         close = difflib.get_close_matches(name, CATALOGUE, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise UserError(
-            f"unknown data set {name!r}: {hint}expected one of {', '.join(CATALOGUE)}; your own images are prepared "
+            f"unknown data set {name!r}; {hint}expected one of {', '.join(CATALOGUE)}; your own images are prepared "
             "with `python -m data_prep image_folder --source DIR --as_name NAME`"
         )
     return CATALOGUE[name]

@@ -54,5 +54,5 @@ def index(files: Files, image_size: int) -> Index:
                 )
     found = sum(len(images[species]) for split in SPLITS for species in lists[split])
     if found != IMAGES:
-        raise UserError(f"CUB has {found} images, expected {IMAGES}: wrong or incomplete archive")
+        raise UserError(f"CUB has {found} images; expected {IMAGES}: wrong or incomplete archive")
     return {split: {species: images[species] for species in lists[split]} for split in SPLITS}

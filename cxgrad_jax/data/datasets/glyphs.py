@@ -62,7 +62,7 @@ def index(files: Files, image_size: int) -> Index:
     """Lists the images of all splits. They need no files, and are drawn when they are read."""
     found: Index = {}
     for split, characters in load_splits().items():
-        next(examples(split, image_size))  # it raises for an unsuitable size or font
+        check_drawable(split, image_size)
         found[split] = {
             class_name(character): {
                 f"{number:02d}_{face_of(number)}.png": functools.partial(draw, character, number, image_size)
@@ -87,6 +87,18 @@ def examples(split: str, image_size: int = DEFAULT_IMAGE_SIZE) -> Iterator[tuple
     Raises:
       UserError: the split is unknown, the image size is too small, or matplotlib lacks a face or a character.
     """
+    check_drawable(split, image_size)
+    for character in load_splits()[split]:
+        for number in range(IMAGES_PER_CLASS):
+            yield class_name(character), f"{number:02d}_{face_of(number)}.png", draw(character, number, image_size)
+
+
+def check_drawable(split: str, image_size: int) -> None:
+    """Refuses a split that cannot be drawn.
+
+    Raises:
+      UserError: the split is unknown, the image size is too small, or matplotlib lacks a face or a character.
+    """
     splits = load_splits()
     if split not in splits:
         raise UserError(f"glyphs has no split {split!r}; expected one of {', '.join(splits)}")
@@ -94,9 +106,6 @@ def examples(split: str, image_size: int = DEFAULT_IMAGE_SIZE) -> Iterator[tuple
         raise UserError(f"glyphs cannot be told apart at image_size={image_size}; use {SMALLEST_IMAGE_SIZE} or more")
     for face in FACES:
         check_face(face, splits[split])
-    for character in splits[split]:
-        for number in range(IMAGES_PER_CLASS):
-            yield class_name(character), f"{number:02d}_{face_of(number)}.png", draw(character, number, image_size)
 
 
 def class_name(character: str) -> str:

@@ -24,7 +24,7 @@ FACTS = facts.Facts(
     folder="a folder laid out as root/{train,val,test}/class/*.{bmp,gif,jpeg,jpg,png,webp}; for a test set alone "
     "root/test/class/* or root/class/*",
 )
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")  # the tab is none; every line end is one
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")  # the tab is not one; every line end is
 LAYOUT = "{train,val,test}/class/*.jpg, or test/class/*.jpg or class/*.jpg for a test set alone"
 
 pixels = shown_pixels
@@ -65,7 +65,7 @@ def index(files: Files, image_size: int) -> Index:
                 where = class_name if flat else f"{split}/{class_name}"
                 raise UserError(f"{where} holds no {', '.join(SUFFIXES)}; add some or remove it")
     if not any(found.values()):
-        raise UserError(f"the folder holds no class of images: expected {LAYOUT}")
+        raise UserError(f"the folder holds no class of images; expected {LAYOUT}")
     for split in SPLITS:
         if split not in found and set(found) != {"test"}:
             raise UserError(f"{split} is missing; expected {LAYOUT}")

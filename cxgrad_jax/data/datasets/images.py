@@ -29,7 +29,7 @@ def open_image(raw: bytes | np.ndarray, name: str, at_least: int | None = None) 
         pixels, which is several times faster.
 
     Raises:
-      UserError: the bytes are no image of the ``FORMATS``, are cut off, or have more pixels than Pillow reads.
+      UserError: the bytes are not an image of the ``FORMATS``, are cut off, or have more pixels than Pillow reads.
     """
     if isinstance(raw, np.ndarray):
         return Image.fromarray(raw)
@@ -42,7 +42,7 @@ def open_image(raw: bytes | np.ndarray, name: str, at_least: int | None = None) 
         image.load()
         return _eight_bits(image) if image.mode.startswith(("I", "F")) else image
     except Image.UnidentifiedImageError as error:
-        cause = f"it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image" if raw else "it is empty"
+        cause = f"it is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image" if raw else "it is empty"
         raise UserError(f"{name} is not a readable image ({cause}); replace or remove it") from error
     except Image.DecompressionBombError as error:  # its message has the number of pixels first
         number = re.search(r"\d+", str(error))
@@ -109,7 +109,7 @@ def resized(image: Image.Image, image_size: int) -> Image.Image:
 def resized_array(pixels: np.ndarray, image_size: int) -> np.ndarray:
     """Resizes uint8 pixels ``[H, W, C]``, with C of 1, 3 or 4."""
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):
-        raise UserError(f"an image is {pixels.dtype} {list(pixels.shape)}: expected uint8 [H, W, 1, 3 or 4] to resize")
+        raise UserError(f"an image is {pixels.dtype} {list(pixels.shape)}; expected uint8 [H, W, 1, 3 or 4] to resize")
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     return np.asarray(resized(image, image_size)).reshape(image_size, image_size, pixels.shape[2])
 

@@ -56,7 +56,7 @@ def read_dict(member: Member, expected: str) -> dict[str, Any]:
     """Reads a pickle that holds a dict; raises UserError if it holds anything else."""
     content = read_pickle(member, expected)
     if not isinstance(content, dict):
-        raise UserError(f"{member.name} holds a {type(content).__name__}, expected a dict; {expected}")
+        raise UserError(f"{member.name} holds a {type(content).__name__}, not a dict; {expected}")
     return content
 
 
@@ -68,7 +68,7 @@ def field(content: dict[str, Any], name: str, expected: str) -> Any:
 
 
 def row_numbers(value: Any, below: int) -> np.ndarray | None:
-    """The value as integers ``[N]`` from 0 to ``below - 1``, or None if it is something else."""
+    """The value as integers ``[N]`` from 0 to ``below - 1``, or None if it is of another kind."""
     try:
         numbers = np.asarray(value, None if len(value) else int)
     except Exception:  # what a pickle holds may be anything
@@ -78,10 +78,10 @@ def row_numbers(value: Any, below: int) -> np.ndarray | None:
 
 
 def strings(value: Any) -> list[str] | None:
-    """The value as a list of strings, or None if it is something else."""
+    """The value as a list of strings, or None if it is of another kind."""
     return [text(element) for element in value] if isinstance(value, list | tuple | np.ndarray) else None
 
 
 def text(value: Any) -> str:
-    """A string of a pickle, which Python 2 wrote as bytes."""
+    """A string of a pickle or an array. Python 2 and NumPy also have strings that are bytes."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

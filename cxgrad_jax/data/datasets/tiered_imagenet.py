@@ -55,7 +55,7 @@ def index(files: Files, image_size: int) -> Index:
         number = sum(map(len, classes.values()))
         if number != IMAGES[split]:
             raise UserError(
-                f"tieredImageNet's {split} split has {number} images, expected {IMAGES[split]}: "
+                f"tieredImageNet's {split} split has {number} images; expected {IMAGES[split]}: "
                 "wrong or incomplete archive"
             )
     return found
@@ -111,7 +111,7 @@ def _read_row(loaded: dict[str, list[Any]], member: Member, number: int, expecte
         loaded.clear()
         content = read_pickle(member, expected)
         if not isinstance(content, list) or len(content) != number:
-            raise UserError(f"{member.name} is no list of {number} images; {expected}")
+            raise UserError(f"{member.name} is not a list of {number} images; {expected}")
         loaded[member.name] = content
     image = loaded[member.name][row]
     return image if isinstance(image, bytes) else np.asarray(image, np.uint8).tobytes()
