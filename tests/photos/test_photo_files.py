@@ -179,7 +179,7 @@ def test_a_large_jpeg_is_seen_as_if_it_were_decoded_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"", "it is empty"), (b"not a picture", "it is no JPEG"), ("half", "truncated")]
+    ("content", "reason"), [(b"", "it is empty"), (b"not a picture", "it is not a JPEG"), ("half", "truncated")]
 )
 def test_unreadable_photos_get_one_line(content, reason, tmp_path):
     if content == "half":
