@@ -31,7 +31,7 @@ from cxgrad_jax.episodes import Episode, Sampler
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.keys import fixed_draws, purpose_key
 from cxgrad_jax.learners import MetaLearner, with_running_averages
-from cxgrad_jax.learners._base import check_way
+from cxgrad_jax.learners._checked import check_way
 from cxgrad_jax.learners._statistics import with_statistics_of, without_statistics
 from cxgrad_jax.platforms import current_platform, on_mesh
 

@@ -29,7 +29,7 @@ from cxgrad_jax.learners import (
     running_statistics,
     with_initial,
 )
-from cxgrad_jax.learners._model import head_name
+from cxgrad_jax.learners._modules import head_name
 
 AUGMENTATIONS = ("none", "crop", "crop_colour")
 PADDING = 8  # an image is padded by one eighth of its side before it is cropped

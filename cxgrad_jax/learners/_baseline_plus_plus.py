@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import optax
 
 from cxgrad_jax.keys import fixed_draws
-from cxgrad_jax.learners._base import MetaLearner
 from cxgrad_jax.learners._checks import nan_where_wrong
 from cxgrad_jax.learners._matching_net import unit
+from cxgrad_jax.learners._meta_learner import MetaLearner
 from cxgrad_jax.learners._metric import metric_based
 from cxgrad_jax.learners._mlp import init_linear, linear
 from cxgrad_jax.learners._spec import described

@@ -13,9 +13,9 @@ import flax.linen as nn
 import jax
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import MetaLearner
 from cxgrad_jax.learners._labels import ADAPTED, META, ParamLabels
 from cxgrad_jax.learners._maml import maml
+from cxgrad_jax.learners._meta_learner import MetaLearner
 from cxgrad_jax.learners._spec import described
 
 

@@ -10,10 +10,12 @@ import numpy as np
 
 from cxgrad_jax.arguments import check_kind, check_params
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import MetaLearner, model_and_labels
+from cxgrad_jax.learners._checked import model_and_labels
 from cxgrad_jax.learners._checks import check_hyper_parameters, check_images
 from cxgrad_jax.learners._labels import ADAPTED, META, SCALED, ParamLabels, by_path, default_labels, labels_by_path
-from cxgrad_jax.learners._model import ModuleClass, Params, module_classes
+from cxgrad_jax.learners._meta_learner import MetaLearner
+from cxgrad_jax.learners._model import Params
+from cxgrad_jax.learners._modules import ModuleClass, module_classes
 from cxgrad_jax.learners._statistics import STATISTICS
 
 ROLES = {SCALED: "adapted, and scaled by CxGrad", ADAPTED: "adapted", META: "outer loop only"}

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.arguments import check_whole
-from cxgrad_jax.learners._base import cross_entropy
 from cxgrad_jax.learners._labels import Fast, merge
+from cxgrad_jax.learners._losses import cross_entropy
 from cxgrad_jax.learners._model import apply_model
 from cxgrad_jax.platforms import current_platform
 

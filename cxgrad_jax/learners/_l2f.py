@@ -16,18 +16,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import (
-    Adapted,
-    MetaLearner,
-    gradient_based,
-    predict_adapted,
-    query_loss,
-    with_statistics,
-)  # fmt: skip
+from cxgrad_jax.learners._gradient_based import gradient_based, predict_adapted, with_statistics
 from cxgrad_jax.learners._inner_loop import first_order_at, scan_steps, sgd, support_gradients, traced_norms
 from cxgrad_jax.learners._labels import Fast, ParamLabels, default_labels, merge, split_by_label
+from cxgrad_jax.learners._losses import query_loss
+from cxgrad_jax.learners._meta_learner import Adapted, MetaLearner
 from cxgrad_jax.learners._mlp import init_mlp, mlp
-from cxgrad_jax.learners._model import dtype_of, module_classes
+from cxgrad_jax.learners._model import dtype_of
+from cxgrad_jax.learners._modules import module_classes
 from cxgrad_jax.learners._spec import described
 
 

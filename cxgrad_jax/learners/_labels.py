@@ -7,7 +7,7 @@ A label function takes a parameter's path, such as ``"block_0/conv/kernel"``, an
     "meta"       learned by the outer loop only
 
 A label function may have a third argument: the class of the flax module that holds the parameter, or None if that is
-not known. ``module_classes`` of ``_model`` finds these classes.
+not known. ``module_classes`` of ``_modules`` finds these classes.
 """
 
 import inspect
@@ -19,7 +19,8 @@ import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._model import ModuleClass, Params
+from cxgrad_jax.learners._model import Params
+from cxgrad_jax.learners._modules import ModuleClass
 
 Fast = dict[str, jax.Array]  # parameters that the inner loop adapts, by path: "block_0/conv/kernel"
 

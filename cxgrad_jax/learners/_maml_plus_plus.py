@@ -20,10 +20,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import Adapted, MetaLearner, cross_entropy, gradient_based, query_metrics
+from cxgrad_jax.learners._gradient_based import gradient_based
 from cxgrad_jax.learners._inner_loop import first_order_at, scan_steps, sgd, support_gradients, traced_norms
 from cxgrad_jax.learners._labels import ParamLabels, by_path, default_labels, merge, split_by_label
-from cxgrad_jax.learners._model import apply_model, batch_statistics, dtype_of, module_classes
+from cxgrad_jax.learners._losses import cross_entropy, query_metrics
+from cxgrad_jax.learners._meta_learner import Adapted, MetaLearner
+from cxgrad_jax.learners._model import apply_model, batch_statistics, dtype_of
+from cxgrad_jax.learners._modules import module_classes
 from cxgrad_jax.learners._spec import described
 
 

@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import MetaLearner
+from cxgrad_jax.learners._meta_learner import MetaLearner
 from cxgrad_jax.learners._metric import mean_by_class, metric_based, with_classes_at_hand
 from cxgrad_jax.learners._spec import described
 

@@ -24,13 +24,17 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.learners._alfa import generated_step, init_generated
-from cxgrad_jax.learners._base import Adapted, MetaLearner, checked, cross_entropy, gradient_based, query_metrics
+from cxgrad_jax.learners._checked import checked
+from cxgrad_jax.learners._gradient_based import gradient_based
 from cxgrad_jax.learners._inner_loop import constant_if, scan_steps, sgd, traced_norms
 from cxgrad_jax.learners._l2f import tensor_means
 from cxgrad_jax.learners._labels import ParamLabels, by_path, default_labels, merge, split_by_label
+from cxgrad_jax.learners._losses import cross_entropy, query_metrics
+from cxgrad_jax.learners._meta_learner import Adapted, MetaLearner
 from cxgrad_jax.learners._metric import Described, Support, joined
 from cxgrad_jax.learners._mlp import init_mlp, mlp
-from cxgrad_jax.learners._model import Params, apply_model, dtype_of, module_classes, num_outputs
+from cxgrad_jax.learners._model import Params, apply_model, dtype_of
+from cxgrad_jax.learners._modules import module_classes, num_outputs
 from cxgrad_jax.learners._spec import described
 
 DEVIATION_EPSILON = 1e-12  # added to the standard deviation in std1

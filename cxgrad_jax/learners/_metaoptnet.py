@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import MetaLearner
+from cxgrad_jax.learners._meta_learner import MetaLearner
 from cxgrad_jax.learners._metric import members, metric_based
 from cxgrad_jax.learners._ridge import ridge
 from cxgrad_jax.learners._spec import described

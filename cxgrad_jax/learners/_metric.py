@@ -20,8 +20,10 @@ import jax.numpy as jnp
 
 from cxgrad_jax.arguments import is_whole
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import MetaLearner, Objective, checked, cross_entropy, query_loss, query_metrics
+from cxgrad_jax.learners._checked import checked
 from cxgrad_jax.learners._checks import nan_where_wrong
+from cxgrad_jax.learners._losses import cross_entropy, query_loss, query_metrics
+from cxgrad_jax.learners._meta_learner import MetaLearner, Objective
 from cxgrad_jax.learners._model import (
     Params,
     Statistics,

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import MetaLearner
+from cxgrad_jax.learners._meta_learner import MetaLearner
 from cxgrad_jax.learners._metric import mean_by_class, members, metric_based, sum_by_class
 from cxgrad_jax.learners._spec import described
 from cxgrad_jax.models import RelationHead

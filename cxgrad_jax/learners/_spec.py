@@ -20,8 +20,8 @@ import numpy as np
 
 from cxgrad_jax import models
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import MetaLearner
 from cxgrad_jax.learners._checks import check_hyper_parameters, check_model
+from cxgrad_jax.learners._meta_learner import MetaLearner
 
 P = ParamSpec("P")
 

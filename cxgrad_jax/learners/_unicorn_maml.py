@@ -22,9 +22,10 @@ import jax.numpy as jnp
 
 from cxgrad_jax.arguments import is_whole
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import MetaLearner, gradient_based
+from cxgrad_jax.learners._gradient_based import gradient_based
 from cxgrad_jax.learners._labels import ParamLabels
 from cxgrad_jax.learners._maml import gradient_steps
+from cxgrad_jax.learners._meta_learner import MetaLearner
 from cxgrad_jax.learners._meta_sgd import every_parameter
 from cxgrad_jax.learners._mlp import init_linear
 from cxgrad_jax.learners._spec import described
