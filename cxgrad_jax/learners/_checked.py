@@ -70,6 +70,7 @@ def checked(
             episode = Episode(support, support_labels, query, query_labels)
             return loss(varying_like(params, support), episode, iteration)
 
+    # Not fields of MetaLearner, whose callers may unpack it into four functions and spec.
     checked_adapt.model_and_labels = model, param_labels  # pyright: ignore[reportAttributeAccessIssue]
     return MetaLearner(checked_init, checked_adapt, checked_predict, checked_loss)
 

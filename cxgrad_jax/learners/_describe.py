@@ -54,7 +54,7 @@ def describe(
     if isinstance(learner_or_model, MetaLearner):
         model, labels_of = model_and_labels(learner_or_model)
         if model is None:
-            raise UserError("this learner does not tell which parameters adapt; give its model and its param_labels")
+            raise UserError("this learner does not report which parameters adapt; give its model and its param_labels")
         flat = by_path(params)
         of_model = {path.removeprefix("model/"): x for path, x in flat.items() if path.startswith("model/")}
         others = {path: x for path, x in flat.items() if not path.startswith("model/")}

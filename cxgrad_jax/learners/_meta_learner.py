@@ -95,8 +95,8 @@ class Adapted(NamedTuple):
       model: the parameters of the whole model, adapted or not, as ``model.apply`` takes them.
       trace: arrays, most with a leading axis of inner steps, such as ``"support_loss" [num_steps]``. Among them is
         ``"fast"``, a dict by path of the adapted parameters at which each step takes its gradient.
-        ``cxgrad_jax.analysis`` needs it. All but ModGrad's and CAVIA's have ``"gradient_norm/LAYER" [num_steps]``. What
-        else is there, the learner's docstring says. Compiled code does not compute what its caller does not use.
+        ``cxgrad_jax.analysis`` needs it. All but ModGrad's and CAVIA's have ``"gradient_norm/LAYER" [num_steps]``. The
+        learner's docstring lists the others. Compiled code does not compute what its caller does not use.
       statistics: means and variances by which ``predict`` normalises the query images. If they are empty, the query
         images are normalised by their own.
     """
