@@ -70,8 +70,10 @@ def pretraining(learner: MetaLearner, model: nn.Module, num_classes: int) -> Met
 
     def loss(params, batch, iteration=None):
         del iteration
-        averages = running_statistics(params, classifier, batch.images)
-        logits, moved = apply_in_training(classifier, params["model"], averages.get("model", {}), batch.images)
+        averages = running_statistics(classifier, params, batch.images)
+        logits, moved = apply_in_training(
+            classifier, params["model"], batch.images, statistics=averages.get("model", {})
+        )
         term = averaging_term(averages, {"model": moved} if averages else {})
         return cross_entropy(logits, batch.labels) + term, {"accuracy": accuracy(logits, batch.labels)}
 

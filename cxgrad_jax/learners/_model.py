@@ -120,9 +120,10 @@ def batch_statistics(
 def apply_in_training(
     model: nn.Module,
     model_params: Params,
-    statistics: Statistics,
     images: jax.Array,
     method: str = "__call__",
+    *,
+    statistics: Statistics,
     **keywords: Any,
 ) -> tuple[jax.Array, Statistics]:
     """Applies a model in a training pass, in which batch normalisations normalise by the batch.
