@@ -23,7 +23,7 @@ import optax
 
 from cxgrad_jax.keys import fixed_draws
 from cxgrad_jax.learners._checks import nan_where_wrong
-from cxgrad_jax.learners._matching_net import unit
+from cxgrad_jax.learners._cosine import damped_unit
 from cxgrad_jax.learners._meta_learner import MetaLearner
 from cxgrad_jax.learners._metric import metric_based
 from cxgrad_jax.learners._mlp import init_linear, linear
@@ -88,7 +88,7 @@ def cosine_logits(scale: float) -> Callable[[Head, jax.Array], jax.Array]:
 
     def logits_of(head, features):
         weights = head["kernel"] * (head["length"] / jnp.linalg.norm(head["kernel"], axis=0))[None]
-        return scale * jnp.matmul(unit(features), weights, precision="highest")
+        return scale * jnp.matmul(damped_unit(features), weights, precision="highest")
 
     return logits_of
 

@@ -13,7 +13,7 @@ normalised, and at evaluation running averages normalise.
 
 import flax.linen as nn
 
-from cxgrad_jax.learners._meta_baseline import cosine
+from cxgrad_jax.learners._cosine import cosine
 from cxgrad_jax.learners._meta_learner import MetaLearner
 from cxgrad_jax.learners._metric import mean_by_class, metric_based, with_classes_at_hand
 from cxgrad_jax.learners._spec import described

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from cxgrad_jax.learners._meta_learner import MetaLearner
 from cxgrad_jax.learners._metric import members, metric_based
-from cxgrad_jax.learners._ridge import ridge
+from cxgrad_jax.learners._ridge import ridge, times
 from cxgrad_jax.learners._spec import described
 from cxgrad_jax.learners._svm import svm_duals
 
@@ -58,7 +58,9 @@ def metaoptnet(
 
     def describe(params, features, labels):
         targets = members(labels, model.num_classes, features.dtype)
-        return ridge_weights(features, targets, regularisation) if head == "ridge" else svm_weights(features, targets)
+        if head == "ridge":
+            return 2 * ridge(features, targets, regularisation)
+        return times(features.T, svm_duals(features, targets, SVM_C))
 
     def compare(params, weights, features):
         return params["scale"] * jnp.matmul(features, weights, precision="highest")
@@ -70,16 +72,6 @@ def metaoptnet(
         model, "embed", describe, compare, query_statistics=query_statistics, objective=objective,
         init_extra=lambda key, features: {"scale": jnp.asarray(initial_scale, features.dtype)},
     )  # fmt: skip
-
-
-def ridge_weights(features: jax.Array, targets: jax.Array, regularisation: float) -> jax.Array:
-    """W ``[D, way]`` of ridge regression from support ``features [N, D]`` to one-hot ``targets [N, way]``."""
-    return 2 * ridge(features, targets, regularisation)
-
-
-def svm_weights(features: jax.Array, targets: jax.Array) -> jax.Array:
-    """W ``[D, way]`` of the SVM from support ``features [N, D]`` to one-hot ``targets [N, way]``."""
-    return jnp.matmul(features.T, svm_duals(features, targets, SVM_C), precision="highest")
 
 
 def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:

@@ -64,7 +64,7 @@ def r2d2(
 
     def describe(params, features, labels):
         strength = learned(params["regularisation"]) if learned_regularisation else regularisation
-        return ridge_weights(features, members(labels, model.num_classes, features.dtype), strength)
+        return ridge_with_bias(features, members(labels, model.num_classes, features.dtype), strength)
 
     def compare(params, weights, features):
         scores = jnp.matmul(with_one(features), weights, precision="highest")
@@ -81,7 +81,7 @@ def r2d2(
     )  # fmt: skip
 
 
-def ridge_weights(features: jax.Array, targets: jax.Array, regularisation: float | jax.Array) -> jax.Array:
+def ridge_with_bias(features: jax.Array, targets: jax.Array, regularisation: float | jax.Array) -> jax.Array:
     """W ``[D + 1, way]`` from support ``features [N, D]`` to one-hot ``targets [N, way]``. The last row is the bias."""
     root = jnp.sqrt(jnp.asarray(len(features), features.dtype))
     return ridge(with_one(features) / root, targets / root, regularisation)

@@ -24,7 +24,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._meta_baseline import unit
+from cxgrad_jax.learners._cosine import unit
 from cxgrad_jax.learners._meta_learner import MetaLearner
 from cxgrad_jax.learners._metric import members, metric_based
 from cxgrad_jax.learners._mlp import linear
