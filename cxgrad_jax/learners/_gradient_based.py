@@ -35,17 +35,17 @@ def gradient_based(
       init_extra: ``(key, model_params, images) -> meta-parameters`` beside ``"model"``, or in its place.
       loss: a ``MetaLearner.loss``. If None, it is the mean cross-entropy of the query set.
       param_labels: which parameters ``adapt`` adapts, for ``describe``.
-      query_statistics: the statistics that normalise the query images (``with_statistics``).
+      query_statistics: the statistics that normalise the query images (``with_query_statistics``).
       temperature: the number by which the query logits are divided.
 
     Raises:
       UserError: ``query_statistics`` is not ``"query"`` or ``"support"``, ``temperature`` is not positive, or ``adapt``
-        is no function.
+        is not a function.
     """
     check_hyper_parameters({"query_statistics": query_statistics, "temperature": temperature})
     refuse_running(query_statistics)
     check_function("adapt", adapt, "a function (params, support_images, support_labels) -> Adapted")
-    adapt = with_statistics(model, adapt, query_statistics)
+    adapt = with_query_statistics(model, adapt, query_statistics)
 
     def init(key, images):
         images = as_float(images)
@@ -81,7 +81,7 @@ def check_adapted(adapted: Any) -> None:
         )
 
 
-def with_statistics(model: nn.Module, adapt: Adapt, query_statistics: str) -> Adapt:
+def with_query_statistics(model: nn.Module, adapt: Adapt, query_statistics: str) -> Adapt:
     """Makes an ``adapt`` whose result keeps the statistics that are to normalise the query images.
 
     Args:
