@@ -22,9 +22,9 @@ from cxgrad_jax.learners._model import apply_model
 from cxgrad_jax.learners._spec import described
 
 
-def head_labels(path: str, leaf: jax.Array) -> str:
+def head_labels(path: str, value: jax.Array) -> str:
     """``"adapted"`` for the layer named head, ``"meta"`` for everything else."""
-    del leaf
+    del value
     return ADAPTED if path.startswith("head/") else META
 
 

@@ -19,9 +19,9 @@ from cxgrad_jax.learners._meta_learner import MetaLearner
 from cxgrad_jax.learners._spec import described
 
 
-def body_labels(path: str, leaf: jax.Array) -> str:
+def body_labels(path: str, value: jax.Array) -> str:
     """``"meta"`` for the layer named head, ``"adapted"`` for everything else."""
-    del leaf
+    del value
     return META if path.startswith("head/") else ADAPTED
 
 

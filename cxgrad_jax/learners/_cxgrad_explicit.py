@@ -53,7 +53,8 @@ def cxgrad_explicit(
     step with the factors before that update.
 
     Raises:
-      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no kernel is scaled.
+      UserError: a hyper-parameter has a value that the learner cannot use, such as ``query_statistics="running"``, or
+        later, no kernel is scaled.
     """
 
     def adapt(params, support_images, support_labels):

@@ -41,7 +41,7 @@ def query_metrics(logits: jax.Array, labels: jax.Array, trace: Mapping[str, Any]
     If the trace has norms of gradients, ``"inner_gradient_norm/head"`` and the like are their means over the inner
     steps.
     """
-    norms = {f"inner_{name}": jnp.mean(of_steps) for name, of_steps in trace.items() if "gradient_norm" in name}
+    norms = {f"inner_{name}": jnp.mean(norm) for name, norm in trace.items() if "gradient_norm" in name}
     return {"accuracy": accuracy(logits, labels), **norms}
 
 

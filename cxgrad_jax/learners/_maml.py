@@ -47,7 +47,8 @@ def maml(
     ``"fast"``, before each update.
 
     Raises:
-      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no parameter adapts.
+      UserError: a hyper-parameter has a value that the learner cannot use, such as ``query_statistics="running"``, or
+        later, no parameter adapts.
     """
 
     adapt = gradient_steps(model, inner_lr, num_steps, first_order, remat, param_labels)

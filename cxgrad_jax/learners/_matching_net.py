@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from cxgrad_jax.learners._checks import nan_where_wrong
 from cxgrad_jax.learners._cosine import damped_unit
 from cxgrad_jax.learners._meta_learner import MetaLearner
-from cxgrad_jax.learners._metric import Support, members, metric_based
+from cxgrad_jax.learners._metric import Support, metric_based, one_hot
 from cxgrad_jax.learners._mlp import init_linear, linear
 from cxgrad_jax.learners._spec import described
 
@@ -58,7 +58,8 @@ def matching_net(
     labels, or with ``joint_normalisation`` by the support images with theirs. Logits are ``log(p + 1e-6)``.
 
     Raises:
-      UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
+      UserError: a hyper-parameter has a value that the learner cannot use, or the model has no ``embed`` or no
+        ``num_classes``.
     """
 
     def describe(params, features, labels):
@@ -69,7 +70,7 @@ def matching_net(
             features = query_context(params["context"], features, support.inputs)
         cosine = jnp.matmul(damped_unit(features), damped_unit(support.inputs).T, precision="highest")
         attention = jax.nn.softmax(scale * jax.nn.relu(cosine))
-        classes = members(support.labels, model.num_classes, attention.dtype)
+        classes = one_hot(support.labels, model.num_classes, attention.dtype)
         return jnp.log(jnp.matmul(attention, classes, precision="highest") + PROBABILITY_EPSILON)
 
     def objective(logits, labels):

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from cxgrad_jax.learners._cosine import cosine
 from cxgrad_jax.learners._meta_learner import MetaLearner
-from cxgrad_jax.learners._metric import mean_by_class, metric_based, with_classes_at_hand
+from cxgrad_jax.learners._metric import mask_missing_classes, mean_by_class, metric_based
 from cxgrad_jax.learners._spec import described
 
 
@@ -44,14 +44,15 @@ def meta_baseline(
     the class means ``[way, D]``, or with ``joint_normalisation`` by the support images and labels.
 
     Raises:
-      UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
+      UserError: a hyper-parameter has a value that the learner cannot use, or the model has no ``embed`` or no
+        ``num_classes``.
     """
 
     def describe(params, features, labels):
         return mean_by_class(features, labels, model.num_classes)
 
     def compare(params, means, features):
-        return with_classes_at_hand(lambda *pair: params["scale"] * cosine(*pair), features, means)
+        return mask_missing_classes(lambda *pair: params["scale"] * cosine(*pair), features, means)
 
     return metric_based(
         model, "embed", describe, compare,

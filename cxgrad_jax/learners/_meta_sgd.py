@@ -20,9 +20,9 @@ from cxgrad_jax.learners._modules import module_classes
 from cxgrad_jax.learners._spec import described
 
 
-def every_parameter(path: str, leaf: jax.Array) -> str:
+def every_parameter(path: str, value: jax.Array) -> str:
     """``"adapted"`` for every parameter."""
-    del path, leaf
+    del path, value
     return ADAPTED
 
 
@@ -53,7 +53,8 @@ def meta_sgd(
     ``"support_loss" [num_steps]``, before each update.
 
     Raises:
-      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no parameter adapts.
+      UserError: a hyper-parameter has a value that the learner cannot use, such as ``query_statistics="running"``, or
+        later, no parameter adapts.
     """
 
     def adapt(params, support_images, support_labels):

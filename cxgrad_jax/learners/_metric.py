@@ -174,7 +174,7 @@ def metric_based(
 
 
 def _check_encoder(model: nn.Module, encode: str, query_statistics: str, joint_normalisation: bool) -> None:
-    """Refuses a model that is no encoder, and statistics that do not fit joint normalisation."""
+    """Refuses a model that is not an encoder, and statistics that do not fit joint normalisation."""
     name = type(model).__name__
     if not callable(getattr(model, encode, None)):
         raise UserError(f"{name} has no method {encode}(images); metric learners need the features before the head")
@@ -198,17 +198,14 @@ def _flat(compared: jax.Array) -> jax.Array:
     return compared.reshape(-1, *compared.shape[2:])
 
 
-def members(labels: jax.Array, way: int, dtype: Any) -> jax.Array:
-    """Which class each image belongs to, ``[N, way]``: 1 for its class and 0 for the others.
-
-    A label outside of 0 to way - 1 gives NaN.
-    """
+def one_hot(labels: jax.Array, way: int, dtype: Any) -> jax.Array:
+    """One-hot ``labels [N]``: ``[N, way]``. A label outside of 0 to way - 1 gives NaN."""
     return nan_where_wrong(jax.nn.one_hot(labels, way, dtype=dtype), labels, way)
 
 
 def sum_by_class(features: jax.Array, labels: jax.Array, way: int) -> jax.Array:
     """Sums of ``features [N, ...]`` over the images of each class, ``[way, ...]``."""
-    return jnp.tensordot(members(labels, way, features.dtype).T, features, axes=1, precision="highest")
+    return jnp.tensordot(one_hot(labels, way, features.dtype).T, features, axes=1, precision="highest")
 
 
 def mean_by_class(features: jax.Array, labels: jax.Array, way: int) -> jax.Array:
@@ -218,7 +215,7 @@ def mean_by_class(features: jax.Array, labels: jax.Array, way: int) -> jax.Array
     return jnp.where(shots == 0, jnp.nan, sum_by_class(features, labels, way) / jnp.where(shots == 0, 1, shots))
 
 
-def with_classes_at_hand(
+def mask_missing_classes(
     similarity: Callable[[jax.Array, jax.Array], jax.Array], features: jax.Array, means: jax.Array
 ) -> jax.Array:
     """``similarity(features [N, D], means [way, D])``: logits ``[N, way]``, -inf for a class without support images.

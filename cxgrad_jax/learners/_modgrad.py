@@ -34,9 +34,9 @@ from cxgrad_jax.learners._modules import module_classes
 from cxgrad_jax.learners._spec import described
 
 
-def last_two_convolutions(path: str, leaf: jax.Array) -> str:
+def last_two_convolutions(path: str, value: jax.Array) -> str:
     """``"adapted"`` for the last two convolutions of Conv-4 or ResNet-12, with bias; ``"meta"`` for everything else."""
-    del leaf
+    del value
     return ADAPTED if re.match(r"block_[23]/conv/|block_3/conv_[12]/", path) else META
 
 

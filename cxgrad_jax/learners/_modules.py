@@ -64,7 +64,7 @@ def num_classes(model: nn.Module, images: Any) -> int:
 
 
 def check_logits(model: nn.Module, output: Any) -> None:
-    """Refuses a model whose ``output`` for some images is no logits, or not as many as its ``num_classes``."""
+    """Refuses a model whose ``output`` for some images is not logits, or not as many as its ``num_classes``."""
     shapes = tuple(x.shape for x in jax.tree.leaves(output))
     width = _width_of_logits(model, shapes, shapes[0][0] if shapes and shapes[0] else 1)
     if is_whole(classes := getattr(model, "num_classes", None)) and classes != width:

@@ -47,7 +47,7 @@ def initial_statistics(model: nn.Module, model_params: Params, images: Any, meth
 
 def with_initial(params: dict[str, Params], averages: dict[str, Statistics]) -> dict[str, Params]:
     """Adds to ``params`` the ``"statistics"`` of those networks that have batch normalisations, if any has."""
-    averages = {name: of_network for name, of_network in averages.items() if of_network}
+    averages = {name: statistics for name, statistics in averages.items() if statistics}
     return {**params, STATISTICS: averages} if averages else params
 
 

@@ -62,7 +62,7 @@ def unicorn_maml(
     """
     way = getattr(model, "num_classes", None)
     if not is_whole(way):
-        raise UserError(f"{type(model).__name__} has no num_classes; unicorn_maml copies its head so many times")
+        raise UserError(f"{type(model).__name__} has no num_classes; unicorn_maml makes that many copies of its head")
     inner_loop = gradient_steps(model, inner_lr, num_steps, first_order=True, remat=False, param_labels=param_labels)
 
     def adapt(params, support_images, support_labels):
