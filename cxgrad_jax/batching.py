@@ -17,9 +17,10 @@ from cxgrad_jax.arguments import check_learner
 from cxgrad_jax.episodes import Episode, as_batch
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
+from cxgrad_jax.learners._meta_learner import Loss, Metrics
 from cxgrad_jax.parallel import varying_like
 
-Loss = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+MeanLoss = Callable[..., tuple[jax.Array, Metrics]]  # (params, episodes, iteration=None) -> (loss, metrics)
 
 
 def vectorised_tasks(tasks: int, asked: int = 0) -> int:
@@ -65,9 +66,7 @@ def mean_loss_and_gradients(loss: Loss, params: Any, episodes: Episode, at_once:
     return jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
 
 
-def mean_loss(
-    learner: MetaLearner, platform: str | None = None
-) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
+def mean_loss(learner: MetaLearner, platform: str | None = None) -> MeanLoss:
     """Makes the function ``(params, episodes, iteration=None) -> (loss, metrics)`` of the outer loop.
 
     It is the mean of ``learner.loss`` over the leading task axis of ``episodes``, in the form that is fast on the
@@ -81,8 +80,8 @@ def mean_loss(
         default device.
 
     Raises:
-      UserError: ``learner`` or ``platform`` is something else. The function that is returned raises it where a metric
-        is differentiated, or where anything is differentiated with respect to ``episodes``.
+      UserError: ``learner`` or ``platform`` has the wrong type or value. The function that is returned raises it where
+        a metric is differentiated, or where anything is differentiated with respect to ``episodes``.
     """
     check_learner(learner)
     if platform not in (None, "cpu", "gpu", "tpu"):
@@ -90,7 +89,7 @@ def mean_loss(
 
     @jax.custom_vjp
     def value(params, episodes, iteration):
-        loss = partial(_at_iteration, learner.loss, iteration)
+        loss = partial(learner.loss, iteration=iteration)
         at_once = vectorised_tasks(len(episodes.support_labels))
         results = map_tasks(lambda episode: loss(params, episode), episodes, at_once)
         return jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
@@ -101,16 +100,16 @@ def mean_loss(
                 "mean_loss is differentiated with respect to episodes; only params can be: use learner.loss"
             )
         params, episodes, iteration = jax.tree.map(lambda leaf: leaf.value, (params, episodes, iteration))
-        loss = partial(_at_iteration, learner.loss, iteration)
+        loss = partial(learner.loss, iteration=iteration)
         return mean_loss_and_gradients(loss, params, episodes, vectorised_tasks(len(episodes.support_labels)))
 
     def backward(gradients, cotangents):
-        of_loss, of_metrics = cotangents
-        if not all(isinstance(leaf, jax.custom_derivatives.SymbolicZero) for leaf in jax.tree.leaves(of_metrics)):
+        loss_cotangent, metrics = cotangents
+        if not all(isinstance(leaf, jax.custom_derivatives.SymbolicZero) for leaf in jax.tree.leaves(metrics)):
             raise UserError("a metric of mean_loss is differentiated; only its loss can be: use learner.loss")
-        if isinstance(of_loss, jax.custom_derivatives.SymbolicZero):
+        if isinstance(loss_cotangent, jax.custom_derivatives.SymbolicZero):
             return jax.tree.map(jnp.zeros_like, gradients), None, None
-        return jax.tree.map(lambda g: of_loss * g, gradients), None, None
+        return jax.tree.map(lambda g: loss_cotangent * g, gradients), None, None
 
     value.defvjp(forward, backward, symbolic_zeros=True)
 
@@ -121,7 +120,3 @@ def mean_loss(
             return value(params, episodes, iteration)
 
     return batched
-
-
-def _at_iteration(loss: Loss, iteration: jax.Array | None, params: Any, episode: Episode):
-    return loss(params, episode, iteration=iteration)

@@ -19,7 +19,7 @@ from cxgrad_jax import batching, parallel
 from cxgrad_jax.arguments import check_learner, check_params, check_sampler, check_whole
 from cxgrad_jax.episodes import Episode, Sampler
 from cxgrad_jax.learners import MetaLearner
-from cxgrad_jax.learners._base import check_way
+from cxgrad_jax.learners._checked import check_way
 from cxgrad_jax.platforms import on_mesh
 
 EPISODES_AT_ONCE = 20  # drawn on the host and sent to the devices together

@@ -29,8 +29,8 @@ from cxgrad_jax.episodes import Episode, as_batch
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.fitting import TrainState, updated
 from cxgrad_jax.learners import MetaLearner, merge, with_running_averages
-from cxgrad_jax.learners._base import Adapted
 from cxgrad_jax.learners._cavia import Context
+from cxgrad_jax.learners._meta_learner import Adapted
 from cxgrad_jax.learners._metric import Described, Support
 from cxgrad_jax.saving import arrays_of, params_sha256, read_arrays, write_arrays
 

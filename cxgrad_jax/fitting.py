@@ -8,6 +8,7 @@ In short::
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +32,8 @@ from cxgrad_jax.episodes import Episode, Sampler
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.keys import fixed_draws, purpose_key
 from cxgrad_jax.learners import MetaLearner, with_running_averages
-from cxgrad_jax.learners._base import check_way
+from cxgrad_jax.learners._checked import check_way
+from cxgrad_jax.learners._meta_learner import Loss
 from cxgrad_jax.learners._statistics import with_statistics_of, without_statistics
 from cxgrad_jax.platforms import current_platform, on_mesh
 
@@ -85,7 +87,7 @@ def outer_adam(
 
 
 def train_program(
-    loss: batching.Loss,
+    loss: Loss,
     optimiser: optax.GradientTransformation,
     draw: Callable[[Any, jax.Array, jax.Array], Episode],
     mesh: Mesh,
@@ -117,11 +119,8 @@ def train_program(
         episodes, params = draw(source, state.iteration, i), parallel.vary(state.params)
         tasks = jax.tree.leaves(episodes)[0].shape[0]
 
-        def loss_at_iteration(params, episode):
-            return loss(params, episode, iteration=state.iteration)
-
         (value, metrics), gradients = batching.mean_loss_and_gradients(
-            loss_at_iteration, params, episodes, batching.vectorised_tasks(tasks, at_once)
+            partial(loss, iteration=state.iteration), params, episodes, batching.vectorised_tasks(tasks, at_once)
         )
         value, metrics, gradients = parallel.mean_over_devices((value, metrics, gradients))
         if task_reduction == "sum":  # running averages take the mean in either case

@@ -30,7 +30,8 @@ from cxgrad_jax.learners import (
     running_statistics,
     with_initial,
 )
-from cxgrad_jax.learners._model import head_name, init_model
+from cxgrad_jax.learners._model import init_model
+from cxgrad_jax.learners._modules import head_name
 from cxgrad_jax.learners._statistics import STATISTICS
 
 __all__ = ["AUGMENTATIONS", "Batch", "augmented", "pretraining", "pretraining_sgd", "with_body_of"]
@@ -70,8 +71,10 @@ def pretraining(learner: MetaLearner, model: nn.Module, num_classes: int) -> Met
 
     def loss(params, batch, iteration=None):
         del iteration
-        averages = running_statistics(params, classifier, batch.images)
-        logits, moved = apply_in_training(classifier, params["model"], averages.get("model", {}), batch.images)
+        averages = running_statistics(classifier, params, batch.images)
+        logits, moved = apply_in_training(
+            classifier, params["model"], batch.images, statistics=averages.get("model", {})
+        )
         term = averaging_term(averages, {"model": moved} if averages else {})
         return cross_entropy(logits, batch.labels) + term, {"accuracy": accuracy(logits, batch.labels)}
 

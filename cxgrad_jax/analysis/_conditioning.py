@@ -22,7 +22,8 @@ from cxgrad_jax.learners._checks import check_images, check_labels
 from cxgrad_jax.learners._cxgrad import no_context, rescale, scaling_factors, unit_kernels
 from cxgrad_jax.learners._inner_loop import scan_steps, sgd, support_gradients
 from cxgrad_jax.learners._labels import ParamLabels
-from cxgrad_jax.learners._model import Params, num_outputs
+from cxgrad_jax.learners._model import Params
+from cxgrad_jax.learners._modules import num_outputs
 
 
 class Conditioning(NamedTuple):

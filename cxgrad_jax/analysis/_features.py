@@ -9,7 +9,7 @@ from cxgrad_jax.arguments import check_episode, check_learner
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
-from cxgrad_jax.learners._base import model_and_labels
+from cxgrad_jax.learners._checked import model_and_labels
 from cxgrad_jax.learners._labels import by_path, merge
 from cxgrad_jax.learners._model import Params, batch_statistics
 

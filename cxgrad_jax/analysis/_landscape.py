@@ -21,7 +21,7 @@ from cxgrad_jax.analysis._features import adapted_to, inner_states, with_fast
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners import MetaLearner
-from cxgrad_jax.learners._base import cross_entropy
+from cxgrad_jax.learners._losses import cross_entropy
 from cxgrad_jax.learners._model import Params
 
 RATES = tuple(0.005 * j for j in range(1, 9))  # the paper's: 0.5 to 4 times its alpha, 0.01, in eight equal steps

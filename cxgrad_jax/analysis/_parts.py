@@ -12,7 +12,8 @@ import jax
 from cxgrad_jax.analysis._features import adapted_to, at_own_statistics, inner_states, model_of, unadapted
 from cxgrad_jax.episodes import Episode
 from cxgrad_jax.learners import MetaLearner
-from cxgrad_jax.learners._model import Params, head_name, taken_for_constants
+from cxgrad_jax.learners._model import Params, taken_for_constants
+from cxgrad_jax.learners._modules import head_name
 
 PARTS = ("none", "head", "body", "all")
 

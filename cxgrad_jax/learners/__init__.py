@@ -5,7 +5,6 @@ A learner of your own is made of the same parts: ``gradient_based`` and the func
 
 from cxgrad_jax.learners._alfa import alfa
 from cxgrad_jax.learners._anil import anil
-from cxgrad_jax.learners._base import Adapted, MetaLearner, accuracy, cross_entropy, gradient_based
 from cxgrad_jax.learners._baseline_plus_plus import baseline_plus_plus
 from cxgrad_jax.learners._boil import body_labels, boil
 from cxgrad_jax.learners._cavia import cavia
@@ -14,18 +13,22 @@ from cxgrad_jax.learners._cxgrad import cxgrad
 from cxgrad_jax.learners._cxgrad_explicit import cxgrad_explicit
 from cxgrad_jax.learners._cxgrad_informed import cxgrad_informed
 from cxgrad_jax.learners._describe import describe
+from cxgrad_jax.learners._gradient_based import gradient_based
 from cxgrad_jax.learners._inner_loop import scan_steps, sgd, support_gradients, support_loss
 from cxgrad_jax.learners._l2f import l2f
 from cxgrad_jax.learners._labels import by_path, default_labels, merge, split_by_label
+from cxgrad_jax.learners._losses import accuracy, cross_entropy
 from cxgrad_jax.learners._maml import maml
 from cxgrad_jax.learners._maml_plus_plus import maml_plus_plus
 from cxgrad_jax.learners._matching_net import matching_net
 from cxgrad_jax.learners._meta_baseline import meta_baseline
+from cxgrad_jax.learners._meta_learner import Adapted, MetaLearner
 from cxgrad_jax.learners._meta_sgd import every_parameter, meta_sgd
 from cxgrad_jax.learners._metal import metal
 from cxgrad_jax.learners._metaoptnet import metaoptnet
-from cxgrad_jax.learners._model import apply_in_training, apply_model, batch_statistics, module_classes
+from cxgrad_jax.learners._model import apply_in_training, apply_model, batch_statistics
 from cxgrad_jax.learners._modgrad import last_two_convolutions, modgrad
+from cxgrad_jax.learners._modules import module_classes
 from cxgrad_jax.learners._proto_net import proto_net
 from cxgrad_jax.learners._r2d2 import r2d2
 from cxgrad_jax.learners._relation_net import relation_net

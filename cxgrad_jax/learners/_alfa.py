@@ -14,12 +14,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import Adapted, MetaLearner, gradient_based
+from cxgrad_jax.learners._gradient_based import gradient_based
 from cxgrad_jax.learners._inner_loop import scan_steps, sgd, support_gradients, traced_norms
 from cxgrad_jax.learners._l2f import tensor_means
 from cxgrad_jax.learners._labels import Fast, ParamLabels, by_path, default_labels, merge, split_by_label
+from cxgrad_jax.learners._meta_learner import Adapted, MetaLearner
 from cxgrad_jax.learners._mlp import init_mlp, mlp
-from cxgrad_jax.learners._model import Params, dtype_of, module_classes
+from cxgrad_jax.learners._model import Params, dtype_of
+from cxgrad_jax.learners._modules import module_classes
 from cxgrad_jax.learners._spec import described
 
 
@@ -53,20 +55,21 @@ def alfa(
     [steps]``, ``"tau" [steps, 2 n]``, and ``"A"`` and ``"B" [steps, n]``, in the order of ``split_by_label``.
 
     Raises:
-      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no parameter adapts.
+      UserError: a hyper-parameter has a value that the learner cannot use, such as ``query_statistics="running"``, or
+        later, no parameter adapts.
     """
 
     def adapt(params, support_images, support_labels):
         classes = module_classes(model, support_images)
         theta, frozen, _ = split_by_label(params["model"], param_labels, classes)
         gradients_at = support_gradients(model, frozen, support_images, support_labels, first_order)
-        tensors = list(theta)
+        paths = list(theta)  # in forward order; after a scan JAX has sorted the dict's keys
 
-        def step(theta, rates_of_step):
-            alpha, beta = rates_of_step
+        def step(theta, step_rates):
+            alpha, beta = step_rates
             support_loss, g = gradients_at(theta)
-            of_gradients = jax.lax.stop_gradient(tensor_means(g, tensors))
-            updated, generated = generated_step(params["generator"], tensors, theta, g, of_gradients, alpha, beta)
+            gradient_means = jax.lax.stop_gradient(tensor_means(g, paths))
+            updated, generated = generated_step(params["generator"], paths, theta, g, gradient_means, alpha, beta)
             return updated, {"support_loss": support_loss, "fast": theta, **generated, **traced_norms(g)}
 
         alpha_and_beta = by_path(params["inner_lr"]), by_path(params["decay"])
@@ -81,23 +84,23 @@ def alfa(
 
 
 def generated_step(
-    generator: Params, tensors: list[str], theta: Fast, g: Fast, of_gradients: jax.Array, alpha: Fast, beta: Fast
+    generator: Params, paths: list[str], theta: Fast, g: Fast, gradient_means: jax.Array, alpha: Fast, beta: Fast
 ) -> tuple[Fast, dict[str, jax.Array]]:
     """Computes theta_{k+1} of the equations above, and tau, A and B for a trace.
 
     Args:
       generator: the parameters of the network.
-      tensors: the paths of theta in the order of tau.
+      paths: the paths of theta in the order of tau.
       theta: the parameters before the step.
       g: their gradients.
-      of_gradients: the means of the gradients, ``[n]``.
+      gradient_means: the means of the gradients, ``[n]``.
       alpha: the rates of this step, by path.
       beta: the decays of this step, by path.
     """
-    tau = jnp.concatenate([tensor_means(theta, tensors), of_gradients])
+    tau = jnp.concatenate([tensor_means(theta, paths), gradient_means])
     A, B = jnp.split(mlp(generator, tau), 2)
-    decayed = {path: (1 - B[j] * beta[path]) * theta[path] for j, path in enumerate(tensors)}
-    rates = {path: A[j] * alpha[path] for j, path in enumerate(tensors)}
+    decayed = {path: (1 - B[j] * beta[path]) * theta[path] for j, path in enumerate(paths)}
+    rates = {path: A[j] * alpha[path] for j, path in enumerate(paths)}
     return sgd(decayed, g, rates), {"tau": tau, "A": A, "B": B}
 
 

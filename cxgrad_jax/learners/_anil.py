@@ -12,17 +12,19 @@ import flax.linen as nn
 import jax
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import Adapted, MetaLearner, cross_entropy, gradient_based
+from cxgrad_jax.learners._gradient_based import gradient_based
 from cxgrad_jax.learners._inner_loop import constant_if, scan_steps, sgd, traced_norms
 from cxgrad_jax.learners._labels import ADAPTED, META
+from cxgrad_jax.learners._losses import cross_entropy
+from cxgrad_jax.learners._meta_learner import Adapted, MetaLearner
 from cxgrad_jax.learners._mlp import linear
 from cxgrad_jax.learners._model import apply_model
 from cxgrad_jax.learners._spec import described
 
 
-def head_labels(path: str, leaf: jax.Array) -> str:
+def head_labels(path: str, value: jax.Array) -> str:
     """``"adapted"`` for the layer named head, ``"meta"`` for everything else."""
-    del leaf
+    del value
     return ADAPTED if path.startswith("head/") else META
 
 

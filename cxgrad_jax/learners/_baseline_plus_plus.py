@@ -8,10 +8,10 @@ The encoder f comes from a classifier of the training classes with the same kind
 the same with a linear head. The paper: https://arxiv.org/abs/1904.04232.
 
 Facts from the authors' code (https://github.com/wyharveychen/CloserLookFewShot): the length g_c of each class's weights
-is learned, so that the logits are no pure cosines. 1e-5 is added to a feature's length. SGD has the rate 0.01, momentum
-0.9, dampening 0.9 from its second step on, and weight decay 1e-3 on g and v. Each epoch draws a new order, and its last
-batch is smaller. At evaluation running averages normalise. The code draws a new head and new orders for every episode.
-Here all episodes share one draw, so that a learner remains a pure function of the episode.
+is learned, so that the logits are not pure cosines. 1e-5 is added to a feature's length. SGD has the rate 0.01,
+momentum 0.9, dampening 0.9 from its second step on, and weight decay 1e-3 on g and v. Each epoch draws a new order, and
+its last batch is smaller. At evaluation running averages normalise. The code draws a new head and new orders for every
+episode. Here all episodes share one draw, so that a learner remains a pure function of the episode.
 """
 
 from collections.abc import Callable
@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import optax
 
 from cxgrad_jax.keys import fixed_draws
-from cxgrad_jax.learners._base import MetaLearner
 from cxgrad_jax.learners._checks import nan_where_wrong
-from cxgrad_jax.learners._matching_net import unit
+from cxgrad_jax.learners._cosine import damped_unit
+from cxgrad_jax.learners._meta_learner import MetaLearner
 from cxgrad_jax.learners._metric import metric_based
 from cxgrad_jax.learners._mlp import init_linear, linear
 from cxgrad_jax.learners._spec import described
@@ -65,7 +65,8 @@ def baseline_plus_plus(
     ``[D, way]`` and length g ``[way]``, or kernel and bias. A class without support images is still an answer.
 
     Raises:
-      UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
+      UserError: a hyper-parameter has a value that the learner cannot use, or the model has no ``embed`` or no
+        ``num_classes``.
     """
     logits_of = cosine_logits(scale) if classifier == "cosine" else linear
 
@@ -88,7 +89,7 @@ def cosine_logits(scale: float) -> Callable[[Head, jax.Array], jax.Array]:
 
     def logits_of(head, features):
         weights = head["kernel"] * (head["length"] / jnp.linalg.norm(head["kernel"], axis=0))[None]
-        return scale * jnp.matmul(unit(features), weights, precision="highest")
+        return scale * jnp.matmul(damped_unit(features), weights, precision="highest")
 
     return logits_of
 

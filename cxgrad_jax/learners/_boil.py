@@ -13,15 +13,15 @@ import flax.linen as nn
 import jax
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import MetaLearner
 from cxgrad_jax.learners._labels import ADAPTED, META, ParamLabels
 from cxgrad_jax.learners._maml import maml
+from cxgrad_jax.learners._meta_learner import MetaLearner
 from cxgrad_jax.learners._spec import described
 
 
-def body_labels(path: str, leaf: jax.Array) -> str:
+def body_labels(path: str, value: jax.Array) -> str:
     """``"meta"`` for the layer named head, ``"adapted"`` for everything else."""
-    del leaf
+    del value
     return META if path.startswith("head/") else ADAPTED
 
 

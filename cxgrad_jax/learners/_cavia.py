@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import MetaLearner, checked, cross_entropy, query_loss
+from cxgrad_jax.learners._checked import checked
 from cxgrad_jax.learners._checks import refuse_running
 from cxgrad_jax.learners._inner_loop import constant_if, scan_steps, sgd
+from cxgrad_jax.learners._losses import cross_entropy, query_loss
+from cxgrad_jax.learners._meta_learner import MetaLearner
 from cxgrad_jax.learners._mlp import linear
 from cxgrad_jax.learners._model import Statistics, apply_model, as_float, batch_statistics, init_model
 from cxgrad_jax.learners._spec import described

@@ -43,7 +43,7 @@ LOWEST, HIGHEST = -0.5, 1.5  # resampling lets float images leave [0, 1] a littl
 
 
 def check_model(model: Any) -> None:
-    """Refuses a model that is no ``flax.linen`` module."""
+    """Refuses a model that is not a ``flax.linen`` module."""
     if not isinstance(model, nn.Module):
         kind = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
         raise UserError(f"model is {kind}; expected a flax.linen module such as cx.models.Conv4(num_classes=5)")
@@ -103,7 +103,7 @@ def check_images(name: str, images: Any) -> Any:
 
 
 def check_labels(name: str, labels: Any, num_images: int, way: int) -> Any:
-    """Returns ``labels`` as an array, if they can be the class labels of so many images.
+    """Returns ``labels`` as an array, if they can be the class labels of ``num_images`` images.
 
     Args:
       name: what the message calls them.
@@ -130,7 +130,7 @@ def check_labels(name: str, labels: Any, num_images: int, way: int) -> Any:
 
 
 def wide_labels(labels: Any) -> Any:
-    """Labels of fewer than 32 bits as int32. In theirs, ``way`` might not be a number at all: uint8 has no 256."""
+    """Casts labels of fewer than 32 bits to int32. Their own dtype may be too small for ``way``: uint8 has no 256."""
     return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
 
 
@@ -150,8 +150,8 @@ def fitting(params: Any, images: Any) -> Iterator[None]:
     """A context that says in one line that parameters do not fit a learner or the images.
 
     Raises:
-      UserError: ``params`` is no dict or has no array; or in the context, flax or a learner misses a parameter or finds
-        one of another shape.
+      UserError: ``params`` is not a dict or has no array; or in the context, flax or a learner misses a parameter or
+        finds one of another shape.
     """
     check_params(params)
     if not isinstance(params, Mapping):
@@ -171,7 +171,7 @@ def fitting(params: Any, images: Any) -> Iterator[None]:
         raise UserError(f"the parameters are of another model ({reason}); give those of this learner's init") from None
     except KeyError as error:
         name = error.args[0] if error.args else None
-        if not (isinstance(name, str) and isinstance(params, Mapping) and name not in params):
+        if not (isinstance(name, str) and name not in params):
             raise
         raise UserError(f"the parameters have no {name!r}; give those of this learner's init") from None
 

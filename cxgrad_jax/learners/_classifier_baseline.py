@@ -13,9 +13,9 @@ normalised, and at evaluation running averages normalise.
 
 import flax.linen as nn
 
-from cxgrad_jax.learners._base import MetaLearner
-from cxgrad_jax.learners._meta_baseline import cosine
-from cxgrad_jax.learners._metric import mean_by_class, metric_based, with_classes_at_hand
+from cxgrad_jax.learners._cosine import cosine
+from cxgrad_jax.learners._meta_learner import MetaLearner
+from cxgrad_jax.learners._metric import mask_missing_classes, mean_by_class, metric_based
 from cxgrad_jax.learners._spec import described
 
 
@@ -35,13 +35,14 @@ def classifier_baseline(model: nn.Module, *, scale: float = 10.0, query_statisti
     Meta-parameters: ``{"model": ...}`` without a head. ``adapt`` describes the episode by the class means ``[way, D]``.
 
     Raises:
-      UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
+      UserError: a hyper-parameter has a value that the learner cannot use, or the model has no ``embed`` or no
+        ``num_classes``.
     """
 
     def describe(params, features, labels):
         return mean_by_class(features, labels, model.num_classes)
 
     def compare(params, means, features):
-        return scale * with_classes_at_hand(cosine, features, means)
+        return scale * mask_missing_classes(cosine, features, means)
 
     return metric_based(model, "embed", describe, compare, query_statistics=query_statistics)

@@ -13,6 +13,7 @@ Section 3.2 also names an explicit way to scale, which is the learner ``cxgrad_e
 https://github.com/shlee625/CxGrad.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -20,11 +21,13 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import Adapted, InitExtra, MetaLearner, gradient_based
+from cxgrad_jax.learners._gradient_based import gradient_based
 from cxgrad_jax.learners._inner_loop import constant_if, scan_steps, sgd, support_gradients, traced_norms
 from cxgrad_jax.learners._labels import Fast, ParamLabels, default_labels, merge, split_by_label
+from cxgrad_jax.learners._meta_learner import Adapted, InitExtra, MetaLearner
 from cxgrad_jax.learners._mlp import init_mlp, mlp
-from cxgrad_jax.learners._model import dtype_of, module_classes
+from cxgrad_jax.learners._model import Params, dtype_of
+from cxgrad_jax.learners._modules import ModuleClass, module_classes
 from cxgrad_jax.learners._spec import described
 
 
@@ -69,7 +72,8 @@ def cxgrad(
     ``"first_loss"``, the loss of the context's own pass, ``[]``, or ``[steps]`` with ``context_update="step"``.
 
     Raises:
-      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no kernel is scaled.
+      UserError: a hyper-parameter has a value that the learner cannot use, such as ``query_statistics="running"``, or
+        later, no kernel is scaled.
     """
 
     def adapt(params, support_images, support_labels):
@@ -126,7 +130,7 @@ def generator_init(model: nn.Module, param_labels: ParamLabels, context_dim: int
     return init_generator
 
 
-def scaled_kernels(model_params, param_labels: ParamLabels, classes) -> list[str]:
+def scaled_kernels(model_params: Params, param_labels: ParamLabels, classes: Mapping[str, ModuleClass]) -> list[str]:
     """The paths of a model's kernels that are scaled.
 
     Raises:

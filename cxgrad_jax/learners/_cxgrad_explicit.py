@@ -13,8 +13,8 @@ leaves.
 import flax.linen as nn
 import jax
 
-from cxgrad_jax.learners._base import Adapted, MetaLearner, gradient_based
 from cxgrad_jax.learners._cxgrad import generator_init, no_context, rescale, scaling_factors, unit_kernels
+from cxgrad_jax.learners._gradient_based import gradient_based
 from cxgrad_jax.learners._inner_loop import (
     constant_if,
     scan_steps,
@@ -24,7 +24,8 @@ from cxgrad_jax.learners._inner_loop import (
     traced_norms,
 )  # fmt: skip
 from cxgrad_jax.learners._labels import ParamLabels, default_labels, merge, split_by_label
-from cxgrad_jax.learners._model import module_classes
+from cxgrad_jax.learners._meta_learner import Adapted, MetaLearner
+from cxgrad_jax.learners._modules import module_classes
 from cxgrad_jax.learners._spec import described
 
 
@@ -52,7 +53,8 @@ def cxgrad_explicit(
     step with the factors before that update.
 
     Raises:
-      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no kernel is scaled.
+      UserError: a hyper-parameter has a value that the learner cannot use, such as ``query_statistics="running"``, or
+        later, no kernel is scaled.
     """
 
     def adapt(params, support_images, support_labels):

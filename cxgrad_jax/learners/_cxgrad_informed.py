@@ -15,12 +15,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import Adapted, MetaLearner, gradient_based
 from cxgrad_jax.learners._cxgrad import rescale, scaled_kernels, scaling_factors, unit_kernels
+from cxgrad_jax.learners._gradient_based import gradient_based
 from cxgrad_jax.learners._inner_loop import scan_steps, sgd, support_gradients, traced_norms
 from cxgrad_jax.learners._labels import ParamLabels, default_labels, merge, split_by_label
+from cxgrad_jax.learners._meta_learner import Adapted, MetaLearner
 from cxgrad_jax.learners._mlp import init_mlp
-from cxgrad_jax.learners._model import dtype_of, module_classes
+from cxgrad_jax.learners._model import dtype_of
+from cxgrad_jax.learners._modules import module_classes
 from cxgrad_jax.learners._spec import described
 
 HIDDEN = 100  # hidden units of the generator, as many as in cxgrad's
@@ -39,7 +41,7 @@ def cxgrad_informed(
 ) -> MetaLearner:
     """CxGrad conditioned on norms and means of weights and gradients.
 
-    It is an experiment of this project, and no published method.
+    It is an experiment of this project, not a published method.
 
     Args:
       model: a ``flax.linen`` classifier with a normalisation behind each of its convolutions.
@@ -56,7 +58,8 @@ def cxgrad_informed(
     ``"gradient_norm/LAYER" [steps]``, the norms of the gradients with respect to these.
 
     Raises:
-      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no kernel is scaled.
+      UserError: a hyper-parameter has a value that the learner cannot use, such as ``query_statistics="running"``, or
+        later, no kernel is scaled.
     """
 
     def adapt(params, support_images, support_labels):
@@ -67,8 +70,8 @@ def cxgrad_informed(
         def step(weights, _):
             directions = unit_kernels(weights, kernels)
             loss, gradients = gradients_at(directions)
-            shown = [shown_by(each[path]) for path in kernels for each in (weights, jax.lax.stop_gradient(gradients))]
-            tau = jnp.concatenate(shown)
+            sources = weights, jax.lax.stop_gradient(gradients)
+            tau = jnp.concatenate([norm_and_cosine(each[path]) for path in kernels for each in sources])
             gamma = scaling_factors(params["generator"], tau)
             scaled, scaled_gradients = rescale(directions, kernels, gamma), rescale(gradients, kernels, 1 / gamma)
             trace = {"support_loss": loss, "tau": tau, "gamma": gamma, "fast": scaled, **traced_norms(scaled_gradients)}
@@ -84,7 +87,7 @@ def cxgrad_informed(
     return gradient_based(model, adapt, init_extra, param_labels=param_labels, query_statistics=query_statistics)
 
 
-def shown_by(kernel: jax.Array) -> jax.Array:
+def norm_and_cosine(kernel: jax.Array) -> jax.Array:
     """s of the equations above: the logarithm of 1 + the norm, and the cosine with a kernel of ones, ``[2]``."""
     entries = kernel.reshape(-1)
     norm = jnp.linalg.norm(entries)

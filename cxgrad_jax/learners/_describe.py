@@ -10,10 +10,12 @@ import numpy as np
 
 from cxgrad_jax.arguments import check_kind, check_params
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import MetaLearner, model_and_labels
+from cxgrad_jax.learners._checked import model_and_labels
 from cxgrad_jax.learners._checks import check_hyper_parameters, check_images
 from cxgrad_jax.learners._labels import ADAPTED, META, SCALED, ParamLabels, by_path, default_labels, labels_by_path
-from cxgrad_jax.learners._model import ModuleClass, Params, module_classes
+from cxgrad_jax.learners._meta_learner import MetaLearner
+from cxgrad_jax.learners._model import Params
+from cxgrad_jax.learners._modules import ModuleClass, module_classes
 from cxgrad_jax.learners._statistics import STATISTICS
 
 ROLES = {SCALED: "adapted, and scaled by CxGrad", ADAPTED: "adapted", META: "outer loop only"}
@@ -39,7 +41,7 @@ def describe(
       The lines of the table as one string.
 
     Raises:
-      UserError: an argument is something else, the learner does not know its labels, or the model takes none of the
+      UserError: an argument has the wrong type, the learner does not know its labels, or the model takes none of the
         usual sizes of images.
     """
     check_kind("learner_or_model", learner_or_model, ("init",), "a learner or a flax.linen module")
@@ -52,20 +54,23 @@ def describe(
     if isinstance(learner_or_model, MetaLearner):
         model, labels_of = model_and_labels(learner_or_model)
         if model is None:
-            raise UserError("this learner does not tell which parameters adapt; give its model and its param_labels")
+            raise UserError("this learner does not report which parameters adapt; give its model and its param_labels")
         flat = by_path(params)
-        of_model = {path.removeprefix("model/"): x for path, x in flat.items() if path.startswith("model/")}
+        model_params = {path.removeprefix("model/"): x for path, x in flat.items() if path.startswith("model/")}
         others = {path: x for path, x in flat.items() if not path.startswith("model/")}
         prefix = "model/"
     else:
         model, labels_of = learner_or_model, param_labels
-        of_model, others, prefix = by_path(params.get("params", params)), {}, ""
+        model_params, others, prefix = by_path(params.get("params", params)), {}, ""
     classes = module_classes(model, images) if images is not None else _classes_of_usual_images(model)
-    labels = dict.fromkeys(of_model, META) if labels_of is None else labels_by_path(of_model, labels_of, classes)
+    if labels_of is None:
+        labels = dict.fromkeys(model_params, META)
+    else:
+        labels = labels_by_path(model_params, labels_of, classes)
     rows = [("parameter", "shape", "module", "part")]
     for path, label in labels.items():
         module = classes.get(path.rpartition("/")[0])
-        rows.append((prefix + path, _shape(of_model[path]), module.__name__ if module else "", ROLES[label]))
+        rows.append((prefix + path, _shape(model_params[path]), module.__name__ if module else "", ROLES[label]))
     for path, x in others.items():
         rows.append((path, _shape(x), "", "running average" if path.startswith(f"{STATISTICS}/") else ROLES[META]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

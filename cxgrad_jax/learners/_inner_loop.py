@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.arguments import check_whole
-from cxgrad_jax.learners._base import cross_entropy
 from cxgrad_jax.learners._labels import Fast, merge
+from cxgrad_jax.learners._losses import cross_entropy
 from cxgrad_jax.learners._model import apply_model
 from cxgrad_jax.platforms import current_platform
 
-UNROLLED = 10  # on a CPU or GPU, at most so many inner steps are compiled one after the other, without a loop
+UNROLLED = 10  # at most this many inner steps are unrolled on a CPU or GPU
 
 
 def support_loss(model: nn.Module, frozen: Fast, images: jax.Array, labels: jax.Array) -> Callable[[Fast], jax.Array]:
@@ -114,7 +114,7 @@ def scan_steps(
       The state after the last step, and the traces with a leading axis of steps.
 
     Raises:
-      UserError: ``num_steps`` is no positive whole number.
+      UserError: ``num_steps`` is not a positive whole number.
     """
     check_whole("num_steps", num_steps)
     body = jax.checkpoint(step) if remat else step

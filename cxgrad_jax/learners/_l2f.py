@@ -16,18 +16,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import (
-    Adapted,
-    MetaLearner,
-    gradient_based,
-    predict_adapted,
-    query_loss,
-    with_statistics,
-)  # fmt: skip
+from cxgrad_jax.learners._gradient_based import gradient_based, predict_adapted, with_query_statistics
 from cxgrad_jax.learners._inner_loop import first_order_at, scan_steps, sgd, support_gradients, traced_norms
 from cxgrad_jax.learners._labels import Fast, ParamLabels, default_labels, merge, split_by_label
+from cxgrad_jax.learners._losses import query_loss
+from cxgrad_jax.learners._meta_learner import Adapted, MetaLearner
 from cxgrad_jax.learners._mlp import init_mlp, mlp
-from cxgrad_jax.learners._model import dtype_of, module_classes
+from cxgrad_jax.learners._model import dtype_of
+from cxgrad_jax.learners._modules import module_classes
 from cxgrad_jax.learners._spec import described
 
 
@@ -64,7 +60,8 @@ def l2f(
     [steps]``, and ``"gamma" [n]`` and ``"embedding" [n]``, which is e, in the order of ``split_by_label``.
 
     Raises:
-      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no parameter adapts.
+      UserError: a hyper-parameter has a value that the learner cannot use, such as ``query_statistics="running"``, or
+        later, no parameter adapts.
     """
 
     def adapt_by(first_order):
@@ -88,7 +85,7 @@ def l2f(
 
     def loss(params, episode, iteration=None):
         now = first_order_at(first_order, first_order_epochs * epoch_iterations, iteration)
-        adapt_now = with_statistics(model, adapt_by(now), query_statistics)
+        adapt_now = with_query_statistics(model, adapt_by(now), query_statistics)
         return query_loss(adapt_now, predict_adapted(model))(params, episode)
 
     def init_attenuator(key, model_params, images):

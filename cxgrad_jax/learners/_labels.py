@@ -7,7 +7,7 @@ A label function takes a parameter's path, such as ``"block_0/conv/kernel"``, an
     "meta"       learned by the outer loop only
 
 A label function may have a third argument: the class of the flax module that holds the parameter, or None if that is
-not known. ``module_classes`` of ``_model`` finds these classes.
+not known. ``module_classes`` of ``_modules`` finds these classes.
 """
 
 import inspect
@@ -19,7 +19,8 @@ import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._model import ModuleClass, Params
+from cxgrad_jax.learners._model import Params
+from cxgrad_jax.learners._modules import ModuleClass
 
 Fast = dict[str, jax.Array]  # parameters that the inner loop adapts, by path: "block_0/conv/kernel"
 
@@ -32,24 +33,24 @@ _NAMED_NORMALISATION = re.compile(r"norm|(^|[/_])bn\d*(/|$)", re.IGNORECASE)  # 
 class LabelsByPath(Protocol):
     """``(path, value) -> label``."""
 
-    def __call__(self, path: str, leaf: jax.Array, /) -> str: ...
+    def __call__(self, path: str, value: jax.Array, /) -> str: ...
 
 
 class LabelsByClass(Protocol):
     """``(path, value, module class or None) -> label``."""
 
-    def __call__(self, path: str, leaf: jax.Array, module: ModuleClass | None, /) -> str: ...
+    def __call__(self, path: str, value: jax.Array, module: ModuleClass | None, /) -> str: ...
 
 
 ParamLabels = LabelsByPath | LabelsByClass
 
 
-def default_labels(path: str, leaf: jax.Array, module: ModuleClass | None = None) -> str:
+def default_labels(path: str, value: jax.Array, module: ModuleClass | None = None) -> str:
     """The rule of the official code: normalisation does not adapt, and the shortcuts' kernels are not scaled.
 
     Args:
       path: the path of the parameter, such as ``"block_0/norm/scale"``.
-      leaf: its value, of which only the shape matters.
+      value: the parameter, of which only the shape matters.
       module: the class of the module that holds the parameter. If None, the names in the path decide instead.
 
     Returns:
@@ -63,7 +64,7 @@ def default_labels(path: str, leaf: jax.Array, module: ModuleClass | None = None
         normalises = any(_NORMALISATION.search(each.__name__) for each in module.__mro__)
     if normalises:
         return META
-    if leaf.ndim == 4 and leaf.shape[:2] != (1, 1) and "shortcut" not in path.lower():
+    if value.ndim == 4 and value.shape[:2] != (1, 1) and "shortcut" not in path.lower():
         return SCALED
     return ADAPTED
 
@@ -132,19 +133,20 @@ def by_path(params: Params, until: Container[str] = ()) -> dict[str, Any]:
     return dict(flatten_dict(params, is_leaf=lambda path, _: "/".join(path) in until, sep="/"))
 
 
-def merge(*by_path: Mapping[str, Any]) -> Params:
+def merge(*parts: Mapping[str, Any]) -> Params:
     """The inverse of ``split_by_label`` and ``by_path``: makes one nested dict of parameters by path.
 
     Raises:
       UserError: a path leads through another, such as ``"head/kernel"`` through ``"head"``.
     """
-    paths = {path for part in by_path for path in part}
+    paths = {path for part in parts for path in part}
     for path in paths:
         for inside in paths & {path[:end] for end, character in enumerate(path) if character == "/"}:
             raise UserError(f"{path} lies inside {inside}, and both are given as parameters; leave out one of them")
-    return unflatten_dict({path: value for part in by_path for path, value in part.items()}, sep="/")
+    return unflatten_dict({path: value for part in parts for path, value in part.items()}, sep="/")
 
 
 def _natural(path: str) -> list[Any]:
-    path = path.removesuffix("kernel")
+    """The key that sorts paths by their numbers."""
+    path = path.removesuffix("kernel")  # so that a kernel sorts before its bias
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)]

@@ -8,10 +8,11 @@ code (https://github.com/shlee625/CxGrad).
 
 import flax.linen as nn
 
-from cxgrad_jax.learners._base import Adapt, Adapted, MetaLearner, gradient_based
+from cxgrad_jax.learners._gradient_based import gradient_based
 from cxgrad_jax.learners._inner_loop import scan_steps, sgd, support_gradients, traced_norms
 from cxgrad_jax.learners._labels import ParamLabels, default_labels, merge, split_by_label
-from cxgrad_jax.learners._model import module_classes
+from cxgrad_jax.learners._meta_learner import Adapt, Adapted, MetaLearner
+from cxgrad_jax.learners._modules import module_classes
 from cxgrad_jax.learners._spec import described
 
 
@@ -46,7 +47,8 @@ def maml(
     ``"fast"``, before each update.
 
     Raises:
-      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no parameter adapts.
+      UserError: a hyper-parameter has a value that the learner cannot use, such as ``query_statistics="running"``, or
+        later, no parameter adapts.
     """
 
     adapt = gradient_steps(model, inner_lr, num_steps, first_order, remat, param_labels)

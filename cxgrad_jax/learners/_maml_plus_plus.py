@@ -20,10 +20,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import Adapted, MetaLearner, cross_entropy, gradient_based, query_metrics
+from cxgrad_jax.learners._gradient_based import gradient_based
 from cxgrad_jax.learners._inner_loop import first_order_at, scan_steps, sgd, support_gradients, traced_norms
 from cxgrad_jax.learners._labels import ParamLabels, by_path, default_labels, merge, split_by_label
-from cxgrad_jax.learners._model import apply_model, batch_statistics, dtype_of, module_classes
+from cxgrad_jax.learners._losses import cross_entropy, query_metrics
+from cxgrad_jax.learners._meta_learner import Adapted, MetaLearner
+from cxgrad_jax.learners._model import apply_model, batch_statistics, dtype_of
+from cxgrad_jax.learners._modules import module_classes
 from cxgrad_jax.learners._spec import described
 
 
@@ -64,7 +67,8 @@ def maml_plus_plus(
     ``"support_loss" [num_steps]``.
 
     Raises:
-      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no parameter adapts.
+      UserError: a hyper-parameter has a value that the learner cannot use, such as ``query_statistics="running"``, or
+        later, no parameter adapts.
     """
 
     def inner_loop(params, support_images, support_labels, first_order):
@@ -72,8 +76,8 @@ def maml_plus_plus(
         theta, rows, _ = split_by_label(params["model"], param_labels, module_classes(model, support_images))
         rates = by_path(params["inner_lr"])
 
-        def step(theta, of_step):
-            rates, rows = of_step
+        def step(theta, step_params):
+            rates, rows = step_params
             support_loss, gradients = support_gradients(model, rows, support_images, support_labels, first_order)(theta)
             trace = {"support_loss": support_loss, "fast": theta, **traced_norms(gradients)}
             theta = sgd(theta, gradients, rates)
@@ -106,7 +110,7 @@ def maml_plus_plus(
 
         def multi_step(models, last):
             weights = step_weights(iteration // epoch_iterations, num_steps, multi_step_epochs).astype(last.dtype)
-            losses = jax.lax.map(lambda of_step: weighted(*of_step), (models, weights[:-1]))
+            losses = jax.lax.map(lambda pair: weighted(*pair), (models, weights[:-1]))
             return jnp.sum(losses) + weights[-1] * last
 
         earlier = jax.tree.map(lambda x: x[:-1], models)

@@ -20,14 +20,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import MetaLearner
 from cxgrad_jax.learners._checks import nan_where_wrong
-from cxgrad_jax.learners._metric import Support, members, metric_based
+from cxgrad_jax.learners._cosine import damped_unit
+from cxgrad_jax.learners._meta_learner import MetaLearner
+from cxgrad_jax.learners._metric import Support, metric_based, one_hot
 from cxgrad_jax.learners._mlp import init_linear, linear
 from cxgrad_jax.learners._spec import described
 
-SHARE_EPSILON = 1e-6  # added to a class's share before the logarithm
-LENGTH_EPSILON = 1e-5  # added to the length of a feature vector
+PROBABILITY_EPSILON = 1e-6  # added to a class's probability before the logarithm
 
 
 @described
@@ -41,7 +41,7 @@ def matching_net(
 ) -> MetaLearner:
     """MatchingNet: attention over the support images (https://arxiv.org/abs/1606.04080).
 
-    The loss is the mean negative logarithm of the query images' shares.
+    The loss is the mean negative logarithm of the probabilities of the query images' classes.
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
@@ -58,7 +58,8 @@ def matching_net(
     labels, or with ``joint_normalisation`` by the support images with theirs. Logits are ``log(p + 1e-6)``.
 
     Raises:
-      UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
+      UserError: a hyper-parameter has a value that the learner cannot use, or the model has no ``embed`` or no
+        ``num_classes``.
     """
 
     def describe(params, features, labels):
@@ -67,10 +68,10 @@ def matching_net(
     def compare(params, support, features):
         if full_context:
             features = query_context(params["context"], features, support.inputs)
-        cosine = jnp.matmul(unit(features), unit(support.inputs).T, precision="highest")
+        cosine = jnp.matmul(damped_unit(features), damped_unit(support.inputs).T, precision="highest")
         attention = jax.nn.softmax(scale * jax.nn.relu(cosine))
-        classes = members(support.labels, model.num_classes, attention.dtype)
-        return jnp.log(jnp.matmul(attention, classes, precision="highest") + SHARE_EPSILON)
+        classes = one_hot(support.labels, model.num_classes, attention.dtype)
+        return jnp.log(jnp.matmul(attention, classes, precision="highest") + PROBABILITY_EPSILON)
 
     def objective(logits, labels):
         logits_of_labels = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
@@ -88,12 +89,6 @@ def matching_net(
         objective=objective, init_extra=init_context if full_context else None,
         query_statistics=query_statistics, joint_normalisation=joint_normalisation,
     )  # fmt: skip
-
-
-def unit(features: jax.Array) -> jax.Array:
-    """Divides ``features [N, D]`` by their lengths. Zeros stay zeros, also in the gradient."""
-    squares = jnp.sum(features**2, axis=-1, keepdims=True)
-    return features / (jnp.sqrt(squares + jnp.finfo(features.dtype).tiny) + LENGTH_EPSILON)
 
 
 def support_context(context: dict[str, Any], features: jax.Array) -> jax.Array:

@@ -13,11 +13,11 @@ of the code found that long meta-training lowers the accuracy on new classes aga
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import MetaLearner
-from cxgrad_jax.learners._metric import mean_by_class, metric_based, with_classes_at_hand
+from cxgrad_jax.learners._cosine import cosine
+from cxgrad_jax.learners._meta_learner import MetaLearner
+from cxgrad_jax.learners._metric import mask_missing_classes, mean_by_class, metric_based
 from cxgrad_jax.learners._spec import described
 
 
@@ -44,29 +44,18 @@ def meta_baseline(
     the class means ``[way, D]``, or with ``joint_normalisation`` by the support images and labels.
 
     Raises:
-      UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
+      UserError: a hyper-parameter has a value that the learner cannot use, or the model has no ``embed`` or no
+        ``num_classes``.
     """
 
     def describe(params, features, labels):
         return mean_by_class(features, labels, model.num_classes)
 
     def compare(params, means, features):
-        return with_classes_at_hand(lambda *pair: params["scale"] * cosine(*pair), features, means)
+        return mask_missing_classes(lambda *pair: params["scale"] * cosine(*pair), features, means)
 
     return metric_based(
         model, "embed", describe, compare,
         init_extra=lambda key, features: {"scale": jnp.asarray(initial_scale, features.dtype)},
         query_statistics=query_statistics, joint_normalisation=joint_normalisation,
     )  # fmt: skip
-
-
-def cosine(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The cosines of the angles between ``a [N, D]`` and ``b [M, D]``: ``[N, M]``. A vector of zeros gives 0."""
-    return jnp.matmul(unit(a), unit(b).T, precision="highest")
-
-
-def unit(features: jax.Array) -> jax.Array:
-    """Divides ``features [N, D]`` by their lengths. Zeros stay zeros, also in the gradient."""
-    squares = jnp.sum(features**2, axis=-1, keepdims=True)
-    is_zero = squares == 0
-    return jnp.where(is_zero, 0, features * jax.lax.rsqrt(jnp.where(is_zero, 1, squares)))

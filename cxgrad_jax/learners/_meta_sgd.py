@@ -12,16 +12,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import Adapted, MetaLearner, gradient_based
+from cxgrad_jax.learners._gradient_based import gradient_based
 from cxgrad_jax.learners._inner_loop import scan_steps, sgd, support_gradients, traced_norms
 from cxgrad_jax.learners._labels import ADAPTED, ParamLabels, by_path, merge, split_by_label
-from cxgrad_jax.learners._model import module_classes
+from cxgrad_jax.learners._meta_learner import Adapted, MetaLearner
+from cxgrad_jax.learners._modules import module_classes
 from cxgrad_jax.learners._spec import described
 
 
-def every_parameter(path: str, leaf: jax.Array) -> str:
+def every_parameter(path: str, value: jax.Array) -> str:
     """``"adapted"`` for every parameter."""
-    del path, leaf
+    del path, value
     return ADAPTED
 
 
@@ -52,7 +53,8 @@ def meta_sgd(
     ``"support_loss" [num_steps]``, before each update.
 
     Raises:
-      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no parameter adapts.
+      UserError: a hyper-parameter has a value that the learner cannot use, such as ``query_statistics="running"``, or
+        later, no parameter adapts.
     """
 
     def adapt(params, support_images, support_labels):

@@ -19,18 +19,24 @@ With ``alfa``, rates and decays of the steps come from ALFA's generator (see ``_
 gradients are not constants for the outer loop, unlike in ALFA's own code.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.learners._alfa import generated_step, init_generated
-from cxgrad_jax.learners._base import Adapted, MetaLearner, checked, cross_entropy, gradient_based, query_metrics
+from cxgrad_jax.learners._checked import checked
+from cxgrad_jax.learners._gradient_based import gradient_based
 from cxgrad_jax.learners._inner_loop import constant_if, scan_steps, sgd, traced_norms
 from cxgrad_jax.learners._l2f import tensor_means
 from cxgrad_jax.learners._labels import ParamLabels, by_path, default_labels, merge, split_by_label
+from cxgrad_jax.learners._losses import cross_entropy, query_metrics
+from cxgrad_jax.learners._meta_learner import Adapted, Init, MetaLearner
 from cxgrad_jax.learners._metric import Described, Support, joined
 from cxgrad_jax.learners._mlp import init_mlp, mlp
-from cxgrad_jax.learners._model import Params, apply_model, dtype_of, module_classes, num_outputs
+from cxgrad_jax.learners._model import Params, apply_model, dtype_of
+from cxgrad_jax.learners._modules import module_classes, num_outputs
 from cxgrad_jax.learners._spec import described
 
 DEVIATION_EPSILON = 1e-12  # added to the standard deviation in std1
@@ -73,19 +79,19 @@ def metal(
     returns the support set, because everything else needs the query images.
 
     Raises:
-      UserError: a hyper-parameter cannot be, such as ``query_statistics="running"``, or later, no parameter adapts.
+      UserError: a hyper-parameter has a value that the learner cannot use, such as ``query_statistics="running"``, or
+        later, no parameter adapts.
     """
-    transductive = query_statistics == "query"
 
     def inner_loop(params, support_images, support_labels, query_images=None):
         theta, frozen, _ = split_by_label(params["model"], param_labels, module_classes(model, support_images))
-        tensors = list(theta)
+        paths = list(theta)  # in forward order; after a scan JAX has sorted the dict's keys
         images = support_images if query_images is None else joined(params, support_images, query_images)
 
-        def step(theta, of_step):
+        def step(theta, step_params):
             def inner_loss(theta):
                 logits = apply_model(model, merge(theta, frozen), images)
-                losses = inner_losses(of_step, tensor_means(theta, tensors), logits, support_labels)
+                losses = inner_losses(step_params, tensor_means(theta, paths), logits, support_labels)
                 return losses["inner_loss"], losses
 
             (_, losses), g = jax.value_and_grad(inner_loss, has_aux=True)(theta)
@@ -93,9 +99,9 @@ def metal(
             trace = {**losses, "fast": theta, **traced_norms(g)}
             if not alfa:
                 return sgd(theta, g, inner_lr), trace
-            rates = of_step["inner_lr"], of_step["decay"]
-            of_gradients = tensor_means(g, tensors)
-            updated, generated = generated_step(params["generator"], tensors, theta, g, of_gradients, *rates)
+            rates = step_params["inner_lr"], step_params["decay"]
+            gradient_means = tensor_means(g, paths)
+            updated, generated = generated_step(params["generator"], paths, theta, g, gradient_means, *rates)
             return updated, {**trace, **generated}
 
         per_step = {name: params[name] for name in ("losses", "adapters")}
@@ -109,7 +115,7 @@ def metal(
         support_key, query_key, alfa_key = jax.random.split(key, 3)
         state, way, dtype = len(theta) + 1, num_outputs(model, images), dtype_of(model_params)
         sizes = {"support": (support_key, state + 2 * way, state)}
-        if transductive:
+        if query_statistics == "query":
             sizes["query"] = (query_key, state + way, state + way)
         made = {kind: init_loss(*each, num_steps, dtype) for kind, each in sizes.items()}
         rates = init_generated(alfa_key, theta, inner_lr, initial_decay, num_steps) if alfa else {}
@@ -118,8 +124,22 @@ def metal(
     inductive = gradient_based(
         model, inner_loop, init_extra, param_labels=param_labels, query_statistics=query_statistics
     )
-    if not transductive:
-        return inductive
+    if query_statistics == "query":
+        return transductive(model, inner_loop, inductive.init, param_labels)
+    return inductive
+
+
+def transductive(
+    model: nn.Module, inner_loop: Callable[..., Adapted], init: Init, param_labels: ParamLabels
+) -> MetaLearner:
+    """Makes the learner whose inner loop sees the query images, so that ``predict`` runs it.
+
+    Args:
+      model: a ``flax.linen`` classifier.
+      inner_loop: ``(params, support_images, support_labels, query_images) -> Adapted``.
+      init: a ``MetaLearner.init``.
+      param_labels: which parameters adapt, for ``describe``.
+    """
 
     def refuse_others(params, images):
         """Raises the model's own error for images that it cannot take, before they are joined with others."""
@@ -143,38 +163,38 @@ def metal(
         support = Support(episode.support_images, episode.support_labels)
         logits, trace = all_logits(params, support, episode.query_images)
         labels = jnp.concatenate([episode.support_labels, episode.query_labels])
-        of_query = logits[len(support.labels) :]
-        return cross_entropy(logits, labels), query_metrics(of_query, episode.query_labels, trace)
+        query_logits = logits[len(support.labels) :]
+        return cross_entropy(logits, labels), query_metrics(query_logits, episode.query_labels, trace)
 
-    return checked(model, inductive.init, adapt, predict, loss, param_labels)
+    return checked(model, init, adapt, predict, loss, param_labels)
 
 
-def inner_losses(of_step: Params, means: jax.Array, logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
+def inner_losses(step_params: Params, means: jax.Array, logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
     """L_S, loss_S, with query images loss_T, and their sum, each a scalar.
 
     Args:
-      of_step: ``"losses"`` and ``"adapters"`` of this step.
+      step_params: ``"losses"`` and ``"adapters"`` of this step.
       means: m, ``[n]``.
       logits: those of the support images, then those of the query images: ``[N, way]`` or ``[N + M, way]``.
       labels: the support images', ``[N]``.
     """
-    of_support, of_query = logits[: len(labels)], logits[len(labels) :]
-    support_loss = cross_entropy(of_support, labels)
-    learned = learned_support_loss(of_step, support_loss, means, of_support, labels)
+    support_logits, query_logits = logits[: len(labels)], logits[len(labels) :]
+    support_loss = cross_entropy(support_logits, labels)
+    learned = learned_support_loss(step_params, support_loss, means, support_logits, labels)
     losses, total = {"support_loss": support_loss, "learned_support_loss": learned}, support_loss + learned
-    if len(of_query):
-        losses["learned_query_loss"] = learned_query_loss(of_step, means, of_query)
+    if len(query_logits):
+        losses["learned_query_loss"] = learned_query_loss(step_params, means, query_logits)
         total += losses["learned_query_loss"]
     return {**losses, "inner_loss": total}
 
 
 def learned_support_loss(
-    of_step: Params, support_loss: jax.Array, means: jax.Array, logits: jax.Array, labels: jax.Array
+    step_params: Params, support_loss: jax.Array, means: jax.Array, logits: jax.Array, labels: jax.Array
 ) -> jax.Array:
     """loss_S of the equations above, a scalar.
 
     Args:
-      of_step: ``"losses"`` and ``"adapters"`` of this step.
+      step_params: ``"losses"`` and ``"adapters"`` of this step.
       support_loss: L_S.
       means: m, ``[n]``.
       logits: the logits of the support images, ``[N, way]``.
@@ -183,17 +203,18 @@ def learned_support_loss(
     state = jnp.concatenate([support_loss[None], means])
     classes = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     rows = jnp.concatenate([jnp.broadcast_to(state, (len(logits), len(state))), logits, classes], axis=1)
-    network = adapted_network(of_step["losses"]["support"], of_step["adapters"]["support"], standardised(state))
+    network = adapted_network(step_params["losses"]["support"], step_params["adapters"]["support"], standardised(state))
     return jnp.mean(mlp(network, standardised(rows)))
 
 
-def learned_query_loss(of_step: Params, means: jax.Array, logits: jax.Array) -> jax.Array:
+def learned_query_loss(step_params: Params, means: jax.Array, logits: jax.Array) -> jax.Array:
     """loss_T of the equations above, a scalar, from m ``[n]`` and the query images' logits ``[M, way]``."""
-    log_shares = jax.nn.log_softmax(logits)
-    certainty = jnp.sum(jnp.exp(log_shares) * log_shares, axis=1, keepdims=True)
+    log_probabilities = jax.nn.log_softmax(logits)
+    certainty = jnp.sum(jnp.exp(log_probabilities) * log_probabilities, axis=1, keepdims=True)
     rows = jnp.concatenate([jnp.broadcast_to(means, (len(logits), len(means))), logits, certainty], axis=1)
     inputs = standardised(rows)
-    network = adapted_network(of_step["losses"]["query"], of_step["adapters"]["query"], jnp.mean(inputs, axis=0))
+    state = jnp.mean(inputs, axis=0)
+    network = adapted_network(step_params["losses"]["query"], step_params["adapters"]["query"], state)
     return jnp.mean(mlp(network, inputs))
 
 
@@ -221,7 +242,7 @@ def init_loss(key: jax.Array, inputs: int, state: int, num_steps: int, dtype: jn
     """
     glorot = jax.nn.initializers.xavier_uniform()
 
-    def of_step(key):
+    def init_step(key):
         hidden_key, output_key, adapter_key = jax.random.split(key, 3)
         network = {
             "hidden": {"kernel": glorot(hidden_key, (inputs, inputs), dtype), "bias": jnp.zeros(inputs, dtype)},
@@ -231,4 +252,4 @@ def init_loss(key: jax.Array, inputs: int, state: int, num_steps: int, dtype: jn
         generator = init_mlp(adapter_key, state, state, 2 * len(LOSS_TENSORS), dtype)
         return {"losses": network, "adapters": {"network": generator, "multiplier": nothing, "offset": nothing}}
 
-    return jax.vmap(of_step)(jax.random.split(key, num_steps))
+    return jax.vmap(init_step)(jax.random.split(key, num_steps))

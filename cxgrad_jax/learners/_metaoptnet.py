@@ -18,9 +18,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import MetaLearner
-from cxgrad_jax.learners._metric import members, metric_based
-from cxgrad_jax.learners._ridge import ridge
+from cxgrad_jax.learners._meta_learner import MetaLearner
+from cxgrad_jax.learners._metric import metric_based, one_hot
+from cxgrad_jax.learners._ridge import ridge, times
 from cxgrad_jax.learners._spec import described
 from cxgrad_jax.learners._svm import svm_duals
 
@@ -53,12 +53,15 @@ def metaoptnet(
     the weights ``[D, way]``.
 
     Raises:
-      UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
+      UserError: a hyper-parameter has a value that the learner cannot use, or the model has no ``embed`` or no
+        ``num_classes``.
     """
 
     def describe(params, features, labels):
-        targets = members(labels, model.num_classes, features.dtype)
-        return ridge_weights(features, targets, regularisation) if head == "ridge" else svm_weights(features, targets)
+        targets = one_hot(labels, model.num_classes, features.dtype)
+        if head == "ridge":
+            return 2 * ridge(features, targets, regularisation)
+        return times(features.T, svm_duals(features, targets, SVM_C))
 
     def compare(params, weights, features):
         return params["scale"] * jnp.matmul(features, weights, precision="highest")
@@ -72,22 +75,12 @@ def metaoptnet(
     )  # fmt: skip
 
 
-def ridge_weights(features: jax.Array, targets: jax.Array, regularisation: float) -> jax.Array:
-    """W ``[D, way]`` of ridge regression from support ``features [N, D]`` to one-hot ``targets [N, way]``."""
-    return 2 * ridge(features, targets, regularisation)
-
-
-def svm_weights(features: jax.Array, targets: jax.Array) -> jax.Array:
-    """W ``[D, way]`` of the SVM from support ``features [N, D]`` to one-hot ``targets [N, way]``."""
-    return jnp.matmul(features.T, svm_duals(features, targets, SVM_C), precision="highest")
-
-
 def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
     """Mean cross-entropy of ``logits [N, way]`` with targets of 1 - smoothing for ``labels [N]``.
 
     The other classes share the remainder. A label outside of 0 to way - 1 gives NaN.
     """
     way = logits.shape[-1]
-    right = members(labels, way, logits.dtype)
+    right = one_hot(labels, way, logits.dtype)
     targets = right * (1 - smoothing) + (1 - right) * smoothing / max(way - 1, 1)
     return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1))

@@ -12,6 +12,7 @@ With "running", ``loss`` is a training pass and ``adapt`` with ``predict`` an ev
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -20,8 +21,10 @@ import jax.numpy as jnp
 
 from cxgrad_jax.arguments import is_whole
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import MetaLearner, Objective, checked, cross_entropy, query_loss, query_metrics
+from cxgrad_jax.learners._checked import checked
 from cxgrad_jax.learners._checks import nan_where_wrong
+from cxgrad_jax.learners._losses import cross_entropy, query_loss, query_metrics
+from cxgrad_jax.learners._meta_learner import MetaLearner, Objective
 from cxgrad_jax.learners._model import (
     Params,
     Statistics,
@@ -60,26 +63,6 @@ class Support(NamedTuple):
     labels: jax.Array
 
 
-# ``(name of a network, inputs) -> outputs``: a network in one pass, normalised in one way.
-Apply = Callable[[str, jax.Array], jax.Array]
-
-
-class _Parts(NamedTuple):
-    """What a metric learner is made of.
-
-    Attributes:
-      networks: each network and its method, by its name in the meta-parameters; ``"model"`` is the encoder.
-      describe: ``(params, support features, labels [N]) -> description``.
-      compare: ``(params, description, query features) -> logits [N, way]``, or inputs ``[N, way, ...]`` of ``network``.
-      network: the name of the network that turns the inputs into logits; None if ``compare`` gives logits.
-    """
-
-    networks: dict[str, tuple[nn.Module, str]]
-    describe: Callable[[Params, jax.Array, jax.Array], Any]
-    compare: Callable[[Params, Any, jax.Array], jax.Array]
-    network: str | None
-
-
 def metric_based(
     model: nn.Module,
     encode: str,
@@ -115,11 +98,8 @@ def metric_based(
         ``"support"``.
     """
     _check_encoder(model, encode, query_statistics, joint_normalisation)
-    networks = {"model": (model, encode)}
-    if network:
-        networks[network[0]] = (network[1], "__call__")
-    parts = _Parts(networks, describe, compare, network[0] if network else None)
     running = query_statistics == "running"
+    deferred = joint_normalisation and not running  # until predict, because the support set needs the query images
 
     def init(key, images):
         model_key, extra_key = jax.random.split(key)
@@ -136,83 +116,65 @@ def metric_based(
         return with_initial(params, averages)
 
     def adapt(params, support_images, support_labels):
-        if joint_normalisation and not running:
+        if deferred:
             return Described(Support(support_images, support_labels))
-        averages = running_statistics(params, model, support_images, encode) if running else {}
-        features = _normalised_by(parts, params, averages)("model", support_images)
-        episode = describe(params, features, support_labels)
+        averages = running_statistics(model, params, support_images, encode) if running else {}
+        features = apply_model(model, params["model"], support_images, encode, statistics=averages.get("model"))
+        description = describe(params, features, support_labels)
         if query_statistics != "support":
-            return Described(episode, averages)
+            return Described(description, averages)
         statistics = {"model": batch_statistics(model, params["model"], support_images, encode)}
         if network:
             name, module = network
-            statistics[name] = batch_statistics(module, params[name], _flat(compare(params, episode, features)))
-        return Described(episode, statistics)
+            statistics[name] = batch_statistics(module, params[name], _flat(compare(params, description, features)))
+        return Described(description, statistics)
 
     def predict(params, adapted, query_images):
-        apply = _normalised_by(parts, params, adapted.statistics)
-        if joint_normalisation and not running:
-            return _encoded_together(parts, params, apply, adapted.episode, query_images)
-        return _logits(parts, params, apply, adapted.episode, apply("model", query_images))
+        description, statistics, images = adapted.episode, adapted.statistics, query_images
+        if deferred:
+            images = joined(params, description.inputs, query_images)
+        features = apply_model(model, params["model"], images, encode, statistics=statistics.get("model"))
+        if deferred:
+            support, features = jnp.split(features, [len(description.labels)])
+            description = describe(params, support, description.labels)
+        compared = compare(params, description, features)
+        if not network:
+            return compared
+        name, module = network
+        scores = apply_model(module, params[name], _flat(compared), statistics=statistics.get(name))
+        return scores.reshape(compared.shape[:2])
 
     def training_loss(params, episode, iteration=None):
         del iteration
-        averages = running_statistics(params, model, episode.support_images, encode)
-        moved, support = dict(averages), Support(episode.support_images, episode.support_labels)
-        encoded = _encoded_together if joint_normalisation else _encoded_apart
-        logits = encoded(parts, params, _moving(parts, params, moved), support, episode.query_images)
+        averages = running_statistics(model, params, episode.support_images, encode)
+        encode_in_training = partial(apply_in_training, model, params["model"], method=encode)
+        moved = averages.get("model", {})
+        if joint_normalisation:
+            images = joined(params, episode.support_images, episode.query_images)
+            features, moved = encode_in_training(images, statistics=moved)
+            support, query = jnp.split(features, [len(episode.support_labels)])
+            description = describe(params, support, episode.support_labels)
+        else:
+            support, moved = encode_in_training(episode.support_images, statistics=moved)
+            description = describe(params, support, episode.support_labels)
+            query, moved = encode_in_training(episode.query_images, statistics=moved)
+        new = {**averages, "model": moved}
+        logits = compare(params, description, query)
+        if network:
+            name, module = network
+            pairs, old = _flat(logits), averages.get(name, {})
+            scores, new[name] = apply_in_training(module, params[name], pairs, statistics=old)
+            logits = scores.reshape(logits.shape[:2])
         value = (objective or cross_entropy)(logits, episode.query_labels)
-        moved = {name: moved[name] for name in averages}
-        return value + averaging_term(averages, moved), query_metrics(logits, episode.query_labels, {})
+        term = averaging_term(averages, {name: new[name] for name in averages})
+        return value + term, query_metrics(logits, episode.query_labels, {})
 
     loss = training_loss if running else query_loss(adapt, predict, objective)
     return checked(model, init, adapt, predict, loss)
 
 
-def _normalised_by(parts: _Parts, params: Params, statistics: dict[str, Statistics]) -> Apply:
-    """Networks that are normalised by given statistics, or else by those of their inputs."""
-
-    def apply(name, inputs):
-        module, method = parts.networks[name]
-        return apply_model(module, params[name], inputs, method, statistics=statistics.get(name))
-
-    return apply
-
-
-def _moving(parts: _Parts, params: Params, averages: dict[str, Statistics]) -> Apply:
-    """Networks in a training pass, which are normalised by their inputs and move ``averages`` in place."""
-
-    def apply(name, inputs):
-        module, method = parts.networks[name]
-        outputs, averages[name] = apply_in_training(module, params[name], averages.get(name, {}), inputs, method)
-        return outputs
-
-    return apply
-
-
-def _logits(parts: _Parts, params: Params, apply: Apply, description: Any, features: jax.Array) -> jax.Array:
-    """Compares query features ``[N, ...]`` with a description: ``[N, way]``."""
-    compared = parts.compare(params, description, features)
-    return compared if parts.network is None else apply(parts.network, _flat(compared)).reshape(compared.shape[:2])
-
-
-def _encoded_apart(parts: _Parts, params: Params, apply: Apply, support: Support, query_images: jax.Array) -> jax.Array:
-    """Query logits, with support and query images encoded each in a batch of its own."""
-    description = parts.describe(params, apply("model", support.inputs), support.labels)
-    return _logits(parts, params, apply, description, apply("model", query_images))
-
-
-def _encoded_together(
-    parts: _Parts, params: Params, apply: Apply, support: Support, query_images: jax.Array
-) -> jax.Array:
-    """Query logits, with support and query images encoded in one batch."""
-    features = apply("model", joined(params, support.inputs, query_images))
-    of_support, of_query = jnp.split(features, [len(support.labels)])
-    return _logits(parts, params, apply, parts.describe(params, of_support, support.labels), of_query)
-
-
 def _check_encoder(model: nn.Module, encode: str, query_statistics: str, joint_normalisation: bool) -> None:
-    """Refuses a model that is no encoder, and statistics that do not fit joint normalisation."""
+    """Refuses a model that is not an encoder, and statistics that do not fit joint normalisation."""
     name = type(model).__name__
     if not callable(getattr(model, encode, None)):
         raise UserError(f"{name} has no method {encode}(images); metric learners need the features before the head")
@@ -232,20 +194,18 @@ def joined(params: Params, support_images: jax.Array, query_images: jax.Array) -
 
 
 def _flat(compared: jax.Array) -> jax.Array:
+    """Joins the axes of images and classes: ``[N, way, ...]`` to ``[N * way, ...]``."""
     return compared.reshape(-1, *compared.shape[2:])
 
 
-def members(labels: jax.Array, way: int, dtype: Any) -> jax.Array:
-    """Which class each image belongs to, ``[N, way]``: 1 for its class and 0 for the others.
-
-    A label outside of 0 to way - 1 gives NaN.
-    """
+def one_hot(labels: jax.Array, way: int, dtype: Any) -> jax.Array:
+    """One-hot ``labels [N]``: ``[N, way]``. A label outside of 0 to way - 1 gives NaN."""
     return nan_where_wrong(jax.nn.one_hot(labels, way, dtype=dtype), labels, way)
 
 
 def sum_by_class(features: jax.Array, labels: jax.Array, way: int) -> jax.Array:
     """Sums of ``features [N, ...]`` over the images of each class, ``[way, ...]``."""
-    return jnp.tensordot(members(labels, way, features.dtype).T, features, axes=1, precision="highest")
+    return jnp.tensordot(one_hot(labels, way, features.dtype).T, features, axes=1, precision="highest")
 
 
 def mean_by_class(features: jax.Array, labels: jax.Array, way: int) -> jax.Array:
@@ -255,7 +215,7 @@ def mean_by_class(features: jax.Array, labels: jax.Array, way: int) -> jax.Array
     return jnp.where(shots == 0, jnp.nan, sum_by_class(features, labels, way) / jnp.where(shots == 0, 1, shots))
 
 
-def with_classes_at_hand(
+def mask_missing_classes(
     similarity: Callable[[jax.Array, jax.Array], jax.Array], features: jax.Array, means: jax.Array
 ) -> jax.Array:
     """``similarity(features [N, D], means [way, D])``: logits ``[N, way]``, -inf for a class without support images.

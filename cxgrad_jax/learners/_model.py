@@ -1,8 +1,7 @@
-"""How a learner applies a model: images as floats, the model's parameters, output, statistics and modules."""
+"""How a learner applies a model: images as floats, the model's parameters, output and statistics."""
 
-import functools
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,14 +11,13 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from cxgrad_jax.arguments import is_whole
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.learners._flax_batch_norm import flax_batch_norm
 from cxgrad_jax.models._dtypes import widen
 from cxgrad_jax.parallel import varying_like
 
 Params = Any  # a pytree of meta-parameters
 Statistics = Any  # means and variances of batch normalisations: flax's collection "batch_stats"
-ModuleClass = type[nn.Module]
 
 # Of flax: those that a learner passes to a model, and those that a model only writes to.
 COLLECTIONS = {"params", "batch_stats", "intermediates", "perturbations"}
@@ -38,7 +36,7 @@ def as_float(images: jax.Array, dtype: Any = None) -> jax.Array:
     return widen(jnp.asarray(images))
 
 
-def dtype_of(params: Params) -> Any:
+def dtype_of(params: Params) -> jnp.dtype:
     """The dtype of parameters. flax makes a model's float32 whatever the images are; a learner's own follow them."""
     return jax.tree.leaves(params)[0].dtype
 
@@ -122,9 +120,10 @@ def batch_statistics(
 def apply_in_training(
     model: nn.Module,
     model_params: Params,
-    statistics: Statistics,
     images: jax.Array,
     method: str = "__call__",
+    *,
+    statistics: Statistics,
     **keywords: Any,
 ) -> tuple[jax.Array, Statistics]:
     """Applies a model in a training pass, in which batch normalisations normalise by the batch.
@@ -162,117 +161,6 @@ def _apply(model, model_params, images, method, statistics, keywords, moving=Fal
             return model.apply(variables, images, method=method, **keywords), statistics  # pyright: ignore
         output, found = model.apply(variables, images, mutable=["batch_stats"], method=method, **keywords)
         return output, found.get("batch_stats", {})
-
-
-def flax_batch_norm(call, arguments, keywords, context):
-    """For ``nn.intercept_methods``: lets flax's BatchNorm take and return statistics as this package's ``Norm`` does.
-
-    The learner decides whether it normalises by the batch, and not ``use_running_average``.
-    """
-    module = context.module
-    if not (isinstance(module, nn.BatchNorm) and context.method_name == "__call__") or module.is_initializing():
-        return call(*arguments, **keywords)
-    x = arguments[0] if arguments else keywords["x"]
-    features = {axis % x.ndim for axis in (module.axis if isinstance(module.axis, Sequence) else (module.axis,))}
-    others = tuple(axis for axis in range(x.ndim) if axis not in features)
-    used = given = [module.get_variable("batch_stats", name) for name in ("mean", "var")]
-    if module.is_mutable_collection("batch_stats"):
-        flag = arguments[1] if len(arguments) > 1 else keywords.get("use_running_average")
-        by_batch = not (module.use_running_average if flag is None else flag)
-        output = call(*arguments, **keywords) if by_batch else None
-        wide, where = widen(x), keywords.get("mask")
-        used = jnp.mean(wide, axis=others, where=where), jnp.var(wide, axis=others, where=where)
-        for name, old, new in zip(("mean", "var"), given, used, strict=True):
-            moved = new if old is None else module.momentum * old + (1 - module.momentum) * new
-            module.put_variable("batch_stats", name, moved)
-        if by_batch:
-            return output
-
-    def broadcast(values):
-        return jnp.expand_dims(values, others)
-
-    y = (x - broadcast(used[0])) * jax.lax.rsqrt(broadcast(used[1]) + module.epsilon)
-    y = y * broadcast(module.get_variable("params", "scale")) if module.use_scale else y
-    y = y + broadcast(module.get_variable("params", "bias")) if module.use_bias else y
-    return y if module.dtype is None else y.astype(module.dtype)
-
-
-def module_classes(model: nn.Module, images: Any) -> dict[str, ModuleClass]:
-    """The class of every module of ``model`` by path. The path of the model itself is ``""``.
-
-    Args:
-      model: a ``flax.linen`` module.
-      images: ``[N, H, W, C]`` that the model takes. Only shape and dtype matter; nothing is computed.
-    """
-    return _called(model, images)[0]
-
-
-def head_name(model: nn.Module, model_params: Mapping[str, Any], images: Any) -> str:
-    """The name of the head: the layer with parameters that ``model`` calls last.
-
-    Args:
-      model: a ``flax.linen`` module.
-      model_params: its parameters, or anything by the names of its layers.
-      images: ``[N, H, W, C]`` that the model takes. Only shape and dtype matter; nothing is computed.
-    """
-    return [path for path in module_classes(model, jnp.asarray(images)) if path in model_params][-1]
-
-
-def num_outputs(model: nn.Module, images: Any) -> int:
-    """The number of classes of a model whose output for ``images [N, H, W, C]`` is ``[N, way]``.
-
-    Raises:
-      UserError: the output has another shape, or there are several.
-    """
-    return _width_of_logits(model, _called(model, images)[1], 1)
-
-
-def check_logits(model: nn.Module, output: Any) -> None:
-    """Refuses a model whose ``output`` for some images is no logits, or not as many as its ``num_classes``."""
-    shapes = tuple(x.shape for x in jax.tree.leaves(output))
-    width = _width_of_logits(model, shapes, shapes[0][0] if shapes and shapes[0] else 1)
-    if is_whole(classes := getattr(model, "num_classes", None)) and classes != width:
-        raise UserError(f"{type(model).__name__} has num_classes={classes} and gives {width} logits an image")
-
-
-def _width_of_logits(model: nn.Module, shapes: tuple[tuple[int, ...], ...], number: int) -> int:
-    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != number:
-        found = " and ".join(str(list(shape)) for shape in shapes) or "nothing"
-        images = "one image" if number == 1 else f"{number} images"
-        raise UserError(
-            f"the model {type(model).__name__} gives {found} for {images}; expected logits [{number}, way], one row an "
-            "image"
-        )
-    return shapes[0][1]
-
-
-def _called(model: nn.Module, images: Any) -> tuple[dict[str, ModuleClass], tuple[tuple[int, ...], ...]]:
-    floating = jnp.issubdtype(images.dtype, jnp.floating)
-    dtype = jax.dtypes.canonicalize_dtype(images.dtype if floating else jnp.float32)  # float64 only if it is enabled
-    arguments = model, (1, *images.shape[1:]), dtype
-    try:
-        hash(model)
-    except TypeError:  # a field that has no hash, such as a list
-        return _call.__wrapped__(*arguments)
-    return _call(*arguments)
-
-
-@functools.lru_cache(maxsize=64)
-def _call(
-    model: nn.Module, shape: tuple[int, ...], dtype: Any
-) -> tuple[dict[str, ModuleClass], tuple[tuple[int, ...], ...]]:
-    found: dict[str, ModuleClass] = {}
-
-    def record(call, arguments, keywords, context):
-        found["/".join(context.module.path)] = type(context.module)
-        return call(*arguments, **keywords)
-
-    def output_of(key, images):
-        with nn.intercept_methods(record):
-            return init_model(model, key, images)[0]
-
-    outputs = jax.eval_shape(output_of, jax.random.key(0), jax.ShapeDtypeStruct(shape, dtype))
-    return found, tuple(output.shape for output in jax.tree.leaves(outputs))
 
 
 def _refuse_empty_maps(shape: tuple[int, ...]):

@@ -24,17 +24,19 @@ import jax
 import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import Adapted, MetaLearner, gradient_based
+from cxgrad_jax.learners._gradient_based import gradient_based
 from cxgrad_jax.learners._inner_loop import sgd, support_loss
 from cxgrad_jax.learners._labels import ADAPTED, META, ParamLabels, by_path, merge, split_by_label
+from cxgrad_jax.learners._meta_learner import Adapted, MetaLearner
 from cxgrad_jax.learners._mlp import init_mlp, mlp
-from cxgrad_jax.learners._model import dtype_of, module_classes
+from cxgrad_jax.learners._model import dtype_of
+from cxgrad_jax.learners._modules import module_classes
 from cxgrad_jax.learners._spec import described
 
 
-def last_two_convolutions(path: str, leaf: jax.Array) -> str:
+def last_two_convolutions(path: str, value: jax.Array) -> str:
     """``"adapted"`` for the last two convolutions of Conv-4 or ResNet-12, with bias; ``"meta"`` for everything else."""
-    del leaf
+    del value
     return ADAPTED if re.match(r"block_[23]/conv/|block_3/conv_[12]/", path) else META
 
 

@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import MetaLearner
-from cxgrad_jax.learners._metric import mean_by_class, metric_based, with_classes_at_hand
+from cxgrad_jax.learners._meta_learner import MetaLearner
+from cxgrad_jax.learners._metric import mask_missing_classes, mean_by_class, metric_based
 from cxgrad_jax.learners._spec import described
 
 
@@ -34,14 +34,15 @@ def proto_net(model: nn.Module, *, joint_normalisation: bool = False, query_stat
     ``[way, D]``, or with ``joint_normalisation`` by the support images and labels.
 
     Raises:
-      UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
+      UserError: a hyper-parameter has a value that the learner cannot use, or the model has no ``embed`` or no
+        ``num_classes``.
     """
 
     def describe(params, features, labels):
         return mean_by_class(features, labels, model.num_classes)
 
     def compare(params, prototypes, features):
-        return with_classes_at_hand(minus_squared_distance, features, prototypes)
+        return mask_missing_classes(minus_squared_distance, features, prototypes)
 
     return metric_based(
         model, "embed", describe, compare,

@@ -17,8 +17,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import MetaLearner
-from cxgrad_jax.learners._metric import members, metric_based
+from cxgrad_jax.learners._meta_learner import MetaLearner
+from cxgrad_jax.learners._metric import metric_based, one_hot
 from cxgrad_jax.learners._ridge import ridge
 from cxgrad_jax.learners._spec import described
 
@@ -53,7 +53,8 @@ def r2d2(
     last row is the bias, or with ``joint_normalisation`` by the support images and labels.
 
     Raises:
-      UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
+      UserError: a hyper-parameter has a value that the learner cannot use, or the model has no ``embed`` or no
+        ``num_classes``.
     """
 
     def learned(value):
@@ -64,7 +65,7 @@ def r2d2(
 
     def describe(params, features, labels):
         strength = learned(params["regularisation"]) if learned_regularisation else regularisation
-        return ridge_weights(features, members(labels, model.num_classes, features.dtype), strength)
+        return ridge_with_bias(features, one_hot(labels, model.num_classes, features.dtype), strength)
 
     def compare(params, weights, features):
         scores = jnp.matmul(with_one(features), weights, precision="highest")
@@ -81,7 +82,7 @@ def r2d2(
     )  # fmt: skip
 
 
-def ridge_weights(features: jax.Array, targets: jax.Array, regularisation: float | jax.Array) -> jax.Array:
+def ridge_with_bias(features: jax.Array, targets: jax.Array, regularisation: float | jax.Array) -> jax.Array:
     """W ``[D + 1, way]`` from support ``features [N, D]`` to one-hot ``targets [N, way]``. The last row is the bias."""
     root = jnp.sqrt(jnp.asarray(len(features), features.dtype))
     return ridge(with_one(features) / root, targets / root, regularisation)

@@ -15,15 +15,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import MetaLearner
-from cxgrad_jax.learners._metric import mean_by_class, members, metric_based, sum_by_class
+from cxgrad_jax.learners._meta_learner import MetaLearner
+from cxgrad_jax.learners._metric import mean_by_class, metric_based, one_hot, sum_by_class
 from cxgrad_jax.learners._spec import described
 from cxgrad_jax.models import RelationHead
 
 
 def mean_or_zeros(maps: jax.Array, labels: jax.Array, way: int) -> jax.Array:
     """``mean_by_class``, with zeros for a class without images, as its sum has. A wrong label still gives NaN."""
-    none = jnp.sum(members(labels, way, maps.dtype), axis=0) == 0
+    none = jnp.sum(one_hot(labels, way, maps.dtype), axis=0) == 0
     return jnp.where(none.reshape(way, *(1 for _ in maps.shape[1:])), 0, mean_by_class(maps, labels, way))
 
 
@@ -54,7 +54,8 @@ def relation_net(
     images has maps of zeros, and is still an answer.
 
     Raises:
-      UserError: a hyper-parameter cannot be, or the model has no ``feature_maps`` or no ``num_classes``.
+      UserError: a hyper-parameter has a value that the learner cannot use, or the model has no ``feature_maps`` or no
+        ``num_classes``.
     """
     shared = ("norm", "use_bias", "negative_slope", "norm_epsilon", "precision", "dtype")
     relation = RelationHead(hidden, **{field: getattr(model, field) for field in shared if hasattr(model, field)})
@@ -66,7 +67,7 @@ def relation_net(
         return pair_maps(classes, maps)
 
     def objective(logits, labels):
-        return jnp.mean((jax.nn.sigmoid(logits) - members(labels, model.num_classes, logits.dtype)) ** 2)
+        return jnp.mean((jax.nn.sigmoid(logits) - one_hot(labels, model.num_classes, logits.dtype)) ** 2)
 
     def init_relation(key, maps):
         return {"relation": relation.init(key, pair_maps(maps[:1], maps)[:, 0])["params"]}

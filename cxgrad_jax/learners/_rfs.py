@@ -12,8 +12,8 @@ lambda is 1, and the support set has five augmented copies of every image. Five 
 ``regularisation=0.2`` here. At evaluation running averages normalise. Augmentation, and distillation of the encoder,
 are not offered.
 
-The problem is convex and is solved by Newton's method. K are the products of the support features, and P are the shares
-softmax(K A + b). The solution is W = A^T Z with
+The problem is convex and is solved by Newton's method. K are the products of the support features, and P are the
+probabilities softmax(K A + b). The solution is W = A^T Z with
 
     A = (Y - P) / lambda,   sum over the rows of A = 0
 
@@ -24,9 +24,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cxgrad_jax.learners._base import MetaLearner
-from cxgrad_jax.learners._meta_baseline import unit
-from cxgrad_jax.learners._metric import members, metric_based
+from cxgrad_jax.learners._cosine import unit
+from cxgrad_jax.learners._meta_learner import MetaLearner
+from cxgrad_jax.learners._metric import metric_based, one_hot
 from cxgrad_jax.learners._mlp import linear
 from cxgrad_jax.learners._spec import described
 from cxgrad_jax.parallel import varying_like
@@ -53,11 +53,12 @@ def rfs(model: nn.Module, *, regularisation: float = 1.0, query_statistics: str 
     nothing penalises, falls with every Newton step, so that it is hardly ever predicted.
 
     Raises:
-      UserError: a hyper-parameter cannot be, or the model has no ``embed`` or no ``num_classes``.
+      UserError: a hyper-parameter has a value that the learner cannot use, or the model has no ``embed`` or no
+        ``num_classes``.
     """
 
     def describe(params, features, labels):
-        targets = members(labels, model.num_classes, features.dtype)
+        targets = one_hot(labels, model.num_classes, features.dtype)
         return logistic_regression(unit(features), targets, regularisation)
 
     def compare(params, regression, features):
@@ -112,17 +113,18 @@ def newton_step(solution: Solution, products: jax.Array, targets: jax.Array, reg
     A softmax does not depend on the sum of b, so the sum is free. A further term makes it 0.
     """
     duals, bias = solution
-    shares = jax.nn.softmax(jnp.matmul(products, duals, precision="highest") + bias[None])
-    rest = duals - (targets - shares) / regularisation, jnp.sum(duals, axis=0) + jnp.sum(bias)
+    probabilities = jax.nn.softmax(jnp.matmul(products, duals, precision="highest") + bias[None])
+    residual = duals - (targets - probabilities) / regularisation, jnp.sum(duals, axis=0) + jnp.sum(bias)
 
-    (number, way), one = targets.shape, jnp.eye(targets.shape[1], dtype=shares.dtype)
-    slopes = (one[None] * shares[:, :, None] - shares[:, :, None] * shares[:, None]) / regularisation
-    of_duals = jnp.einsum("icd,ij->icjd", slopes, products).reshape(number * way, number * way)
+    (number, way), identity = targets.shape, jnp.eye(targets.shape[1], dtype=probabilities.dtype)
+    slopes = identity[None] * probabilities[:, :, None] - probabilities[:, :, None] * probabilities[:, None]
+    slopes /= regularisation
+    dual_slopes = jnp.einsum("icd,ij->icjd", slopes, products).reshape(number * way, number * way)
     matrix = jnp.block(
         [
-            [jnp.eye(number * way, dtype=shares.dtype) + of_duals, slopes.reshape(number * way, way)],
-            [jnp.tile(one, number), jnp.ones_like(one)],
+            [jnp.eye(number * way, dtype=probabilities.dtype) + dual_slopes, slopes.reshape(number * way, way)],
+            [jnp.tile(identity, number), jnp.ones_like(identity)],
         ]
     )
-    step = jnp.linalg.solve(jax.lax.stop_gradient(matrix), -jnp.concatenate([rest[0].ravel(), rest[1]]))
+    step = jnp.linalg.solve(jax.lax.stop_gradient(matrix), -jnp.concatenate([residual[0].ravel(), residual[1]]))
     return step[: number * way].reshape(number, way), step[number * way :]

@@ -1,4 +1,4 @@
-"""A learner as plain values, which ``repr`` shows, a saved file holds, and ``from_spec`` rebuilds it from.
+"""A learner as plain values. ``repr`` shows them, a saved file holds them, and ``from_spec`` makes a learner of them.
 
     {"learner": "cxgrad", "hyper_parameters": {"inner_lr": 0.01, ..., "param_labels": "default_labels"},
      "model": {"class": "Conv4", "fields": {"num_classes": 5, ...}}, "undescribed": []}
@@ -20,8 +20,8 @@ import numpy as np
 
 from cxgrad_jax import models
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import MetaLearner
 from cxgrad_jax.learners._checks import check_hyper_parameters, check_model
+from cxgrad_jax.learners._meta_learner import MetaLearner
 
 P = ParamSpec("P")
 
@@ -129,8 +129,8 @@ def text_of(spec: dict[str, Any]) -> str:
     from cxgrad_jax import learners  # which imports this module
 
     model, name = spec["model"], spec["learner"]
-    of_class = getattr(models, model["class"], None)
-    defaults = {field.name: field.default for field in dataclasses.fields(of_class)} if of_class else {}
+    model_class = getattr(models, model["class"], None)
+    defaults = {field.name: field.default for field in dataclasses.fields(model_class)} if model_class else {}
     inner = f"{model['class']}({', '.join(_changes(model['fields'], defaults))})"
     factory = getattr(learners, name, None)
     parameters = inspect.signature(factory).parameters if factory else {}

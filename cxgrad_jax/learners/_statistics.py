@@ -2,8 +2,8 @@
 
 They are ``params["statistics"]``, by network: ``{"model": averages}``. Each is flax's collection "batch_stats".
 
-    logits, moved = apply_in_training(model, params["model"], averages, images)     normalised by the batch
-    logits = apply_model(model, params["model"], images, statistics=averages)       normalised by the averages
+    logits, moved = apply_in_training(model, params["model"], images, statistics=averages)    normalised by the batch
+    logits = apply_model(model, params["model"], images, statistics=averages)                 normalised by the averages
 
 ``apply_in_training`` moves the averages as the modules say. This package's ``Norm`` follows PyTorch's rule, which the
 public codes use (momentum 0.1, unbiased variance). flax's ``BatchNorm`` follows its own momentum.
@@ -47,18 +47,18 @@ def initial_statistics(model: nn.Module, model_params: Params, images: Any, meth
 
 def with_initial(params: dict[str, Params], averages: dict[str, Statistics]) -> dict[str, Params]:
     """Adds to ``params`` the ``"statistics"`` of those networks that have batch normalisations, if any has."""
-    averages = {name: of_network for name, of_network in averages.items() if of_network}
+    averages = {name: statistics for name, statistics in averages.items() if statistics}
     return {**params, STATISTICS: averages} if averages else params
 
 
 def running_statistics(
-    params: Params, model: nn.Module, images: Any, method: str = "__call__"
+    model: nn.Module, params: Params, images: Any, method: str = "__call__"
 ) -> dict[str, Statistics]:
     """Returns ``params["statistics"]``, which is empty for a model without batch normalisation.
 
     Args:
-      params: meta-parameters with ``"model"``.
-      model: the model with these parameters.
+      model: the model whose parameters are ``params["model"]``.
+      params: the meta-parameters.
       images: ``[N, H, W, C]`` that ``method`` of the model takes.
       method: the name of the model's method.
 

@@ -13,7 +13,7 @@ from cxgrad_jax.learners._ridge import times
 from cxgrad_jax.parallel import varying_like
 
 INTERIOR_STEPS = 25  # each leaves about a fifth of the gap. The official code takes 15 of another kind, or 3 in a test.
-CENTRING, TO_THE_WALL = 0.1, 0.95
+CENTRING, FRACTION_TO_BOUNDARY = 0.1, 0.95
 
 
 def svm_duals(features: jax.Array, targets: jax.Array, C: float) -> jax.Array:
@@ -51,20 +51,20 @@ def active_bounds(quadratic: jax.Array, sums: jax.Array, linear: jax.Array, boun
     floor = jnp.finfo(linear.dtype).eps
 
     def step(state, _):
-        x, y, slack, pull = state  # pull: the multipliers of the bounds
-        gap = jnp.maximum(CENTRING * jnp.mean(slack * pull), floor)
-        of_x, of_slack = times(quadratic, x) - linear + pull + times(sums.T, y), x + slack - bounds
-        of_gap = slack * pull - gap
-        matrix = jnp.block([[quadratic + jnp.diag(pull / slack), sums.T], [sums, zeros]])
-        right = jnp.concatenate([-of_x + (of_gap - pull * of_slack) / slack, -times(sums, x)])
+        x, y, slack, multipliers = state  # the multipliers of the bounds
+        gap = jnp.maximum(CENTRING * jnp.mean(slack * multipliers), floor)
+        x_residual, slack_residual = times(quadratic, x) - linear + multipliers + times(sums.T, y), x + slack - bounds
+        gap_residual = slack * multipliers - gap
+        matrix = jnp.block([[quadratic + jnp.diag(multipliers / slack), sums.T], [sums, zeros]])
+        right = jnp.concatenate([-x_residual + (gap_residual - multipliers * slack_residual) / slack, -times(sums, x)])
         dx, dy = jnp.split(jnp.linalg.solve(matrix, right), [len(x)])
-        dslack = -of_slack - dx
-        dpull = -(of_gap + pull * dslack) / slack
-        falls = jnp.concatenate([-dslack / slack, -dpull / pull])
-        length = jnp.minimum(1, TO_THE_WALL / jnp.maximum(jnp.max(falls), TO_THE_WALL))
-        return (x + length * dx, y + length * dy, slack + length * dslack, pull + length * dpull), None
+        dslack = -slack_residual - dx
+        dmultipliers = -(gap_residual + multipliers * dslack) / slack
+        relative_decrease = jnp.concatenate([-dslack / slack, -dmultipliers / multipliers])
+        length = jnp.minimum(1, FRACTION_TO_BOUNDARY / jnp.maximum(jnp.max(relative_decrease), FRACTION_TO_BOUNDARY))
+        return (x + length * dx, y + length * dy, slack + length * dslack, multipliers + length * dmultipliers), None
 
     ones = jnp.ones_like(linear)
     start = jnp.zeros_like(linear), jnp.zeros_like(sums[:, 0]), ones, ones
-    (_, _, slack, pull), _ = jax.lax.scan(step, start, length=INTERIOR_STEPS)
-    return pull > slack
+    (_, _, slack, multipliers), _ = jax.lax.scan(step, start, length=INTERIOR_STEPS)
+    return multipliers > slack

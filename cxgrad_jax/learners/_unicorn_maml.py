@@ -22,9 +22,10 @@ import jax.numpy as jnp
 
 from cxgrad_jax.arguments import is_whole
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import MetaLearner, gradient_based
+from cxgrad_jax.learners._gradient_based import gradient_based
 from cxgrad_jax.learners._labels import ParamLabels
 from cxgrad_jax.learners._maml import gradient_steps
+from cxgrad_jax.learners._meta_learner import MetaLearner
 from cxgrad_jax.learners._meta_sgd import every_parameter
 from cxgrad_jax.learners._mlp import init_linear
 from cxgrad_jax.learners._spec import described
@@ -61,7 +62,7 @@ def unicorn_maml(
     """
     way = getattr(model, "num_classes", None)
     if not is_whole(way):
-        raise UserError(f"{type(model).__name__} has no num_classes; unicorn_maml copies its head so many times")
+        raise UserError(f"{type(model).__name__} has no num_classes; unicorn_maml makes that many copies of its head")
     inner_loop = gradient_steps(model, inner_lr, num_steps, first_order=True, remat=False, param_labels=param_labels)
 
     def adapt(params, support_images, support_labels):

@@ -14,9 +14,10 @@ from cxgrad_jax import runtime
 from cxgrad_jax.arguments import check_kind, check_learner, check_params, check_whole
 from cxgrad_jax.errors import UserError, reason
 from cxgrad_jax.learners import MetaLearner
-from cxgrad_jax.learners._base import model_and_labels
+from cxgrad_jax.learners._checked import model_and_labels
 from cxgrad_jax.learners._checks import fitting
-from cxgrad_jax.learners._model import apply_model, flax_batch_norm
+from cxgrad_jax.learners._flax_batch_norm import flax_batch_norm
+from cxgrad_jax.learners._model import apply_model
 from cxgrad_jax.models import Conv4, EfficientNetLite
 from cxgrad_jax.models._layers import IMAGE_STATISTICS
 from cxgrad_jax.photos._preprocessing import Preprocessing, plain

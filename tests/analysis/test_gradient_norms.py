@@ -5,7 +5,7 @@ from small import make
 
 from cxgrad_jax import analysis
 from cxgrad_jax.analysis._features import inner_states, with_fast
-from cxgrad_jax.learners._base import cross_entropy
+from cxgrad_jax.learners._losses import cross_entropy
 
 
 @pytest.mark.slow

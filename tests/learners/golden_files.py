@@ -79,7 +79,9 @@ def averages(golden: dict, prefix: str, names: str) -> dict:
 
 def averages_moved_by(model: nn.Module) -> Callable:
     """A compiled ``(model's parameters, averages, images) -> features, averages after a training pass``."""
-    return jax.jit(lambda params, statistics, images: apply_in_training(model, params, statistics, images, "embed"))
+    return jax.jit(
+        lambda params, statistics, images: apply_in_training(model, params, images, "embed", statistics=statistics)
+    )
 
 
 def renamed(name: str, names: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from golden_files import Comparison, load
 
 from cxgrad_jax.learners import _baseline_plus_plus as baseline
-from cxgrad_jax.learners._meta_baseline import unit
+from cxgrad_jax.learners._cosine import unit
 from cxgrad_jax.learners._mlp import linear
 from cxgrad_jax.learners._rfs import logistic_regression, objective
 

@@ -61,7 +61,7 @@ def unicorns_maml(model: nn.Module, inner_lr: float, num_steps: int) -> cx.MetaL
         theta, averages = params["model"], params["statistics"]["model"]
 
         def loss(theta, averages):
-            logits, averages = apply_in_training(model, theta, averages, support_images)
+            logits, averages = apply_in_training(model, theta, support_images, statistics=averages)
             return cross_entropy(logits, support_labels), averages
 
         for _ in range(num_steps):

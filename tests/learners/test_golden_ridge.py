@@ -14,8 +14,8 @@ import cxgrad_jax as cx
 from cxgrad_jax.learners import _metaoptnet as metaoptnet
 from cxgrad_jax.learners import apply_model, batch_statistics, cross_entropy
 from cxgrad_jax.learners._labels import by_path, merge
-from cxgrad_jax.learners._metric import members
-from cxgrad_jax.learners._r2d2 import ridge_weights
+from cxgrad_jax.learners._metric import one_hot
+from cxgrad_jax.learners._r2d2 import ridge_with_bias
 from cxgrad_jax.learners._ridge import ridge
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -77,8 +77,8 @@ def test_r2d2_agrees_with_the_official_code_in_float64():
         comparison.record("logits", logits, golden[f"{prefix}/query_logits"])
         features, statistics = moved_by(params["model"], statistics, images)
         comparison.record("features", channels_first(features), golden[f"{prefix}/embeddings"])
-        targets = members(episode.support_labels, way, features.dtype)
-        compare_weights(prefix, ridge_weights(features[: len(targets)], targets, strength(params)))
+        targets = one_hot(episode.support_labels, way, features.dtype)
+        compare_weights(prefix, ridge_with_bias(features[: len(targets)], targets, strength(params)))
         expected = averages(golden, f"{prefix}/buffer_after", "r2d2")
         jax.tree.map(lambda ours, theirs: comparison.record("averages", ours, theirs), statistics, expected)
         comparison.gradients(by_path(gradient), tensors(golden, f"{prefix}/grad", "r2d2"))
@@ -120,7 +120,7 @@ def test_metaoptnet_agrees_with_the_official_code_in_float64(head):
         def of_one(episode):
             support = apply_model(model, params["model"], episode.support_images, "embed", statistics=of_support)
             query = apply_model(model, params["model"], episode.query_images, "embed", statistics=of_query)
-            targets = members(episode.support_labels, way, support.dtype)
+            targets = one_hot(episode.support_labels, way, support.dtype)
             plain = query @ ridge(support, targets, settings["ridge_lambda"])
             normalised = {**params, "statistics": {"model": of_support}}
             adapted = learner.adapt(normalised, episode.support_images, episode.support_labels)

@@ -39,7 +39,9 @@ def test_unicorn_agrees_with_the_official_code_in_float64():
     value_and_gradient = jax.jit(jax.value_and_grad(lambda params, episode: learner.loss(params, episode)[0]))
     adapt, predict = jax.jit(learner.adapt), jax.jit(learner.predict)
     logits_of = jax.jit(lambda params, images: apply_model(model, params, images))
-    moved_by = jax.jit(lambda statistics, params, images: apply_in_training(model, params, statistics, images)[1])
+    moved_by = jax.jit(
+        lambda statistics, params, images: apply_in_training(model, params, images, statistics=statistics)[1]
+    )
 
     def record_inner_loop(prefix, adapted, episode):
         expected = {key.removeprefix(f"{prefix}/"): x for key, x in golden.items() if key.startswith(f"{prefix}/")}

@@ -10,7 +10,7 @@ from test_identities import relative
 import cxgrad_jax as cx
 from cxgrad_jax.learners import apply_model, cross_entropy
 from cxgrad_jax.learners._cxgrad import scaling_factors
-from cxgrad_jax.learners._cxgrad_informed import shown_by
+from cxgrad_jax.learners._cxgrad_informed import norm_and_cosine
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -77,11 +77,11 @@ def test_factors_differ_between_tasks_where_those_of_cxgrad_do_not():
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_a_kernel_without_a_gradient_gives_finite_numbers(value):
-    found, slope = jax.value_and_grad(lambda x: jnp.sum(shown_by(jax.lax.stop_gradient(x) * value) + 0 * x[0]))(
+    found, slope = jax.value_and_grad(lambda x: jnp.sum(norm_and_cosine(jax.lax.stop_gradient(x) * value) + 0 * x[0]))(
         jnp.ones(9)
     )
     assert np.isfinite(found) and np.all(np.isfinite(slope))
-    np.testing.assert_allclose(shown_by(value * jnp.ones((3, 3))), [np.log1p(3 * value), value], rtol=1e-6)
+    np.testing.assert_allclose(norm_and_cosine(value * jnp.ones((3, 3))), [np.log1p(3 * value), value], rtol=1e-6)
 
 
 def test_a_model_without_a_kernel_to_scale_is_refused():

@@ -10,7 +10,7 @@ from small import first_params
 import cxgrad_jax as cx
 from cxgrad_jax.learners import default_labels, describe, module_classes, split_by_label
 from cxgrad_jax.learners._labels import labels_by_path
-from cxgrad_jax.learners._model import num_outputs
+from cxgrad_jax.learners._modules import num_outputs
 
 IMAGES = np.random.default_rng(0).uniform(size=(3, 16, 16, 3)).astype(np.float32)
 LABELS = np.arange(3)

@@ -64,9 +64,10 @@ def test_proto_net_is_the_direct_formula():
             prototype = np.mean([f for f, y in zip(support, episode.support_labels, strict=True) if y == c], axis=0)
             logits[i, c] = -np.sum((x - prototype) ** 2)
     np.testing.assert_allclose(logits_of(learner, params, episode), logits, rtol=1e-12)
-    log_shares = logits - np.log(np.sum(np.exp(logits), axis=1, keepdims=True))
+    log_probabilities = logits - np.log(np.sum(np.exp(logits), axis=1, keepdims=True))
     loss, metrics = learner.loss(params, episode)
-    assert float(loss) == pytest.approx(-np.mean(log_shares[np.arange(len(query)), episode.query_labels]), rel=1e-12)
+    right = log_probabilities[np.arange(len(query)), episode.query_labels]
+    assert float(loss) == pytest.approx(-np.mean(right), rel=1e-12)
     assert float(metrics["accuracy"]) == pytest.approx(np.mean(logits.argmax(axis=1) == episode.query_labels))
 
 

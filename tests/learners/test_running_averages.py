@@ -67,7 +67,7 @@ def test_one_pass_moves_them_by_the_rule_of_each_module(network):
     @jax.jit
     def of_one_pass(params):
         start, batch = initial_statistics(model, params, images), batch_statistics(model, params, images)
-        return batch, apply_in_training(model, params, start, images), apply_model(model, params, images)
+        return batch, apply_in_training(model, params, images, statistics=start), apply_model(model, params, images)
 
     batch, (output, moved), plain = of_one_pass(params)
     np.testing.assert_array_equal(output, plain)
@@ -87,9 +87,9 @@ def test_the_fused_operation_moves_them_alike(monkeypatch):
     model, images = NETWORKS["conv4"], EPISODE.support_images
     params = model.init(jax.random.key(0), images)["params"]
     start = initial_statistics(model, params, images)
-    whole = apply_in_training(model, params, start, images)[1]
+    whole = apply_in_training(model, params, images, statistics=start)[1]
     monkeypatch.setattr(_fused, "PART_BYTES", 1000)
-    assert relative(apply_in_training(model, params, start, images)[1], whole) < 1e-11
+    assert relative(apply_in_training(model, params, images, statistics=start)[1], whole) < 1e-11
 
 
 class Averaging(nn.Module):
@@ -152,7 +152,7 @@ def test_fit_and_a_training_run_move_them_to_the_mean_over_tasks(task_reduction)
     def moved(episode):
         averages, encode = start["statistics"]["model"], "embed"
         for images in (episode.support_images, episode.query_images):
-            _, averages = apply_in_training(NETWORKS["flax"], start["model"], averages, images, encode)
+            _, averages = apply_in_training(NETWORKS["flax"], start["model"], images, encode, statistics=averages)
         return averages
 
     expected = jax.tree.map(lambda *each: sum(each) / len(each), *map(moved, episodes))

@@ -15,7 +15,7 @@ from cxgrad_jax.learners import apply_model, cross_entropy, default_labels, merg
 from cxgrad_jax.learners._baseline_plus_plus import fine_tune
 from cxgrad_jax.learners._labels import split_by_label
 from cxgrad_jax.learners._mlp import linear
-from cxgrad_jax.learners._r2d2 import ridge_weights
+from cxgrad_jax.learners._r2d2 import ridge_with_bias
 from cxgrad_jax.learners._rfs import logistic_regression
 from cxgrad_jax.learners._ridge import dual_ridge, primal_ridge, ridge
 from cxgrad_jax.learners._svm import svm_duals
@@ -161,7 +161,7 @@ def test_ridge_in_primal_and_dual_form_agree():
 def test_r2d2_regularises_by_so_many_times_lambda_and_its_bias_too():
     x = features()
     with_bias: Any = np.concatenate([x, np.ones((len(x), 1))], axis=1)
-    assert relative(ridge_weights(x, TARGETS, 2.0), primal_ridge(with_bias, TARGETS, 2.0 * len(x))) < 1e-11
+    assert relative(ridge_with_bias(x, TARGETS, 2.0), primal_ridge(with_bias, TARGETS, 2.0 * len(x))) < 1e-11
 
 
 def test_r2d2_learns_logarithms_of_the_same_numbers():

@@ -16,7 +16,7 @@ from runs import flags, results, run, told
 
 from cxgrad_jax import analysis
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._base import accuracy
+from cxgrad_jax.learners._losses import accuracy
 from cxgrad_jax.report.measured_runs import open_run
 from cxgrad_jax.training import build
 from cxgrad_jax.training import config as configuration
