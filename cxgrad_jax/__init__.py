@@ -2,6 +2,7 @@
 
 In short::
 
+    import optax
     import cxgrad_jax as cx
 
     train, test = (cx.sampler(cx.data.load("glyphs", split)) for split in ("train", "test"))

@@ -67,7 +67,7 @@ def override(config: ConfigDict, arguments: list[str], flags: argparse.ArgumentP
             config[section] = makers[section](name)
     fields = configuration.fields(config)
     everything = Parser(
-        usage="python -m cxgrad_jax.main --workdir=DIR [--config=NAME] [--mode=MODE] [--config.FIELD=VALUE ...]",
+        usage=flags.usage,
         parents=[flags],
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=44),

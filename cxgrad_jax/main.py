@@ -8,7 +8,8 @@ one of these:
 - ``evaluate``: tests a run again, or asks it a further ``--question``;
 - ``analyse``: writes a report of some runs, with ``--workdir=DIR`` once for each.
 
-Without ``--workdir`` the folder of the run is ``runs/NAME``, where NAME is the name of the configuration.
+Without ``--workdir`` the folder of the run is ``runs/NAME``, where NAME is the name of the configuration. With a preset
+it is ``runs/NAME-PRESET``.
 
 Exit status: 0 done, 2 a user's mistake (one line on stderr), 130 interrupted (checkpoint saved), 1 a defect.
 """
@@ -45,7 +46,7 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     Raises:
       UserError: a flag, field or file is unknown, a value has the wrong type, or a flag does not fit the mode.
     """
-    flags = _flags()
+    flags = _flags(_mode_named(arguments))
     given = flags.parse_known_args(arguments)[0]
     workdir = given.workdir[0] if given.workdir else Path("runs", DEFAULTS[given.mode])
     asks_for_help = bool({"-h", "--help"} & set(arguments))
@@ -67,31 +68,49 @@ def parse(arguments: list[str]) -> tuple[ConfigDict, argparse.Namespace]:
     return config, given
 
 
-def _flags() -> Parser:
-    """The parser of all flags but the fields of the configuration."""
-    flags = Parser(add_help=False, allow_abbrev=False)
+def _mode_named(arguments: list[str]) -> str | None:
+    """The mode that a flag names. A command of ``cxgrad`` does so, too."""
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--mode", choices=MODES)
+    return parser.parse_known_args(arguments)[0].mode
+
+
+def _flags(mode: str | None) -> Parser:
+    """The parser of all flags but the fields of the configuration.
+
+    It takes the same flags in every mode. Its help has those of ``mode``, or all if ``mode`` is None.
+    """
+    program = f"cxgrad {mode}" if mode else "python -m cxgrad_jax.main [--mode=MODE]"
+    usage = f"{program} [--workdir=DIR] [--config=NAME] [--config.FIELD=VALUE ...]"
+    flags = Parser(usage=usage, add_help=False, allow_abbrev=False)
+
+    def shown(text: str, *modes: str) -> str:
+        return text if mode in (None, *modes) else argparse.SUPPRESS
+
     flags.add_argument(
         "--config", metavar="NAME[:PRESET]",
         help="a configuration: a file or a name, such as mini_1shot; without: glyphs, or the run's own",
     )  # fmt: skip
     flags.add_argument(
         "--workdir", type=a_path, action="append", metavar="DIR",
-        help="folder of the run: configuration, metrics, checkpoints, results; several times in --mode=analyse",
+        help="folder of the run (without: runs/NAME, with a preset runs/NAME-PRESET); analyse takes several",
     )  # fmt: skip
     flags.add_argument(
-        "--mode",
-        choices=MODES,
-        default="train",
-        help="train (or resume) and test; pretrain a body; test only; or analyse runs",
-    )
+        "--mode", choices=MODES, default="train",
+        help=shown("train (or resume) and test; pretrain a body; test only; or analyse runs"),
+    )  # fmt: skip
     flags.add_argument(
-        "--question",
-        choices=sorted(QUESTIONS),
-        help="of --mode=evaluate: accuracy after every inner step, with parts adapted, over all orders of the classes",
-    )
+        "--question", choices=sorted(QUESTIONS),
+        help=shown(
+            "of evaluate: accuracy after every inner step, with parts adapted, or over all orders of the classes",
+            "evaluate",
+        ),
+    )  # fmt: skip
     flags.add_argument(
         "--dry_run", nargs="?", const="", metavar="DEVICE",
-        help="only say how much memory a training would take, here or on an absent v5e:2x2, v6e:2x2 or h100:N",
+        help=shown(
+            "only say how much memory a training would take, here or on an absent v5e:2x2, v6e:2x2 or h100:N", "train"
+        ),
     )  # fmt: skip
     flags.add_argument(
         "--distributed", action="store_true",

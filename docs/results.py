@@ -204,9 +204,11 @@ def page(records: Sequence[Record]) -> str:
 
 
 def commands(records: Sequence[Record]) -> str:
-    """A line a run: its name, the commit that it was trained at, and its command."""
+    """A line a run: its name, the commit that it was trained at, and its command, with a folder of its name."""
     lines = [["run", "commit", "command"]]
-    lines += [[each["run"], f"`{each['commit']}`", f"`{each['command']}`"] for each in records]
+    lines += [
+        [each["run"], f"`{each['commit']}`", f"`{each['command']} --workdir=runs/{each['run']}`"] for each in records
+    ]
     return markdown_table(lines)
 
 

@@ -101,16 +101,20 @@ def test_help(capsys):
         main.run(["--help"])
     assert not end.value.code
     text = capsys.readouterr().out
-    for flag in ("--config NAME[:PRESET]", "--workdir", "--mode", "--distributed", "--verbosity", "500"):
+    assert text.startswith("usage: python -m cxgrad_jax.main [--mode=MODE] [--workdir=DIR] [--config=NAME]")
+    for flag in ("--config NAME[:PRESET]", "--mode", "--question", "--dry_run", "--distributed", "--verbosity", "500"):
         assert flag in text
 
 
-@pytest.mark.parametrize("mode", ["pretrain", "evaluate", "analyse"])
-def test_help_needs_no_run(mode, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("mode", main.MODES)
+def test_help_of_a_mode_needs_no_run_and_has_its_flags_alone(mode, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
         main.run([f"--mode={mode}", "--help"])
-    assert not end.value.code and "--workdir" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert not end.value.code and text.startswith(f"usage: cxgrad {mode} [--workdir=DIR] [--config=NAME]")
+    assert "--workdir DIR" in text and "--mode" not in text
+    assert ("--question" in text, "--dry_run" in text) == (mode == "evaluate", mode == "train")
 
 
 def test_without_a_configuration_the_embedded_one_runs():

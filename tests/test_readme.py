@@ -56,6 +56,6 @@ def test_named_files_exist(path):
 
 def test_the_repository_has_one_address():
     root = Path(__file__).parents[1]
-    files = [root / "setup.cfg", *root.glob("docs/**/*.md"), *root.glob("notebooks/*.py")]
+    files = [root / "setup.cfg", root / "README.md", *root.glob("docs/**/*.md"), *root.glob("notebooks/*.py")]
     owners = {owner for file in files for owner in re.findall(r"github\.com/([\w-]+)/cxgrad_jax", file.read_text())}
     assert len(owners) == 1

@@ -6,7 +6,7 @@
 --config.data.image_size=32 and the like.
 
 The default preset, :shared, is the setting that all learners share: Conv-4 with 48 filters, no convolution bias,
-images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, second order, five best checkpoints.
+images in [0, 1], 50,000 iterations of 4 tasks, Adam 1e-3, five best checkpoints.
 
 The preset :authors is the method's own: its own network of 96, 192, 384 and 512 filters, support and query normalised
 together, running averages at evaluation, a scale that starts at 1e-4 (10 on CIFAR-FS), one episode an iteration,

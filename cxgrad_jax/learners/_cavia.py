@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cxgrad_jax.arguments import is_whole
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._checked import checked
 from cxgrad_jax.learners._checks import refuse_running
@@ -54,6 +55,7 @@ def cavia(
 
     Args:
       model: a backbone whose call takes ``film=(gamma, beta)``, both ``[film_features]``, as Conv-4 and ResNet-12 do.
+        ``film_features``, the number of channels, is a field or a property of it.
       inner_lr: alpha, the inner learning rate.
       context_dim: the size of the context.
       num_steps: the number of inner steps.
@@ -64,11 +66,14 @@ def cavia(
     Meta-parameters: ``{"model": ..., "film": {"kernel": W, "bias": b}}``.
 
     Raises:
-      UserError: the model has no ``film_features``, or ``query_statistics`` is ``"running"``.
+      UserError: the model has no number ``film_features``, or ``query_statistics`` is ``"running"``.
     """
     refuse_running(query_statistics)
-    if not hasattr(model, "film_features"):
-        raise UserError(f"{type(model).__name__} has no film_features; cavia needs a model whose call takes film=")
+    if not is_whole(getattr(model, "film_features", None)):
+        raise UserError(
+            f"{type(model).__name__} has no film_features that is a number; cavia needs this field or property, and a "
+            "call that takes film="
+        )
 
     def init(key, images):
         images, (model_key, film_key) = as_float(images), jax.random.split(key)

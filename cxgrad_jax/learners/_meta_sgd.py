@@ -41,7 +41,7 @@ def meta_sgd(
 
     Args:
       model: a ``flax.linen`` classifier, float images ``[N, H, W, C]`` to logits ``[N, way]``.
-      initial_lr: the initial value of every entry of alpha. It is this package's choice, see above.
+      initial_lr: the initial value of every entry of alpha. It is this package's choice; the authors publish no code.
       num_steps: the number of inner steps, which share alpha.
       first_order: whether the outer loop treats inner gradients as constants.
       remat: whether the outer backward pass computes the inner steps again, to save memory.

@@ -67,10 +67,10 @@ def metal(
       first_order: whether the outer loop treats inner gradients as constants.
       remat: whether the outer backward pass computes the inner steps again, to save memory.
       param_labels: which parameters adapt.
-      query_statistics: ``"query"`` follows the equations above. Support and query images are normalised together, and
-        the inner loop, which ``predict`` runs, sees all query images (transductive). With ``"support"`` the inner loop
-        has only the support images and loss_S. The statistics of the support set at the adapted parameters normalise
-        the query images, and the outer loss is that of the query set (inductive).
+      query_statistics: ``"query"`` follows the equations of ``cxgrad_jax/learners/_metal.py``. Support and query images
+        are normalised together, and the inner loop, which ``predict`` runs, sees all query images (transductive). With
+        ``"support"`` the inner loop has only the support images and loss_S. The statistics of the support set at the
+        adapted parameters normalise the query images, and the outer loss is that of the query set (inductive).
 
     Meta-parameters: ``{"model": ..., "losses": {"support", "query"}, "adapters": {"support", "query"}}``. The last two
     have a leading axis of steps, and ``"query"`` only if it is used. With ``alfa`` the meta-parameters of ``alfa`` are

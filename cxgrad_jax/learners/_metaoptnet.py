@@ -42,7 +42,7 @@ def metaoptnet(
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
       head: ``"ridge"`` or ``"svm"``.
-      regularisation: the regularisation of the ridge head, the 50 above.
+      regularisation: the weight of the ridge penalty.
       initial_scale: the initial value of s.
       label_smoothing: the share of a query image's label that the other classes get, less than 1.
       query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves

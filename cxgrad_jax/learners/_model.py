@@ -1,6 +1,7 @@
 """How a learner applies a model: images as floats, the model's parameters, output and statistics."""
 
 import inspect
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -46,14 +47,21 @@ def init_model(model: nn.Module, key: jax.Array, images: Any, method: str = "__c
 
     Raises:
       UserError: the images are too small for the model, it has no parameters or one whose name has a slash, keeps other
-        variables than parameters and statistics, or needs a further argument.
+        variables than parameters and statistics, or it or one of its layers needs a further argument.
     """
     name = type(model).__name__
     further = list(inspect.signature(getattr(model, method)).parameters.values())[1:]
     if needed := [x.name for x in further if x.default is x.empty and x.kind not in (x.VAR_POSITIONAL, x.VAR_KEYWORD)]:
         raise UserError(f"{method} of {name} needs {needed[0]}; give it a default, for a learner passes images alone")
-    with nn.intercept_methods(_refuse_empty_maps(images.shape)):  # whose key also serves a layer that draws numbers
-        output, variables = model.init_with_output(key, as_float(images), method=method)
+    try:
+        with nn.intercept_methods(_refuse_empty_maps(images.shape)):  # whose key also serves a layer that draws numbers
+            output, variables = model.init_with_output(key, as_float(images), method=method)
+    except ValueError as error:
+        if not (missing := re.match(r'Parameter "(\w+)" must be passed', str(error))):  # flax's, of its merge_param
+            raise
+        raise UserError(
+            f"a layer of {name} needs {missing[1]}; give it where the layer is made, for a learner passes images alone"
+        ) from None
     if "params" not in variables:
         raise UserError(f"{method} of {name} has no parameters, and a learner needs some to train")
     if others := sorted(set(variables) - COLLECTIONS):

@@ -65,11 +65,11 @@ METHODS: dict[str, str] = {
     "cxgrad": "CxGrad",
 }  # fmt: skip
 
-# The methods whose authors' codes test by running averages. The codes of all others normalise by the query images.
+# The methods whose public codes test by running averages. The codes of all others normalise by the query images.
 INDUCTIVE_NUMBERS = ("proto_net", "matching_net")
 WHAT_THEY_SEE = (
-    f"By their authors' codes the published numbers of {' and '.join(METHODS[name] for name in INDUCTIVE_NUMBERS)} are "
-    "inductive, and all others transductive."
+    "By public codes of these methods the published numbers of "
+    f"{' and '.join(METHODS[name] for name in INDUCTIVE_NUMBERS)} are inductive, and all others transductive."
 )
 
 # The filters of Conv-4 and the iterations of runs that a number may be shown beside: those of the setting that all

@@ -238,11 +238,17 @@ class Plain(cx.models.Conv4.__mro__[1]):
         return x.reshape(len(x), -1)[:, :WAY] * self.param("scale", jax.nn.initializers.ones, (WAY,))
 
 
+class Method(Plain):
+    def film_features(self):
+        return 4
+
+
 @pytest.mark.parametrize(
     ("make_learner", "words"),
     [
         (lambda: cx.learners.anil(Plain()), r"Plain has no method embed\(images\)"),
         (lambda: cx.learners.cavia(Plain()), "Plain has no film_features"),
+        (lambda: cx.learners.cavia(Method()), "Method has no film_features that is a number"),
         (lambda: cx.learners.cavia(model(), context_dim=0), "context_dim is 0; expected at least 1"),
         (lambda: cx.learners.modgrad(model(), num_passes=0), "num_passes is 0; expected at least 1"),
         (

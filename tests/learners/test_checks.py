@@ -311,6 +311,8 @@ class Wrong(nn.Module):
             self.variable("cache", "n", lambda: 0)
         if self.what == "dropout":
             x = nn.Dropout(0.5, deterministic=False)(x)
+        if self.what == "layer":
+            x = nn.BatchNorm()(x)
         logits = nn.Dense(2 if self.what == "way" else WAY)(x)
         return (logits, x) if self.what == "tuple" else logits
 
@@ -338,8 +340,9 @@ class TrainedByKeyword(Trained):
         (Wrong("tuple"), r"gives \[6, 3\] and \[6, 4\] for 6 images; expected logits \[6, way\]"),
         (Trained(), "__call__ of Trained needs train; give it a default, for a learner passes images alone"),
         (TrainedByKeyword(), "__call__ of TrainedByKeyword needs train; give it a default"),
+        (Wrong("layer"), "a layer of Wrong needs use_running_average; give it where the layer is made"),
     ],
-    ids=["slash", "collection", "way", "tuple", "argument", "keyword"],
+    ids=["slash", "collection", "way", "tuple", "argument", "keyword", "layer"],
 )
 def test_a_model_that_needs_what_a_learner_does_not_give_is_refused(model, words):
     refused(words, cx.learners.maml(model).init, jax.random.key(0), IMAGES)
