@@ -5,7 +5,7 @@ import numpy as np
 
 import cxgrad_jax as cx
 
-WAY, SIZE = 3, 16
+WAY, SIZE, FEATURES = 3, 16, 4
 
 
 def make_episode(seed=0, shot=2, query=2):
@@ -41,8 +41,27 @@ def jitted(learner):
 
 def make(name, episode, **hyper_parameters):
     """The learner called ``name`` on a small Conv-4, its model, and meta-parameters."""
-    model = cx.models.Conv4(num_classes=WAY, features=4)
+    network = model()
     if name in ("cxgrad", "cxgrad_explicit"):
         hyper_parameters.setdefault("context_dim", 6)
-    learner = getattr(cx.learners, name)(model, **hyper_parameters)
-    return learner, model, first_params(learner, episode.support_images)
+    learner = getattr(cx.learners, name)(network, **hyper_parameters)
+    return learner, network, first_params(learner, episode.support_images)
+
+
+def model(**changes):
+    """A small Conv-4."""
+    return cx.models.Conv4(num_classes=WAY, features=FEATURES, **changes)
+
+
+def meta_gradient(learner, params, episode):
+    """The outer gradient of one episode."""
+    return jax.jit(jax.grad(lambda p: learner.loss(p, episode)[0]))(params)
+
+
+def relative(a, b):
+    """The largest deviation of a tree from another, relative to each tensor's maximum in the other."""
+    return max(
+        jax.tree.leaves(
+            jax.tree.map(lambda x, y: np.max(np.abs(x - y)) / max(np.max(np.abs(y)), np.finfo(np.float32).tiny), a, b)
+        )
+    )

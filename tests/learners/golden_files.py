@@ -1,23 +1,28 @@
-"""What the golden tests of the successor methods share: names, layouts and comparisons.
+"""What the golden tests share: names, layouts, episodes and comparisons.
 
 The official networks name their modules as they like. ``NAMES`` turns each name into this package's path, one pattern
 after the other. Every size, step count and rate is read from the file.
 """
 
+import functools
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
-from test_golden import FLOAT64, GOLDEN, compiled, recorder
 
+import cxgrad_jax as cx
 from cxgrad_jax.learners import apply_in_training
 from cxgrad_jax.learners._labels import merge
 
+GOLDEN = Path(__file__).parents[1] / "golden"
+FLOAT64 = 1e-9  # of each tensor's maximum; 4e-11 is reached, by the context and what it feeds
 # Of the largest gradient: the rounding of gradients that are zero by construction.
 ZERO = 1e-12
 
@@ -98,6 +103,84 @@ def outer_optimiser(settings: dict) -> optax.GradientTransformation:
     momentum = optax.trace(outer["momentum"], nesterov=outer["nesterov"])
     decay, rate = optax.add_decayed_weights(outer["weight_decay"]), optax.scale(-outer["lr"])
     return compiled(optax.chain(decay, momentum, rate))
+
+
+def episodes_of(golden, iteration: str, dtype, as_many_as: str | None = None) -> cx.Episode:
+    """The tasks of an iteration, repeated up to the number of those of another: so as not to compile again."""
+    tasks = np.arange(len(golden[f"{as_many_as or iteration}/support_x"])) % len(golden[f"{iteration}/support_x"])
+
+    def images(kind):
+        x = golden[f"{iteration}/{kind}_x"][tasks]
+        _, way, shot, *chw = x.shape
+        return (x.reshape(-1, way * shot, *chw).transpose(0, 1, 3, 4, 2) / 255.0).astype(dtype)
+
+    def labels(kind):
+        return golden[f"{iteration}/{kind}_y"][tasks].reshape(len(tasks), -1)
+
+    return cx.Episode(images("support"), labels("support"), images("query"), labels("query"))
+
+
+def first_tasks(outcome, golden, iteration: str):
+    """What belongs to the iteration's own tasks: see ``episodes_of``."""
+    tasks = len(golden[f"{iteration}/support_x"])
+    return jax.tree.map(lambda x: x[:tasks], outcome)
+
+
+def compiled(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same, as one program instead of one for each operation and shape."""
+    return optax.GradientTransformation(jax.jit(optimiser.init), jax.jit(optimiser.update))
+
+
+def recorder(found: dict[str, float]):
+    """``(quantity, ours, expected)`` that keeps the largest deviation by quantity, relative to a tensor's maximum."""
+
+    def record(quantity, ours, expected):
+        error = np.max(np.abs(np.asarray(ours) - expected)) / max(np.max(np.abs(expected)), 1e-30)
+        found[quantity] = max(found.get(quantity, 0.0), float(error))
+
+    return record
+
+
+def outer_step(learner: cx.MetaLearner, reduce=jnp.mean):
+    """``(params, episodes, iteration=None) -> ((losses [tasks], adapted, logits), gradient)`` of a batch of episodes.
+
+    What is compared beside the gradient is a program of its own, which is not differentiated, and tasks run one after
+    the other, which is how a CPU is fastest.
+    """
+
+    @jax.jit
+    def outcome(params, episodes):
+        def of_task(episode):
+            adapted = learner.adapt(params, episode.support_images, episode.support_labels)
+            return adapted, learner.predict(params, adapted, episode.query_images)
+
+        return jax.lax.map(of_task, episodes)
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def gradient(params, episodes, iteration):
+        losses = jax.lax.map(lambda episode: learner.loss(params, episode, iteration=iteration)[0], episodes)
+        return reduce(losses), losses
+
+    def step(params, episodes, iteration=None):
+        of_params, losses = gradient(params, episodes, iteration)
+        return (losses, *outcome(params, episodes)), of_params
+
+    return step
+
+
+def one_episode(golden, prefix: str) -> cx.Episode:
+    """The episode of a file whose tasks have no axis."""
+    keys = (f"{prefix}/{kind}_{what}" for kind in ("support", "query") for what in "xy")
+    return jax.tree.map(lambda x: x[0], episodes_of({key: golden[key][None] for key in keys}, prefix, np.float64))
+
+
+def backbone(settings, num_classes):
+    return cx.models.ResNet12(num_classes, tuple(settings["channels"]), "every_block", negative_slope=0.1)
+
+
+def images_of(array):
+    return array.reshape(-1, *array.shape[-3:]).transpose(0, 2, 3, 1) / 255.0
 
 
 class Comparison:

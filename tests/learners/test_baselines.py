@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from small import first_params
-from test_identities import WAY, make_episode, model, relative
+from small import WAY, first_params, make_episode, model, relative
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import default_labels

@@ -6,21 +6,17 @@ iteration, losses, logits, factors, contexts, outer gradients, and the parameter
 
 import functools
 import json
-from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from golden_files import FLOAT64, GOLDEN, compiled, episodes_of, first_tasks, outer_step, recorder
 
 import cxgrad_jax as cx
 from cxgrad_jax.fitting import outer_adam
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 FILES = {"cxgrad_1shot": "cxgrad", "cxgrad_first_order": "cxgrad", "maml_1shot": "maml", "resnet12_maml": "maml"}
-
-FLOAT64 = 1e-9  # of each tensor's maximum; 4e-11 is reached, by the context and what it feeds
 
 # In float32, of each tensor's maximum, about three times what was measured on a CPU with jax 0.10.2. The context lives
 # on the normalisation's epsilon of 1e-5 (see learners.cxgrad), hence its large share of rounding. Only the first
@@ -38,27 +34,6 @@ if jax.__version_info__ < (0, 10):  # the same with 0.7.2, which rounds more
 pytestmark = pytest.mark.usefixtures("double_precision")
 
 
-def episodes_of(golden, iteration: str, dtype, as_many_as: str | None = None) -> cx.Episode:
-    """The tasks of an iteration, repeated up to the number of those of another: so as not to compile again."""
-    tasks = np.arange(len(golden[f"{as_many_as or iteration}/support_x"])) % len(golden[f"{iteration}/support_x"])
-
-    def images(kind):
-        x = golden[f"{iteration}/{kind}_x"][tasks]
-        _, way, shot, *chw = x.shape
-        return (x.reshape(-1, way * shot, *chw).transpose(0, 1, 3, 4, 2) / 255.0).astype(dtype)
-
-    def labels(kind):
-        return golden[f"{iteration}/{kind}_y"][tasks].reshape(len(tasks), -1)
-
-    return cx.Episode(images("support"), labels("support"), images("query"), labels("query"))
-
-
-def first_tasks(outcome, golden, iteration: str):
-    """What belongs to the iteration's own tasks: see ``episodes_of``."""
-    tasks = len(golden[f"{iteration}/support_x"])
-    return jax.tree.map(lambda x: x[:tasks], outcome)
-
-
 def make_learner(name: str, settings: dict) -> cx.MetaLearner:
     if name == "resnet12_maml":
         model = cx.models.ResNet12(settings["way"], channels=tuple(settings["filters"]))
@@ -70,49 +45,6 @@ def make_learner(name: str, settings: dict) -> cx.MetaLearner:
         return cx.learners.maml(model, **common)
     context = {"context_dim": settings["context_params"], "context_lr": settings["context_lr"]}
     return cx.learners.cxgrad(model, **common, **context)
-
-
-def compiled(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same, as one program instead of one for each operation and shape."""
-    return optax.GradientTransformation(jax.jit(optimiser.init), jax.jit(optimiser.update))
-
-
-def recorder(found: dict[str, float]):
-    """``(quantity, ours, expected)`` that keeps the largest deviation by quantity, relative to a tensor's maximum."""
-
-    def record(quantity, ours, expected):
-        error = np.max(np.abs(np.asarray(ours) - expected)) / max(np.max(np.abs(expected)), 1e-30)
-        found[quantity] = max(found.get(quantity, 0.0), float(error))
-
-    return record
-
-
-def outer_step(learner: cx.MetaLearner, reduce=jnp.mean):
-    """``(params, episodes, iteration=None) -> ((losses [tasks], adapted, logits), gradient)`` of a batch of episodes.
-
-    What is compared beside the gradient is a program of its own, which is not differentiated, and tasks run one after
-    the other, which is how a CPU is fastest.
-    """
-
-    @jax.jit
-    def outcome(params, episodes):
-        def of_task(episode):
-            adapted = learner.adapt(params, episode.support_images, episode.support_labels)
-            return adapted, learner.predict(params, adapted, episode.query_images)
-
-        return jax.lax.map(of_task, episodes)
-
-    @jax.jit
-    @functools.partial(jax.grad, has_aux=True)
-    def gradient(params, episodes, iteration):
-        losses = jax.lax.map(lambda episode: learner.loss(params, episode, iteration=iteration)[0], episodes)
-        return reduce(losses), losses
-
-    def step(params, episodes, iteration=None):
-        of_params, losses = gradient(params, episodes, iteration)
-        return (losses, *outcome(params, episodes)), of_params
-
-    return step
 
 
 @functools.cache

@@ -6,22 +6,23 @@ import jax
 import numpy as np
 import optax
 import pytest
-from golden_files import Comparison, averages, averages_moved_by, load, outer_optimiser, tensors
-from test_golden import episodes_of
+from golden_files import (
+    Comparison,
+    averages,
+    averages_moved_by,
+    backbone,
+    episodes_of,
+    images_of,
+    load,
+    outer_optimiser,
+    tensors,
+)
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import apply_model, batch_statistics, cross_entropy
 from cxgrad_jax.learners._labels import by_path, merge
 
 pytestmark = pytest.mark.usefixtures("double_precision")
-
-
-def backbone(settings, num_classes):
-    return cx.models.ResNet12(num_classes, tuple(settings["channels"]), "every_block", negative_slope=0.1)
-
-
-def images_of(array):
-    return array.reshape(-1, *array.shape[-3:]).transpose(0, 2, 3, 1) / 255.0
 
 
 def logits_of(learner, params, episodes, statistics):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_golden import FLOAT64, GOLDEN, compiled, episodes_of, first_tasks, outer_step, recorder
+from golden_files import FLOAT64, GOLDEN, compiled, episodes_of, first_tasks, outer_step, recorder
 
 import cxgrad_jax as cx
 from cxgrad_jax.fitting import outer_adam

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import optax
 import pytest
-from golden_files import Comparison, load, outer_optimiser
-from test_golden import episodes_of, first_tasks, outer_step
+from golden_files import Comparison, episodes_of, first_tasks, load, outer_optimiser, outer_step
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners._labels import by_path, merge

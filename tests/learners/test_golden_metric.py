@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from test_golden import FLOAT64, GOLDEN, compiled, episodes_of, recorder
+from golden_files import FLOAT64, GOLDEN, compiled, episodes_of, recorder
 
 import cxgrad_jax as cx
 from cxgrad_jax.fitting import outer_adam

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
-from test_golden import FLOAT64, GOLDEN, recorder
+from golden_files import FLOAT64, GOLDEN, recorder
 
 import cxgrad_jax as cx
 from cxgrad_jax.analysis import permutations, permuted_logits

@@ -5,9 +5,7 @@ from typing import Any
 import jax
 import optax
 import pytest
-from golden_files import Comparison, averages, load, tensors
-from test_golden import compiled
-from test_golden_cosine import backbone, images_of
+from golden_files import Comparison, averages, backbone, compiled, images_of, load, tensors
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import by_path, merge, with_running_averages

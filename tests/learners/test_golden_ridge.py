@@ -7,8 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from golden_files import Comparison, averages, averages_moved_by, load, outer_optimiser, tensors
-from test_golden import episodes_of
+from golden_files import (
+    Comparison,
+    averages,
+    averages_moved_by,
+    episodes_of,
+    load,
+    one_episode,
+    outer_optimiser,
+    tensors,
+)
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import _metaoptnet as metaoptnet
@@ -22,12 +30,6 @@ pytestmark = pytest.mark.usefixtures("double_precision")
 
 # Of each tensor's maximum, what the official SVM leaves of the optimum, and what its derivatives are good for.
 SOLVED, SOLVER_GRADIENT = 1e-8, 1e-4
-
-
-def one_episode(golden, prefix: str) -> cx.Episode:
-    """The episode of a file whose tasks have no axis."""
-    keys = (f"{prefix}/{kind}_{what}" for kind in ("support", "query") for what in "xy")
-    return jax.tree.map(lambda x: x[0], episodes_of({key: golden[key][None] for key in keys}, prefix, np.float64))
 
 
 def test_r2d2_agrees_with_the_official_code_in_float64():

@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from golden_files import Comparison, averages, load, outer_optimiser, tensors
-from test_golden_ridge import one_episode
+from golden_files import Comparison, averages, load, one_episode, outer_optimiser, tensors
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import apply_in_training, apply_model

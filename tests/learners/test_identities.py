@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from small import WAY, first_params, jitted, make_episode
+from small import WAY, first_params, jitted, make_episode, meta_gradient, model, relative
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import apply_model, cross_entropy
 
 cxgrad_module = import_module("cxgrad_jax.learners._cxgrad")  # the package's name is the factory
 
-FEATURES = 4
+
 EITHER_WAY = (cx.learners.cxgrad, cx.learners.cxgrad_explicit)
 
 # The context's gradient is what the normalisation's epsilon of 1e-5 leaves of numbers of order one, so its rounding,
@@ -24,10 +24,6 @@ CONTEXT_ROUNDING = 1e-10
 
 
 pytestmark = pytest.mark.usefixtures("double_precision")
-
-
-def model(**changes):
-    return cx.models.Conv4(num_classes=WAY, features=FEATURES, **changes)
 
 
 def make(factory, model_changes=None, **hyper_parameters):
@@ -39,20 +35,8 @@ def make(factory, model_changes=None, **hyper_parameters):
     return jitted(learner), first_params(learner, make_episode().support_images)
 
 
-def meta_gradient(learner, params, episode):
-    return jax.jit(jax.grad(lambda p: learner.loss(p, episode)[0]))(params)
-
-
 def kernels(params):
     return [params["model"][f"block_{i}"]["conv"]["kernel"] for i in range(4)]
-
-
-def relative(a, b):
-    return max(
-        jax.tree.leaves(
-            jax.tree.map(lambda x, y: np.max(np.abs(x - y)) / max(np.max(np.abs(y)), np.finfo(np.float32).tiny), a, b)
-        )
-    )
 
 
 def test_cxgrad_whose_scaling_is_the_identity_is_maml(monkeypatch):

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import make, make_episode
-from test_identities import relative
+from small import make, make_episode, relative
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import apply_model, cross_entropy

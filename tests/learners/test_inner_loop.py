@@ -3,8 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from small import first_params
-from test_identities import make_episode, model
+from small import first_params, make_episode, model
 
 import cxgrad_jax as cx
 

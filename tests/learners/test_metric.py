@@ -9,8 +9,7 @@ import pytest
 from flax import linen as nn
 from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec as P
-from small import first_params, jitted
-from test_identities import FEATURES, WAY, make_episode, meta_gradient, model, relative
+from small import FEATURES, WAY, first_params, jitted, make_episode, meta_gradient, model, relative
 
 import cxgrad_jax as cx
 from cxgrad_jax import batching, parallel

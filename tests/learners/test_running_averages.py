@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small import WAY, first_params, make_episode
-from test_identities import relative
-from test_query_statistics import EPISODE, NETWORKS, OTHERS, WITH_RUNNING_AVERAGES, build
+from small import WAY, first_params, make_episode, relative
+from small_networks import EPISODE, NETWORKS, OTHERS, WITH_RUNNING_AVERAGES, build
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import apply_in_training, apply_model, batch_statistics, initial_statistics

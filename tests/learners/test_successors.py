@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import WAY, first_params, make_episode
-from test_identities import model, relative
+from small import WAY, first_params, make_episode, model, relative
 
 import cxgrad_jax as cx
 from cxgrad_jax.learners import apply_model, cross_entropy, default_labels, merge

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from test_heads import clusters
-from test_held_out import photos_with_twins, unit
+from small_features import clusters, photos_with_twins, unit
 
 from cxgrad_jax.photos._estimate import fit_and_estimate, grown, wilson
 from cxgrad_jax.photos._familiarity import (

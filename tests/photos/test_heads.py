@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from small_features import clusters
 
 from cxgrad_jax.photos._heads import (
     candidates,
@@ -12,14 +13,6 @@ from cxgrad_jax.photos._heads import (
     softmax,
     span,
 )  # fmt: skip
-
-
-def clusters(number, classes=3, width=20, spread=0.3, seed=0):
-    rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(classes, width))
-    labels = np.arange(number) % classes
-    features = centres[labels] + spread * rng.normal(size=(number, width)) * np.sqrt(width) / 2
-    return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), np.float32), labels
 
 
 @pytest.mark.parametrize("strength", [1.0, 10.0, 100.0])

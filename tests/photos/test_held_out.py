@@ -2,20 +2,9 @@
 
 import numpy as np
 import pytest
+from small_features import photos_with_twins, unit
 
 from cxgrad_jax.photos._held_out import held_out_logits, near_duplicates, same_in_two_classes, splits
-
-
-def unit(x):
-    return np.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True), np.float32)
-
-
-def photos_with_twins(classes=3, scenes=4, twins=3, seed=0):
-    """Features of ``twins`` photos each of ``scenes`` scenes of every class, all scenes alike unlike."""
-    rng = np.random.default_rng(seed)
-    scenes_ = rng.normal(size=(classes * scenes, 64))
-    features = unit(np.repeat(scenes_, twins, axis=0) + 0.1 * rng.normal(size=(classes * scenes * twins, 64)))
-    return features, np.repeat(np.arange(classes), scenes * twins), np.repeat(np.arange(classes * scenes), twins)
 
 
 def test_twins_are_one_group():
