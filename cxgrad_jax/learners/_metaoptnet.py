@@ -50,7 +50,7 @@ def metaoptnet(
         training, at evaluation (inductive).
 
     Meta-parameters: ``{"model": ..., "scale": []}``, where the model has no head. ``adapt`` describes the episode by
-    the weights ``[D, way]``.
+    the weights ``[D, way]``. Where rounding keeps the SVM from its solution, they are NaN.
 
     Raises:
       UserError: a hyper-parameter has a value that the learner cannot use, or the model has no ``embed`` or no
