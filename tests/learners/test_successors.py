@@ -215,7 +215,7 @@ def test_the_svm_is_solved_for_large_features_that_no_plane_separates():
         assert np.max(slope) - np.min(slope[row < bound - 1e-9]) < 1e-7
 
 
-def test_an_svm_that_rounding_does_not_let_be_solved_is_nan():
+def test_an_svm_that_is_not_solved_is_nan():
     x = 1e4 * np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
     targets = jnp.eye(3, dtype=np.float32).repeat(10, axis=0)
     assert np.isnan(svm_duals(jnp.asarray(x), targets, 0.1)).all()
