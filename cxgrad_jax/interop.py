@@ -265,7 +265,7 @@ def _convert(path: str, array: np.ndarray, flat: Mapping[str, np.ndarray]) -> np
     head's inputs also change their order, from that of flattened ``[C, H, W]`` to that of ``[H, W, C]``.
 
     Raises:
-      UserError: the inputs of the head are not those of a square feature map.
+      UserError: the inputs of the head are not those of a feature map.
     """
     if _is_rate(path):
         return array[:-1]
@@ -273,15 +273,15 @@ def _convert(path: str, array: np.ndarray, flat: Mapping[str, np.ndarray]) -> np
         return array.transpose(2, 3, 1, 0)
     if path != "model/head/kernel":
         return array.T if path.endswith("kernel") else array
-    side = _side(array.shape[1], flat)
-    return array.reshape(len(array), -1, side, side).transpose(2, 3, 1, 0).reshape(-1, len(array))
+    positions = _positions(array.shape[1], flat)
+    return array.reshape(len(array), -1, positions).transpose(2, 1, 0).reshape(-1, len(array))
 
 
 def _convert_back(path: str, array: np.ndarray, flat: Mapping[str, np.ndarray]) -> np.ndarray:
     """The inverse of ``_convert``: kernels with the outputs first, and rates with a zero at the end.
 
     Raises:
-      UserError: the inputs of the head are not those of a square feature map.
+      UserError: the inputs of the head are not those of a feature map.
     """
     if _is_rate(path):
         return np.append(array, np.zeros(1, array.dtype))
@@ -289,14 +289,13 @@ def _convert_back(path: str, array: np.ndarray, flat: Mapping[str, np.ndarray]) 
         return array.transpose(3, 2, 0, 1)
     if path != "model/head/kernel":
         return array.T if path.endswith("kernel") else array
-    side = _side(array.shape[0], flat)
-    return array.reshape(side, side, -1, array.shape[1]).transpose(3, 2, 0, 1).reshape(array.shape[1], -1)
+    positions = _positions(array.shape[0], flat)
+    return array.reshape(positions, -1, array.shape[1]).transpose(2, 1, 0).reshape(array.shape[1], -1)
 
 
-def _side(features: int, flat: Mapping[str, np.ndarray]) -> int:
-    """Height and width of the square feature map that the head flattens."""
+def _positions(features: int, flat: Mapping[str, np.ndarray]) -> int:
+    """The number of positions, height times width, of the feature map that the head flattens."""
     channels = _channels(flat)
-    side = round((features / channels) ** 0.5)
-    if side * side * channels != features:
-        raise UserError(f"the head has {features} inputs; expected {channels} channels times a square of positions")
-    return side
+    if features % channels:
+        raise UserError(f"the head has {features} inputs; expected a multiple of the {channels} channels")
+    return features // channels

@@ -161,7 +161,7 @@ def fit(learner=LEARNER, sampler=SAMPLER, optimiser=ADAM, **keywords):
         (lambda: cx.analysis.landscape(LEARNER, {}, EPISODE, 0.1), "rates is 0.1; expected one number or more"),
         (lambda: cx.analysis.calibration(np.zeros((2, 6, 3)), np.zeros(5)), "shape [2, 6, 3] and labels [5]; expected"),
         (lambda: cx.analysis.calibration(np.zeros((2, 6, 3)), np.zeros(6), 0), "bins is 0; expected a whole number"),
-        (lambda: cx.analysis.linear_cka(np.zeros((5, 3)), np.zeros((4, 3))), "have shapes (5, 3) and (4, 3); expected"),
+        (lambda: cx.analysis.linear_cka(np.zeros((5, 3)), np.zeros((4, 3))), "have shapes [5, 3] and [4, 3]; expected"),
         (lambda: cx.photos.backbone_of_learner(MODEL, {}), "learner is of type Conv4; expected a learner"),
         (lambda: cx.data.with_rotations(STORE.images), "store is of type ndarray; expected an image store"),
         (

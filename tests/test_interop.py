@@ -51,6 +51,17 @@ def test_layout_is_the_official_one():
                                   kernel[0, 1, 1, 3])  # fmt: skip
 
 
+def test_the_map_need_not_be_square():
+    kernel = np.arange(2 * 1 * 4 * 5.0).reshape(2, 1, 4, 5)  # H, W, C, out, for images of 32x16
+    params = {"model": {**CXGRAD["model"], "head": {**CXGRAD["model"]["head"], "kernel": kernel.reshape(8, 5)}}}
+    arrays = cx.interop.to_official(params, "maml")
+    official = arrays["classifier.layer_dict.linear.weights"]
+    np.testing.assert_array_equal(official.reshape(5, 4, 2, 1), kernel.transpose(3, 2, 0, 1))
+    np.testing.assert_array_equal(
+        cx.interop.from_official(arrays, "maml")["model"]["head"]["kernel"], kernel.reshape(8, 5)
+    )
+
+
 def test_what_no_step_uses_is_left_out_and_written_as_zero():
     params = cx.learners.alfa(BIASED).init(jax.random.key(0), IMAGES)
     arrays = cx.interop.to_official(params, "alfa")
@@ -78,7 +89,10 @@ MISTAKES = {
     "missing generator": ((cx.interop.to_official(MAML, "maml"), "cxgrad"), "'gamma_generator.0.bias' is missing"),
     "surplus generator": ((cx.interop.to_official(CXGRAD, "cxgrad"), "maml"), "does not belong to maml"),
     "wrong rank": (changed(CONV, np.zeros((4, 27))), "expected 4 axes"),
-    "head of no square": (changed("classifier.layer_dict.linear.weights", np.zeros((5, 12))), "the head has 12 inputs"),
+    "head of no map": (
+        changed("classifier.layer_dict.linear.weights", np.zeros((5, 14))),
+        "the head has 14 inputs; expected a multiple of the 4 channels",
+    ),
 }
 
 

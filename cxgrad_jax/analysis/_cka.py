@@ -42,7 +42,7 @@ def linear_cka(x: ArrayLike, y: ArrayLike) -> jax.Array:
             "[n, d2] of the same n images"
         )
     gram_x, gram_y = _gram(x), _gram(y)
-    return jnp.vdot(gram_x, gram_y) / (jnp.linalg.norm(gram_x) * jnp.linalg.norm(gram_y))
+    return jnp.vdot(gram_x, gram_y, precision="highest") / (jnp.linalg.norm(gram_x) * jnp.linalg.norm(gram_y))
 
 
 def _gram(x: ArrayLike) -> jax.Array:

@@ -9,9 +9,9 @@ The outer loop learns the encoder f and the scale s. The paper: https://arxiv.or
 Facts from the authors' code (https://github.com/kjunelee/MetaOptNet): its quadratic programme for the ridge head has
 this closed form, without a bias and with the factor 2. s starts at 1. Labels are smoothed by 0.1 on miniImageNet only.
 One model, trained at 15 shots (CIFAR-FS 5), serves all shots. The code solves its SVM to the end in training, and by
-three steps of the solver at evaluation, which leaves an error of several per cent. Here it is always solved to the end.
-In training all support images of the iteration's episodes are one batch for the normalisations, and all query images
-are another. Here a batch is that of one episode. At evaluation running averages normalise.
+three steps of the solver at evaluation, which leaves an error of several per cent. Here it is always solved to the end,
+or its weights are NaN. In training all support images of the iteration's episodes are one batch for the normalisations,
+and all query images are another. Here a batch is that of one episode. At evaluation running averages normalise.
 """
 
 import flax.linen as nn
@@ -50,7 +50,7 @@ def metaoptnet(
         training, at evaluation (inductive).
 
     Meta-parameters: ``{"model": ..., "scale": []}``, where the model has no head. ``adapt`` describes the episode by
-    the weights ``[D, way]``.
+    the weights ``[D, way]``. They are NaN where very large features keep the SVM unsolved.
 
     Raises:
       UserError: a hyper-parameter has a value that the learner cannot use, or the model has no ``embed`` or no

@@ -24,6 +24,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cxgrad_jax.errors import UserError
 from cxgrad_jax.learners._cosine import unit
 from cxgrad_jax.learners._meta_learner import MetaLearner
 from cxgrad_jax.learners._metric import metric_based, one_hot
@@ -31,7 +32,8 @@ from cxgrad_jax.learners._mlp import linear
 from cxgrad_jax.learners._spec import described
 from cxgrad_jax.parallel import varying_like
 
-NEWTON_STEPS = 10  # five suffice for lambda = 1, ten for 0.0001
+NEWTON_STEPS = 10  # five suffice for lambda = 1, ten for the least
+LEAST_REGULARISATION = 1e-4  # with less, ten steps may not converge, and float32 loses the solution
 STEP_LENGTHS = [2.0**-k for k in range(8)]  # each step takes the best of them
 
 
@@ -43,7 +45,7 @@ def rfs(model: nn.Module, *, regularisation: float = 1.0, query_statistics: str 
 
     Args:
       model: an encoder, ``embed(images [N, H, W, C]) -> [N, D]``, with ``num_classes``.
-      regularisation: lambda, the inverse of scikit-learn's C.
+      regularisation: lambda, the inverse of scikit-learn's C, at least 0.0001.
       query_statistics: the statistics that normalise query images: ``"query"``, those of the query images themselves
         (transductive); ``"support"``, those of the support set (inductive); or ``"running"``, the running averages of
         training, at evaluation (inductive).
@@ -56,6 +58,12 @@ def rfs(model: nn.Module, *, regularisation: float = 1.0, query_statistics: str 
       UserError: a hyper-parameter has a value that the learner cannot use, or the model has no ``embed`` or no
         ``num_classes``.
     """
+
+    if regularisation < LEAST_REGULARISATION:
+        raise UserError(
+            f"regularisation is {regularisation!r}; expected at least {LEAST_REGULARISATION}, below which the logistic "
+            "regression is not solved reliably"
+        )
 
     def describe(params, features, labels):
         targets = one_hot(labels, model.num_classes, features.dtype)
@@ -73,7 +81,7 @@ def logistic_regression(features: jax.Array, targets: jax.Array, regularisation:
     Args:
       features: Z, ``[N, D]``.
       targets: Y, one-hot ``[N, way]``.
-      regularisation: lambda, positive.
+      regularisation: lambda, at least 0.0001.
 
     Returns:
       ``{"kernel": W^T [D, way], "bias": b [way]}``. The biases sum to 0. First derivatives are those of the exact

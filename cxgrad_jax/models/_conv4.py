@@ -5,13 +5,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen import leaky_relu
 
 from cxgrad_jax.models._checks import BLOCKS, check_fields, check_images
 from cxgrad_jax.models._convolution import Precision
 from cxgrad_jax.models._dtypes import in_dtype, widen
 from cxgrad_jax.models._fused import conv_norm_pool
-from cxgrad_jax.models._layers import Conv, Film, Head, modulate, standardise
+from cxgrad_jax.models._layers import Conv, Film, Head, leaky_relu, modulate, standardise
 from cxgrad_jax.models._normalisation import Norm
 
 

@@ -1,4 +1,4 @@
-"""The layers of networks beside normalisation: convolution layer, linear head, modulation, standardisation.
+"""The layers of networks beside normalisation: convolution, linear head, activation, modulation, standardisation.
 
 The computation follows the dtype of the input. Parameters have that dtype, but at least float32.
 """
@@ -81,6 +81,11 @@ def kernel_param(module: nn.Module, shape: tuple[int, ...], dtype: jnp.dtype) ->
         )
     initialise = nn.initializers.xavier_uniform()  # as in the official code; fans count the receptive field
     return module.param("kernel", initialise, shape, dtype)
+
+
+def leaky_relu(x: jax.Array, negative_slope: float) -> jax.Array:
+    """``x`` where it is positive, ``negative_slope * x`` elsewhere. At 0 the derivative is the slope, as in PyTorch."""
+    return jnp.where(x > 0, x, negative_slope * x)  # flax's leaky_relu has the derivative 1 at 0, ReLU's too
 
 
 def modulate(x: jax.Array, film: Film | None) -> jax.Array:

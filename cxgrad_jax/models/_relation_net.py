@@ -5,14 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.linen import leaky_relu
 
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.models._checks import BLOCKS, check_fields
 from cxgrad_jax.models._conv4 import Block, Conv4
 from cxgrad_jax.models._convolution import Precision
 from cxgrad_jax.models._dtypes import in_dtype
-from cxgrad_jax.models._layers import Head
+from cxgrad_jax.models._layers import Head, leaky_relu
 
 SMALL_MAP = 10  # the relation module pads its convolutions on maps with a smaller side
 

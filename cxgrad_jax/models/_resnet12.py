@@ -5,12 +5,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen import leaky_relu
 
 from cxgrad_jax.models._checks import check_fields, check_images
 from cxgrad_jax.models._convolution import Precision
 from cxgrad_jax.models._dtypes import in_dtype, widen
-from cxgrad_jax.models._layers import Conv, Film, Head, modulate, standardise
+from cxgrad_jax.models._layers import Conv, Film, Head, leaky_relu, modulate, standardise
 from cxgrad_jax.models._normalisation import Norm
 from cxgrad_jax.models._pooling import max_pool
 

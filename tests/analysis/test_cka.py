@@ -29,6 +29,13 @@ def test_is_the_definition_and_has_its_invariances(n, d1, d2):
     assert d2 == 1 or abs(stretched - value) > 1e-3  # a map that is not orthogonal does matter
 
 
+def test_all_products_have_the_highest_precision():
+    x = np.ones((3, 4))
+    products = [e for e in jax.make_jaxpr(linear_cka)(x, x).eqns if e.primitive.name == "dot_general"]
+    highest = jax.lax.Precision.HIGHEST
+    assert [e.params["precision"] for e in products] == [(highest, highest)] * 3
+
+
 @pytest.mark.slow
 def test_of_an_episode(episode):
     learner, _, params = make("maml", episode, inner_lr=0.1, num_steps=2)

@@ -3,6 +3,7 @@
 import functools
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -228,6 +229,34 @@ def test_every_backbone(factory, network):
     episode = cx.Episode(images, labels, images, labels)
     gradient = jax.eval_shape(jax.grad(lambda p, e, i: learner.loss(p, e, iteration=i)[0]), params, episode, iteration)
     assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, params)
+
+
+class Between(nn.Module):
+    """A classifier whose logits are not those of its head on its features, unless the slope is 1."""
+
+    slope: float
+    use_bias: bool = True
+    num_classes: int = WAY
+
+    def setup(self):
+        self.body, self.head = nn.Dense(4), nn.Dense(WAY, use_bias=self.use_bias)
+
+    def embed(self, x):
+        return self.body(x.reshape(len(x), -1))
+
+    def __call__(self, x):
+        return self.head(nn.leaky_relu(self.embed(x), self.slope))
+
+
+def test_anil_refuses_a_model_that_is_not_its_head_on_its_features():
+    images = np.zeros((2, 4, 4, 1), np.float32)
+    for compiled in (False, True):  # cx.fit compiles init
+        inits = (cx.learners.anil(model).init for model in (Between(1.0), Between(0.0), Between(1.0, use_bias=False)))
+        right, *wrong = (jax.jit(init) if compiled else init for init in inits)
+        assert right(jax.random.key(0), images).keys() == {"model"}
+        for init in wrong:
+            with pytest.raises(cx.UserError, match="^the logits of Between are not those of its head on the features"):
+                init(jax.random.key(0), images)
 
 
 class Plain(cx.models.Conv4.__mro__[1]):

@@ -223,6 +223,7 @@ REFUSED = [
     ("relation_net", {"shot_reduction": "max"}, "shot_reduction is 'max'; expected 'sum' or 'mean'"),
     ("relation_net", {"hidden": 0}, "hidden is 0; expected at least 1"),
     ("r2d2", {"regularisation": 0.0}, "regularisation is 0.0; expected a positive number"),
+    ("rfs", {"regularisation": 1e-6}, "regularisation is 1e-06; expected at least 0.0001, below which"),
     ("r2d2", {"initial_scale": -1.0}, "initial_scale is -1.0; expected a positive number"),
     ("metaoptnet", {"head": "knn"}, "head is 'knn'; expected 'ridge' or 'svm'"),
     ("metaoptnet", {"label_smoothing": 1.0}, "label_smoothing is 1.0; expected a number from 0 to below 1"),

@@ -204,6 +204,22 @@ def test_the_svm_is_feasible_and_optimal(size):
     assert relative(single, duals) < 1e-3
 
 
+def test_the_svm_is_solved_for_large_features_that_no_plane_separates():
+    rng, targets = np.random.default_rng(0), np.eye(5).repeat(5, axis=0)
+    x = 100 * np.abs(rng.standard_normal((25, 8)))
+    duals = np.asarray(svm_duals(jnp.asarray(x), jnp.asarray(targets), 0.1))
+    assert np.max(duals - 0.1 * targets) < 1e-13 and np.max(np.abs(duals.sum(axis=1))) < 1e-13
+    gradient = x @ x.T @ duals + duals - targets
+    for row, slope, bound in zip(duals, gradient, 0.1 * targets, strict=True):
+        assert np.max(slope) - np.min(slope[row < bound - 1e-9]) < 1e-7
+
+
+def test_an_svm_that_is_not_solved_is_nan():
+    x = 1e4 * np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
+    targets = jnp.eye(3, dtype=np.float32).repeat(10, axis=0)
+    assert np.isnan(svm_duals(jnp.asarray(x), targets, 0.1)).all()
+
+
 def test_fine_tuning_takes_the_smaller_last_batch_as_it_is():
     x, labels = features(), EPISODE.support_labels
     head: Any = {"kernel": np.ones((10, WAY)), "bias": np.arange(float(WAY))}

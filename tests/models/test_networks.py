@@ -66,6 +66,17 @@ def test_relu_behind_a_block_leaves_the_slope_inside_it():
     assert maps.min() < 0 == others.min() and not np.allclose(np.maximum(maps, 0), others)
 
 
+@pytest.mark.parametrize("slope", [0.0, 0.01])
+def test_the_activation_has_pytorch_s_derivative_at_zero(slope):
+    model = cx.models.Conv4(3, features=2, norm="layer", negative_slope=slope)
+    images = np.zeros((1, 16, 16, 3), np.float32)
+    params = model.init(jax.random.key(0), images)["params"]
+    gradient = jax.grad(lambda params: model.apply({"params": params}, images)[0, 0])(params)  # pyright: ignore
+    # A zero image leaves zeros in front of each activation, and the last bias passes through one alone.
+    expected = slope * np.asarray(params["head"]["kernel"])[:, 0]
+    np.testing.assert_allclose(gradient["block_3"]["norm"]["bias"], expected, rtol=1e-6)
+
+
 def test_initialisation_has_the_official_bounds():
     params = cx.models.Conv4(num_classes=5).init(jax.random.key(0), np.zeros((1, 84, 84, 3), np.float32))["params"]
     flat: dict[str, Any] = flatten_dict(params, sep="/")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from derivatives import assert_close, derivatives, random
 
-from cxgrad_jax.models._normalisation import GROUPS, Norm
+from cxgrad_jax.models._normalisation import GROUPS, Norm, moments
 from cxgrad_jax.models._pooling import max_pool
 
 
@@ -26,6 +26,11 @@ def test_norm_is_the_textbook_form(kind, axes, pool):
         return Norm(kind).apply({"params": {"scale": scale, "bias": bias}}, x, pool)
 
     assert_close(derivatives(ours, x, scale, bias), derivatives(textbook, x, scale, bias), rtol=1e-10)
+
+
+def test_the_variance_of_one_pass_is_as_good_as_it_says():
+    x = (150 + np.random.default_rng(0).normal(size=(75, 21, 21, 48))).astype(np.float32)
+    np.testing.assert_allclose(moments(jnp.asarray(x), 0)[1], x.astype(np.float64).var(axis=(0, 1, 2)), rtol=0.01)
 
 
 @pytest.mark.parametrize("kind", ["batch", "layer", "group"])
