@@ -23,10 +23,6 @@ from cxgrad_jax.training.workdir import check_same_run, read_config
 
 # A test may change these: the meta-parameters do not depend on them, or the shapes of the meta-parameters do.
 MAY_CHANGE = ("evaluation.", "parallel.", "episode.", "learner.", "model.precision", "model.dtype")
-# But not these, which the parameters contain: learned values began there, or are logarithms.
-IN_THE_PARAMETERS = {
-    "learner.initial_lr", "learner.initial_scale", "learner.initial_decay", "learner.logarithmic",
-}  # fmt: skip
 MAY_CHANGE_IN_WORDS = (
     "evaluation (whose seed draws the episodes), parallel, episode, learner, model.precision, model.dtype, data.dir"
 )
@@ -84,11 +80,6 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
         for field, value in fields(config).items()
         if value != own[field] and field.startswith(MAY_CHANGE) and not field.startswith("parallel.")
     }
-    for field in changed.keys() & IN_THE_PARAMETERS:
-        raise UserError(
-            f"{field} is {changed[field]}, but {workdir} was trained with {own[field]}, and the parameters contain it; "
-            "train another run for that"
-        )
     if not question and config.evaluation.ensemble > trained.evaluation.ensemble:
         raise UserError(
             f"evaluation.ensemble is {config.evaluation.ensemble}, but {workdir} keeps the "
@@ -104,6 +95,7 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
     newest, like = checkpoints.all()[-1], build.abstract_state(initialiser(config, trained), optimiser, images, mesh)
     if not checkpoints.fits(newest, like):
         check_shapes(config, changed, trained, workdir, images)
+    check_values(changed, trained, workdir, images)
     state = checkpoints.restore(newest, like)
     if jax.process_index() == 0 and not only_printed:
         write_json(workdir / DATA_FILE, known)
@@ -132,11 +124,8 @@ def check_shapes(
 
     own, needing = shapes(trained), []
     for field, value in changed.items():
-        if field.startswith(("learner.", "episode.", "model.")):
-            alone = ConfigDict(trained.to_dict())
-            alone.update_from_flattened_dict({field: value})
-            if shapes(alone) != own:
-                needing.append(f"{field} is {value}, but the parameters were trained with {value_at(trained, field)}")
+        if field.startswith(("learner.", "episode.", "model.")) and shapes(_with(trained, field, value)) != own:
+            needing.append(f"{field} is {value}, but the parameters were trained with {value_at(trained, field)}")
     if needing:
         raise UserError(f"{workdir} cannot be tested so: {'; '.join(needing)}; train another run for that")
     channels = images.shape[-1]
@@ -145,6 +134,43 @@ def check_shapes(
             f"evaluation.data is {config.evaluation.data}, whose images have {channels} channel(s), other than those "
             f"of {config.data.name}, on which {workdir} was trained; give another data set"
         )
+
+
+def check_values(changed: dict[str, Any], trained: ConfigDict, workdir: Path, images: np.ndarray) -> None:
+    """Refuses changes of hyper-parameters that the parameters contain, such as the initial value of a learned rate.
+
+    The parameters contain a hyper-parameter on which the initial ones depend. A test that changed it would show the same
+    numbers under another name, or read the learned values as others.
+
+    Args:
+      changed: the changes of the test, by field.
+      trained: the configuration of the run.
+      workdir: the folder of the run.
+      images: two test images, ``[2, H, W, C]``.
+
+    Raises:
+      UserError: there is such a change. The line names it.
+    """
+
+    def start(config):
+        return by_path(initialiser(config, trained).init(jax.random.key(0), images))
+
+    hyper_parameters = [field for field in changed if field.startswith("learner.")]
+    own = start(trained) if hyper_parameters else {}
+    for field in hyper_parameters:
+        theirs = start(_with(trained, field, changed[field]))
+        if not all(np.array_equal(own[path], theirs.get(path)) for path in own):
+            raise UserError(
+                f"{field} is {changed[field]}, but {workdir} was trained with {value_at(trained, field)}, and the "
+                "parameters contain it; train another run for that"
+            )
+
+
+def _with(config: ConfigDict, field: str, value: Any) -> ConfigDict:
+    """A copy of a configuration in which one field has another value."""
+    copy = ConfigDict(config.to_dict())
+    copy.update_from_flattened_dict({field: value})
+    return copy
 
 
 def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -186,8 +212,7 @@ def by_query_statistics(opened: Opened, results: dict[str, Any]) -> dict[str, di
     for name in ("query", "support"):
         if name in found or "query_statistics" not in opened.config.learner or norm != "batch":
             continue
-        config = ConfigDict(opened.config.to_dict())
-        config.learner.query_statistics = name
+        config = _with(opened.config, "learner.query_statistics", name)
         try:
             learner = build.build_learner(config)
         except UserError:  # such as "support" with support and query images encoded together

@@ -1,10 +1,12 @@
 """A finished run tested again, further questions to it, and the run as an object of the library."""
 
+import contextlib
 import json
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,10 +15,11 @@ from runs import environment, flags, results, told
 from runs import run as run_alone
 
 import cxgrad_jax as cx
+from cxgrad_jax.errors import UserError
 from cxgrad_jax.main import parse, run
 from cxgrad_jax.training.build import build_sampler, load_stores
-from cxgrad_jax.training.config import glyphs_config
-from cxgrad_jax.training.evaluate import results_name
+from cxgrad_jax.training.config import glyphs_config, learner_config
+from cxgrad_jax.training.evaluate import check_values, results_name
 
 
 @pytest.fixture
@@ -119,6 +122,26 @@ def test_a_test_cannot_read_parameters_as_others(tiny_data, tmp_path, capsys):
     assert run(["--config=baselines/r2d2", *given]) == 0
     assert run([f"--workdir={tmp_path / 'run'}", "--mode=evaluate", "--config.learner.logarithmic"]) == 2
     assert "was trained with False, and the parameters contain it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper_parameters", "change", "is_refused"),
+    [
+        ("r2d2", {"learned_regularisation": True}, {"learner.regularisation": 0.001}, True),
+        ("r2d2", {}, {"learner.regularisation": 0.001}, False),
+        ("r2d2", {}, {"learner.initial_scale": 1.0}, True),
+        ("metal", {"alfa": True}, {"learner.inner_lr": 5.0}, True),
+        ("metal", {}, {"learner.inner_lr": 5.0, "learner.query_statistics": "support"}, False),
+    ],
+)
+def test_a_hyper_parameter_that_the_parameters_contain_cannot_be_changed(name, hyper_parameters, change, is_refused):
+    config = glyphs_config()
+    config.learner = learner_config(name, **hyper_parameters)
+    config.model.features = 4
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    refusal = pytest.raises(UserError, match="^learner.* is .*, but run was trained with .*, and the parameters contain")
+    with refusal if is_refused else contextlib.nullcontext():
+        check_values(change, config, Path("run"), images)
 
 
 def test_load_run_gives_the_checkpoint_best_in_validation(copy):
