@@ -19,6 +19,7 @@ from cxgrad_jax.training.config import ConfigDict, fields, value_at
 from cxgrad_jax.training.images_of_run import DATA_FILE, check_same_images
 from cxgrad_jax.training.runs import open_checkpoints
 from cxgrad_jax.training.testing import announce, percent, test_run
+from cxgrad_jax.training.transductive import has_batch_norm
 from cxgrad_jax.training.workdir import check_same_run, read_config
 
 # A test may change these: the meta-parameters do not depend on them, or the shapes of the meta-parameters do.
@@ -208,9 +209,9 @@ def by_query_statistics(opened: Opened, results: dict[str, Any]) -> dict[str, di
     are only by the given ones.
     """
     found = {results["query_statistics"]: results}
-    norm = opened.config.model.get("norm", "batch")
-    for name in ("query", "support"):
-        if name in found or "query_statistics" not in opened.config.learner or norm != "batch":
+    others = ("query", "support") if "query_statistics" in opened.config.learner and has_batch_norm(opened.config) else ()
+    for name in others:
+        if name in found:
             continue
         config = _with(opened.config, "learner.query_statistics", name)
         try:

@@ -250,6 +250,8 @@ def test_iterations_per_dispatch_divides_epoch_and_run(iterations, epoch, most):
         ("seed", -1, "0 to 4294967295"),
         ("seed", 2**32, "0 to 4294967295"),
         ("train.learning_rate", 0.0, "a positive number"),
+        ("train.learning_rate", 1e39, "a number that float32 can hold"),
+        ("learner.context_lr", 1e-50, "a number that float32 can hold"),
         ("train.learning_rate", float("inf"), "a finite number"),
         ("learner.inner_lr", -0.1, "a positive number"),
         ("learner.context_lr", float("nan"), "a finite number"),
