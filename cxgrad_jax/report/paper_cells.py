@@ -204,7 +204,7 @@ def cells(
 
 
 def _distinguishing_fields(number: str, preset: str | None) -> set[str]:
-    """The fields that the titles of the rows stand for: the learner, or those in which the rows of one learner differ."""
+    """The fields that the titles of the rows name: the learner, or those in which rows of the same learner differ."""
     table = TABLES[number]
     rows = [fields(configuration(spec, table.columns[0], preset)) for spec in table.rows.values()]
     differing = {field for row in rows for field, value in row.items() if value != rows[0].get(field)}

@@ -21,7 +21,7 @@ from cxgrad_jax.learners._statistics import without_statistics
 from cxgrad_jax.training import build, checks
 from cxgrad_jax.training.config import ConfigDict, to_json
 from cxgrad_jax.training.dry_run import needed_bytes
-from cxgrad_jax.training.evaluate import evaluate_run, results_name
+from cxgrad_jax.training.evaluate import WITHOUT_EFFECT_ON_QUESTIONS, evaluate_run, results_name
 from cxgrad_jax.training.images_of_run import are_alike, check_same_images, description
 from cxgrad_jax.training.train import train
 from cxgrad_jax.training.workdir import check_extends
@@ -139,7 +139,7 @@ def answers_at_hand(workdir: Path, question: str, checkpoint: int | None = None)
 
 
 def _are_own_answers(question: str, found: dict[str, Any]) -> bool:
-    numbers, harmless = ("test_accuracy", "test_ci95_tasks"), {"evaluation.episodes"}
+    numbers, harmless = ("test_accuracy", "test_ci95_tasks"), {"evaluation.episodes", *WITHOUT_EFFECT_ON_QUESTIONS}
     if question == "inner_steps":  # more steps are more answers, and the first ones stay what they are
         harmless |= {"learner.num_steps"}
     whole = all(_is_number(answer[name]) for answer in found["answers"].values() for name in numbers)

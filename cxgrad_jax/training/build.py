@@ -11,6 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from cxgrad_jax import data, evaluation, parallel
+from cxgrad_jax.arguments import check_kind
 from cxgrad_jax.batching import vectorised_tasks
 from cxgrad_jax.data import ImageStore
 from cxgrad_jax.episodes import EpisodeShape, Sampler, check_shape, sampler
@@ -107,9 +108,21 @@ def build_model(config: ConfigDict) -> nn.Module:
 
 
 def build_learner(config: ConfigDict) -> MetaLearner:
-    """Makes the learner on its model. For a pre-training it has the classifier's parameters and loss."""
+    """Makes the learner on its model. For a pre-training it has the classifier's parameters and loss.
+
+    Raises:
+      UserError: the learner or the model refuses a value, or a factory of the user's own gives no learner.
+    """
     hyper_parameters, model = config.learner.to_dict(), build_model(config)
-    learner = learner_factory(hyper_parameters.pop("name"))(model, **hyper_parameters)
+    name = hyper_parameters.pop("name")
+    factory = learner_factory(name)
+    try:
+        learner = factory(model, **hyper_parameters)
+    except TypeError as error:
+        raise UserError(
+            f"learner.name is {name!r}; it cannot be made of a model and its hyper-parameters: {error}"
+        ) from None
+    check_kind(f"what {name} returns", learner, ("init", "adapt", "predict", "loss"), "a cx.MetaLearner")
     return pretraining(learner, model, config.pretrain.num_classes) if is_pretraining(config) else learner
 
 

@@ -92,9 +92,7 @@ class Checkpoints:
             done = "read" if read_only else "written"
             raise UserError(f"{self.directory} cannot be {done}: {reason(error)}") from None
 
-    def save(
-        self, iteration: int, state: Any, val_accuracy: float = NOT_VALIDATED, ends_epoch: bool = True
-    ) -> None:
+    def save(self, iteration: int, state: Any, val_accuracy: float = NOT_VALIDATED, ends_epoch: bool = True) -> None:
         """Saves ``state`` after ``iteration`` and drops checkpoints that need not be kept.
 
         If the newest checkpoint is of the same iteration, it holds this state and was saved before its validation: then

@@ -134,7 +134,7 @@ def check_parallel(config: ConfigDict, absent_devices: int = 0) -> None:
         raise UserError(
             f"train.meta_batch is {config.train.meta_batch}, not a multiple of the {devices} devices; {mend}"
         )
-    tasks = config.train.meta_batch // devices
+    tasks = 1 if is_pretraining(config) else config.train.meta_batch // devices
     if config.parallel.tasks_per_chunk and tasks % config.parallel.tasks_per_chunk:
         raise UserError(
             f"parallel.tasks_per_chunk is {config.parallel.tasks_per_chunk}; expected a divisor of the {tasks} tasks "

@@ -1,5 +1,7 @@
 """``--mode=evaluate``: a run is tested again, as it was or with other data, shots or statistics."""
 
+import hashlib
+import re
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,9 +26,14 @@ from cxgrad_jax.training.workdir import check_same_run, read_config
 
 # A test may change these: the meta-parameters do not depend on them, or the shapes of the meta-parameters do.
 MAY_CHANGE = ("evaluation.", "parallel.", "episode.", "learner.", "model.precision", "model.dtype")
+# And not these, which no test uses. A further question asks one checkpoint alone.
+WITHOUT_EFFECT = ("evaluation.val_episodes", "learner.first_order", "learner.remat")
+WITHOUT_EFFECT_ON_QUESTIONS = (*WITHOUT_EFFECT, "evaluation.ensemble")
 MAY_CHANGE_IN_WORDS = (
     "evaluation (whose seed draws the episodes), parallel, episode, learner, model.precision, model.dtype, data.dir"
 )
+
+LONGEST_NAME = 200  # bytes of a file's name, without its ending; file systems take 255
 
 
 class Opened(NamedTuple):
@@ -64,18 +71,20 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
       question: the name of a further question, for the name of the file.
 
     Raises:
-      UserError: there is no run or one of another configuration, the data cannot be used or are not those that the run
-        used, there is no checkpoint, a change would need other parameters, or the run keeps fewer best checkpoints than
-        the ensemble has.
+      UserError: there is no run or one of another configuration, a change has no effect or needs other parameters, the
+        data cannot be used or are not those that the run used, there is no checkpoint, or the run keeps fewer best
+        checkpoints than the ensemble has.
     """
     workdir = Path(workdir)
-    check_same_run(config, workdir, *MAY_CHANGE, "train.iterations", advice=f"a test may change {MAY_CHANGE_IN_WORDS}")
+    check_same_run(config, workdir, *MAY_CHANGE, advice=f"a test may change {MAY_CHANGE_IN_WORDS}")
     trained = read_config(workdir, named=(config.learner.name, config.model.name))
-    config = ConfigDict(config.to_dict())
-    config.train.iterations = trained.train.iterations  # a test does not extend the run
     own = fields(trained)
     if config.learner.name != own["learner.name"]:
         raise UserError(f"learner.name is {config.learner.name}, but {workdir} was trained with {own['learner.name']}")
+    for field in WITHOUT_EFFECT_ON_QUESTIONS if question else WITHOUT_EFFECT:
+        if field in own and (given := value_at(config, field)) != own[field]:
+            what = f"--question={question}" if question else "a test"
+            raise UserError(f"{field} is {given}, not {own[field]} as in {workdir}; it has no effect on {what}")
     changed = {
         field: value
         for field, value in fields(config).items()
@@ -140,8 +149,8 @@ def check_shapes(
 def check_values(changed: dict[str, Any], trained: ConfigDict, workdir: Path, images: np.ndarray) -> None:
     """Refuses changes of hyper-parameters that the parameters contain, such as the initial value of a learned rate.
 
-    The parameters contain a hyper-parameter on which the initial ones depend. A test that changed it would show the same
-    numbers under another name, or read the learned values as others.
+    The parameters contain a hyper-parameter on which their initial values depend. A test that changed it would show
+    the same numbers under another name, or read the learned values as others.
 
     Args:
       changed: the changes of the test, by field.
@@ -209,7 +218,9 @@ def by_query_statistics(opened: Opened, results: dict[str, Any]) -> dict[str, di
     are only by the given ones.
     """
     found = {results["query_statistics"]: results}
-    others = ("query", "support") if "query_statistics" in opened.config.learner and has_batch_norm(opened.config) else ()
+    others = (
+        ("query", "support") if "query_statistics" in opened.config.learner and has_batch_norm(opened.config) else ()
+    )
     for name in others:
         if name in found:
             continue
@@ -260,8 +271,14 @@ def _tell_what_cannot_be_written(path: Path) -> str:
 def results_name(config: ConfigDict, changed: dict[str, Any], question: str = "") -> str:
     """The name ``results.json``, or one with the changed fields: ``results_cub.json``, ``results_shot=5_seed=1.json``.
 
-    A further question comes first, ``results_question=parts.json``, then another data set.
+    A further question comes first, ``results_question=parts.json``, then another data set. Characters that a name of a
+    file cannot have everywhere are replaced by their codes, and the end of a long name by a digest of it.
     """
     data = [changed["evaluation.data"] or config.data.name] if "evaluation.data" in changed else []
     others = [f"{field.split('.')[-1]}={value}" for field, value in changed.items() if field != "evaluation.data"]
-    return "_".join(["results", *([f"question={question}"] if question else []), *data, *others]) + ".json"
+    name = "_".join(["results", *([f"question={question}"] if question else []), *data, *others])
+    name = re.sub(r'[\x00-\x1f"%*/:<>?\\|]', lambda found: f"%{ord(found[0]):02X}", name)
+    if len(name.encode()) > LONGEST_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+        name = f"{name.encode()[: LONGEST_NAME - 17].decode(errors='ignore')}-{digest}"
+    return f"{name}.json"

@@ -116,7 +116,8 @@ def _tell_another_machine(workdir: Path, ours: str, theirs: str) -> None:
     """Says on stderr that a run goes on where it does not stay the same bit for bit."""
     if not ours.startswith(theirs):  # an older version's says less
         print(
-            f"{workdir}: the run goes on with {ours} after {theirs}; the numbers will agree to rounding, not bit for bit",
+            f"{workdir}: the run goes on with {ours} after {theirs}; the numbers will agree to rounding, not bit for "
+            "bit",
             file=sys.stderr,
         )
 

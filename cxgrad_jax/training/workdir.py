@@ -198,7 +198,5 @@ def locked(workdir: Path) -> Iterator[None]:
         except OSError:  # a file system without locks, where two runs in one folder are not noticed
             is_free = True
         if not is_free:
-            raise UserError(
-                f"{workdir} is in use by another run; wait for it, or choose another folder: --workdir={free(workdir)}"
-            )
+            raise UserError(f"{workdir} is in use by another run; wait for it, or choose another --workdir")
         yield
