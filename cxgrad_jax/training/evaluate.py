@@ -169,7 +169,7 @@ def check_values(changed: dict[str, Any], trained: ConfigDict, workdir: Path, im
     own = start(trained) if hyper_parameters else {}
     for field in hyper_parameters:
         theirs = start(_with(trained, field, changed[field]))
-        if not all(np.array_equal(own[path], theirs.get(path)) for path in own):
+        if own.keys() != theirs.keys() or not all(np.array_equal(own[path], theirs[path]) for path in own):
             raise UserError(
                 f"{field} is {changed[field]}, but {workdir} was trained with {value_at(trained, field)}, and the "
                 "parameters contain it; train another run for that"

@@ -10,7 +10,7 @@ import pytest
 
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.saving import params_sha256
-from cxgrad_jax.training.checkpoints import Checkpoints, machine
+from cxgrad_jax.training.checkpoints import NOT_VALIDATED, Checkpoints, machine
 
 
 def state(seed: int):
@@ -36,7 +36,7 @@ def test_the_newest_and_the_best_stay_and_the_later_of_a_tie(tmp_path):
         if i == 4:  # another process goes on
             checkpoints.close()
             checkpoints = Checkpoints(tmp_path, 2)
-        checkpoints.save(i + 1, state(i + 1), *([] if accuracy is None else [accuracy]))
+        checkpoints.save(i + 1, state(i + 1), NOT_VALIDATED if accuracy is None else accuracy)
         kept.append((names(checkpoints), checkpoints.best()[:2], checkpoints.latest()))
     assert kept == [
         ([1], [1], 1),

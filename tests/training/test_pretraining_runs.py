@@ -108,7 +108,7 @@ def test_weights_are_a_start_like_the_run_that_they_are_from(pretrained, tiny_da
     with pytest.raises(UserError, match=r"weights of another model \(negative_slope: 0.0\d*, not 0.2\)"):
         trained_params(config)
     config.train.start_from = "classifier_baseline_cifar_f"
-    with pytest.raises(UserError, match="no folder; .*did you mean classifier_baseline_cifar_fs"):
+    with pytest.raises(UserError, match="not a folder; .*did you mean classifier_baseline_cifar_fs"):
         trained_params(config)
 
 
