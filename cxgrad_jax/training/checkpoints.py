@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
@@ -270,7 +269,7 @@ def machine(state: Any, tasks_at_once: int) -> str:
     """
     devices = sorted(jax.tree.leaves(state)[0].sharding.device_set, key=lambda device: device.id)
     where = f"{len(devices)} {devices[0].device_kind}, {processor()}, {cores()} cores"
-    return f"{where}, jax {jax.__version__}, {jnp.zeros(()).dtype}, {tasks_at_once} task(s) at once"
+    return f"{where}, jax {jax.__version__}, {jax.dtypes.canonicalize_dtype(float)}, {tasks_at_once} task(s) at once"
 
 
 def check_place(workdir: Path) -> None:

@@ -273,7 +273,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tiny_data, tm
     assert done.returncode == 2
     assert re.fullmatch(
         r"cxgrad_jax: the (loss|gradient norm) became (nan|inf) at iteration 1; none was saved yet; "
-        r"lower train.learning_rate or learner.inner_lr or learner.context_lr, in a run with another --workdir",
+        r"lower train.learning_rate or learner.context_lr or learner.inner_lr, in a run with another --workdir",
         told(done.stderr)[0],
     )
     assert not list((tmp_path / "checkpoints").iterdir()) and not (tmp_path / "results.json").exists()
