@@ -18,6 +18,7 @@ from cxgrad_jax.arguments import as_path
 from cxgrad_jax.errors import AlreadyTold, Interrupted, UserError, reason
 from cxgrad_jax.streams import make_lasting, status_of_streams
 from cxgrad_jax.training import config as configuration
+from cxgrad_jax.training.checks import expected_fields
 from cxgrad_jax.training.config import ConfigDict
 from cxgrad_jax.training.orbax_log import is_worth_reading
 
@@ -66,25 +67,30 @@ def override(config: ConfigDict, arguments: list[str], flags: argparse.ArgumentP
         if "." in name and name != config[section].name:
             config[section] = makers[section](name)
     fields = configuration.fields(config)
+    defaults = configuration.fields(expected_fields(config))  # they have the types: a value may be None or whole
     everything = Parser(
         usage=flags.usage,
         parents=[flags],
         allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=44),
     )
     group = everything.add_argument_group("fields of the configuration, and their values without the flag")
     for path, value in fields.items():
         optional: dict[str, Any] = {"nargs": "?", "const": True} if isinstance(value, bool) else {}
         shown = repr(value).replace("%", "%%")
-        group.add_argument(f"--config.{path}", type=_reader(value), metavar="VALUE", help=shown, **optional)
+        group.add_argument(
+            f"--config.{path}", type=_reader(defaults.get(path, value)), metavar="VALUE", help=shown, **optional
+        )
     given, unknown = everything.parse_known_args(arguments)
     if unknown:
         name = unknown[0].split("=")[0]
         close = difflib.get_close_matches(name, everything._option_string_actions, n=1)
         hint = f"did you mean {close[0]}?" if close else "--help lists what there is"
         raise UserError(f"argument {name} is unknown; {hint}")
-    overrides = {path: vars(given)[f"config.{path}"] for path in fields}
-    config.update_from_flattened_dict({path: value for path, value in overrides.items() if value is not None})
+    overrides = {path: vars(given)[f"config.{path}"] for path in fields if f"config.{path}" in vars(given)}
+    with config.ignore_type():  # of the value that is replaced
+        config.update_from_flattened_dict(overrides)
     return given
 
 
@@ -156,7 +162,9 @@ def _reader(value: Any) -> Callable[[str], Any]:
             if isinstance(value, tuple):
                 inner = text.strip("()[], ")
                 return tuple(ast.literal_eval(f"({inner},)")) if inner else ()
-            return text if value is None else type(value)(text)
+            if value is None:
+                return None if text in ("", "None") else text
+            return type(value)(text)
         except (ValueError, KeyError, SyntaxError):
             raise argparse.ArgumentTypeError(f"{text!r} is not {expected}") from None
 

@@ -14,8 +14,10 @@ import functools
 import os
 import platform
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ from cxgrad_jax.platforms import current_platform, traced_for
 # By default glibc gives freed buffers back to the system, and clearing new pages costs more than the arithmetic in
 # them. These settings keep freed buffers, in huge pages where the system has them.
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:glibc.malloc.trim_threshold=17179869184"
+
+SECONDS_FOR_HOST = 30.0
 
 PATIENCE = "xla_cpu_collective_call_terminate_timeout_seconds"
 
@@ -80,7 +84,8 @@ def join_processes(
       process_id: the number of this process, from 0.
 
     Raises:
-      UserError: some of the three are known and some are not, a value is invalid, or no cluster is detected.
+      UserError: some of the three are known and some are not, a value is invalid, the host of the coordinator is not
+        found, or no cluster is detected.
     """
     known = {
         "--coordinator": coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS") or None,
@@ -105,15 +110,46 @@ def join_processes(
     else:
         address, number, own = known.values()
         host, _, port = str(address).rpartition(":")
-        if not host or not port.isdecimal():
-            raise UserError(f"--coordinator is {address!r}; expected HOST:PORT, such as node1:1234")
+        if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+            raise UserError(f"--coordinator is {address!r}; expected HOST:PORT, such as node1:1234, port 1 to 65535")
         if number < 1:
             raise UserError(f"--num_processes is {number}; expected at least 1")
         if not 0 <= own < number:
             raise UserError(f"--process_id is {own}, and --num_processes is {number}; expected 0 to {number - 1}")
+        _look_for_coordinator(host.strip("[]"), int(port), own)
         jax.distributed.initialize(address, number, own, cluster_detection_method="deactivate")
     if threading.current_thread() is threading.main_thread():  # JAX has replaced Python's handler of SIGTERM
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
+def _look_for_coordinator(host: str, port: int, process_id: int) -> None:
+    """Refuses a host that is not found, and says on stderr where process 0 does not listen yet.
+
+    JAX would wait for both in silence, and then end the process with a core dump that Python cannot catch. A cluster
+    may need a moment until it knows the name of a host that was just started.
+
+    Raises:
+      UserError: the host is not found within ``SECONDS_FOR_HOST``.
+    """
+    end = time.monotonic() + SECONDS_FOR_HOST
+    while True:
+        try:
+            socket.getaddrinfo(host, port)
+            break
+        except (OSError, UnicodeError) as error:  # UnicodeError: no host has such a name
+            if time.monotonic() >= end:
+                raise UserError(f"--coordinator names the host {host!r}, which is not found: {reason(error)}") from None
+        time.sleep(1)
+    if process_id != 0:
+        try:
+            socket.create_connection((host, port), timeout=2).close()
+        except OSError:
+            print(
+                f"cxgrad_jax: process {process_id} waits up to 5 minutes for process 0 at {host}, port {port}, where "
+                "nothing listens yet",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _whole_number(variable: str) -> int | None:

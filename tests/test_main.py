@@ -142,6 +142,23 @@ def test_overrides_have_the_type_of_their_field():
         assert config.pretrain.drop_at == ()
 
 
+def test_an_override_has_the_type_of_the_default_whatever_a_file_wrote(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from cxgrad_jax.training.config import *\n"
+        "def get_config():\n"
+        "  config = base_config()\n"
+        "  config.learner = learner_config('cxgrad', context_lr=1)\n"
+        "  config.model = model_config('conv4', dtype='bfloat16')\n"
+        "  return config\n"
+    )
+    given = [f"--config={tmp_path / 'mine.py'}", "--config.learner.context_lr=0.5"]
+    for text, expected in (("float16", "float16"), ("None", None), ("", None)):
+        config, _ = main.parse([*given, f"--config.model.dtype={text}"])
+        checks.check(config)
+        assert (config.learner.context_lr, config.model.dtype) == (0.5, expected)
+    assert main.parse(given)[0].model.dtype == "bfloat16"
+
+
 def test_own_parts_are_named_with_a_space_or_an_equals_sign(tmp_path, monkeypatch):
     (tmp_path / "spaced.py").write_text("from cxgrad_jax.learners import maml as mine\n")
     monkeypatch.syspath_prepend(tmp_path)

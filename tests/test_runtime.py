@@ -1,6 +1,7 @@
 """How the process is set up: what the user chose stays, and an unknown compiler option is left out."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -83,6 +84,7 @@ def joined(monkeypatch):
     for name in LAUNCHER:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **options: calls.append((*args, options)))
+    monkeypatch.setattr(runtime, "_look_for_coordinator", lambda host, port, process_id: None)
     return calls
 
 
@@ -121,6 +123,12 @@ def test_no_cluster_gets_one_line(monkeypatch):
         ((None, None, None), {"JAX_PROCESS_ID": "first"}, "JAX_PROCESS_ID is 'first'; expected a whole number"),
         (("node0", 2, 0), {}, "--coordinator is 'node0'; expected HOST:PORT"),
         ((":99", 2, 0), {}, "--coordinator is ':99'; expected HOST:PORT"),
+        (
+            ("node0:99999", 2, 0),
+            {},
+            "--coordinator is 'node0:99999'; expected HOST:PORT, such as node1:1234, port 1 to",
+        ),
+        (("node0:0", 2, 0), {}, "--coordinator is 'node0:0'; expected HOST:PORT"),
         (("node0:99", 0, 0), {}, "--num_processes is 0; expected at least 1"),
         (("node0:99", 2, 2), {}, "--process_id is 2, and --num_processes is 2; expected 0 to 1"),
     ],
@@ -131,3 +139,22 @@ def test_half_a_triple_and_wrong_values_get_one_line(joined, monkeypatch, given,
     with pytest.raises(cx.UserError, match=message):
         runtime.join_processes(*given)
     assert not joined
+
+
+def test_a_host_that_is_not_found_and_a_port_where_nothing_listens_are_told(monkeypatch, capsys):
+    monkeypatch.setattr(runtime, "SECONDS_FOR_HOST", 0.0)
+    for host in ("no-such-host.invalid", "a" * 70 + ".b"):
+        with pytest.raises(cx.UserError, match=f"--coordinator names the host '{host}', which is not found"):
+            runtime.join_processes(f"{host}:1234", 2, 1)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **options: None)
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+        runtime.join_processes(f"localhost:{port}", 2, 1)
+        assert capsys.readouterr().err == ""
+    runtime.join_processes(f"localhost:{port}", 2, 1)
+    assert capsys.readouterr().err == (
+        f"cxgrad_jax: process 1 waits up to 5 minutes for process 0 at localhost, port {port}, where nothing listens "
+        "yet\n"
+    )
+    runtime.join_processes(f"localhost:{port}", 2, 0)  # which will listen there
+    assert capsys.readouterr().err == ""

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from cxgrad_jax.errors import UserError
 from cxgrad_jax.report.published import (
     CIFAR,
     CUB,
@@ -15,7 +16,7 @@ from cxgrad_jax.report.published import (
     has_published_width,
 )
 from cxgrad_jax.report.results import Planned, planned
-from cxgrad_jax.training.config import ConfigDict, model_config
+from cxgrad_jax.training.config import ConfigDict, fields, model_config
 from cxgrad_jax.training.config_files import config_name, load_config
 from cxgrad_jax.training.presets import apply_preset
 from cxgrad_jax.training.transductive import is_transductive
@@ -103,8 +104,9 @@ class Cell(NamedTuple):
 
     Attributes:
       row: the title of its row.
-      config: the configuration with the overrides. It tests on the data trained on.
-      test_data: another data set to test on, or an empty string.
+      config: the configuration with the overrides.
+      overrides: the fields that the overrides changed, with their new values.
+      test_data: another data set to test on than the one trained on, or an empty string.
       runs: the runs in the order of their seeds.
       blank: whether the paper prints nothing there.
       is_reference: whether the other rows are compared with its row.
@@ -112,6 +114,7 @@ class Cell(NamedTuple):
 
     row: str
     config: ConfigDict
+    overrides: Mapping[str, Any]
     test_data: str
     runs: Sequence[Planned]
     blank: bool
@@ -174,23 +177,38 @@ def cells(
       change: the function that sets the overridden fields of a configuration.
       preset: None or "paper".
       seeds: the number of runs of a cell, in ``seed_0``, ``seed_1``, …. None means one.
+
+    Raises:
+      UserError: an override changes a field that tells the rows apart.
     """
-    rows = []
+    rows, distinguishing = [], _distinguishing_fields(number, preset)
     for row, spec in TABLES[number].rows.items():
         found: dict[str, Cell] = {}
         for column in TABLES[number].columns:
             config = configuration(spec, column, preset)
-            blank = cell_of_paper(_tested_on(config, column.test_data)) is None
+            blank, before = cell_of_paper(_tested_on(config, column.test_data)) is None, fields(config)
             change(config)
+            overrides = {field: value for field, value in fields(config).items() if value != before.get(field)}
+            for field in overrides.keys() & distinguishing:
+                raise UserError(f"{field} tells the rows of table {number} apart; leave --config.{field} out")
             name = config_name(spec) + (f"-{preset}" if preset else "")
             backbone = "_resnet12" if column.model == "resnet12" else ""
             folder = f"{config.data.name}_{config.episode.shot}shot{backbone}"
             runs = planned(f"{folder}/{name}", config, workdir / folder / name, seeds)
-            test_data = column.test_data if column.test_data != config.data.name else ""
-            cell = Cell(_title(row, config), config, test_data, runs, blank, spec == REFERENCE)
+            tested = config.evaluation.data or column.test_data
+            test_data = tested if tested != config.data.name else ""
+            cell = Cell(_title(row, config), config, overrides, test_data, runs, blank, spec == REFERENCE)
             found.setdefault(cell.column, cell)
         rows.append(list(found.values()))
     return rows
+
+
+def _distinguishing_fields(number: str, preset: str | None) -> set[str]:
+    """The fields that the titles of the rows name: the learner, or those in which rows of the same learner differ."""
+    table = TABLES[number]
+    rows = [fields(configuration(spec, table.columns[0], preset)) for spec in table.rows.values()]
+    differing = {field for row in rows for field, value in row.items() if value != rows[0].get(field)}
+    return {"learner.name"} if "learner.name" in differing else differing
 
 
 def _tested_on(config: ConfigDict, data: str) -> ConfigDict:

@@ -22,6 +22,9 @@ from cxgrad_jax.report.tables import (
     write_tables,
 )
 from cxgrad_jax.training.config import ConfigDict
+from cxgrad_jax.training.workdir import NEVER_MATTER
+
+NOT_TOLD = (*NEVER_MATTER, "parallel.")  # overrides that a caption leaves out
 
 
 class Line(NamedTuple):
@@ -107,11 +110,14 @@ def caption(number: str, grid: Sequence[Sequence[Cell]], num_tasks: int, seeds: 
     config = grid[0][0].config
     iterations = " and ".join(dict.fromkeys(f"{cell.config.train.iterations:,}" for cell in grid[0]))
     which = f"Table {number} of the CxGrad paper" if number.isdigit() else "An ablation beside Tables 3 to 5"
+    overrides = {field: value for row in grid for cell in row for field, value in cell.overrides.items()}
+    told = ", ".join(f"{field}={value}" for field, value in overrides.items() if not field.startswith(NOT_TOLD))
     several = f", mean over {seeds} training seeds, ± the 95 % t-interval over the seeds" if (seeds or 1) > 1 else ""
     return (
         f"{which}, {TABLES[number].title}: {config.episode.way}-way test accuracy in %, {iterations} iterations, "
         f"{num_tasks} test episodes of seed {config.evaluation.seed}{several or ', ± the 95 % interval over them'}. "
         + ("The settings are those of the paper's text where it disagrees with its code. " if preset else "")
+        + (f"Overrides: {told}. " if told else "")
         + "published: what the paper prints for this model, data and iterations, obtained under other conditions and "
         f"not measured here, ± mostly the binomial interval over all predictions. {WHAT_THEY_SEE}"
     )

@@ -21,8 +21,8 @@ from cxgrad_jax.learners._statistics import without_statistics
 from cxgrad_jax.training import build, checks
 from cxgrad_jax.training.config import ConfigDict, to_json
 from cxgrad_jax.training.dry_run import needed_bytes
-from cxgrad_jax.training.evaluate import evaluate_run, results_name
-from cxgrad_jax.training.images_of_run import check_same_images
+from cxgrad_jax.training.evaluate import WITHOUT_EFFECT_ON_QUESTIONS, evaluate_run, results_name
+from cxgrad_jax.training.images_of_run import are_alike, check_same_images, description
 from cxgrad_jax.training.train import train
 from cxgrad_jax.training.workdir import check_extends
 
@@ -63,7 +63,7 @@ def planned(name: str, config: ConfigDict, workdir: Path, seeds: int | None) -> 
 
 
 def check_all(runs: Iterable[tuple[Planned, str]], given: Path) -> None:
-    """Refuses runs that cannot be made, before anything is trained.
+    """Refuses runs that cannot be made or were tested on different images of one name, before anything is trained.
 
     Args:
       runs: the runs, each with another data set to test on, or an empty string.
@@ -73,7 +73,7 @@ def check_all(runs: Iterable[tuple[Planned, str]], given: Path) -> None:
       UserError: a configuration or folder is refused, a data set is not prepared, or the folder cannot be written. The
         line names the run, and the field, data set or folder.
     """
-    known = {}
+    known, tested_on = {}, {}
     for run, other in runs:
         try:
             checks.check(run.config)
@@ -84,6 +84,14 @@ def check_all(runs: Iterable[tuple[Planned, str]], given: Path) -> None:
                 own = build.load_stores(run.config, ("train", "val"))
                 known[needs] = [*own.values(), *build.load_stores(run.config, ("test",), tested).values()]
             check_same_images(known[needs], run.workdir)
+            test_store = known[needs][-1]
+            ours, which = description(test_store), (test_store.name, test_store.images.shape[1:])
+            first, theirs = tested_on.setdefault(which, (run.name, ours))
+            if not are_alike(ours, theirs):
+                raise UserError(
+                    f"{test_store.name}, split test, has other images here than for {first}, and their numbers cannot "
+                    "stand in one table; give one data.dir for all"
+                )
         except UserError as error:
             raise UserError(f"{run.name}: {error}") from None
         if (run.workdir / "config.json").exists():
@@ -131,7 +139,7 @@ def answers_at_hand(workdir: Path, question: str, checkpoint: int | None = None)
 
 
 def _are_own_answers(question: str, found: dict[str, Any]) -> bool:
-    numbers, harmless = ("test_accuracy", "test_ci95_tasks"), {"evaluation.episodes"}
+    numbers, harmless = ("test_accuracy", "test_ci95_tasks"), {"evaluation.episodes", *WITHOUT_EFFECT_ON_QUESTIONS}
     if question == "inner_steps":  # more steps are more answers, and the first ones stay what they are
         harmless |= {"learner.num_steps"}
     whole = all(_is_number(answer[name]) for answer in found["answers"].values() for name in numbers)

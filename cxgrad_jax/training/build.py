@@ -11,6 +11,8 @@ import optax
 from jax.sharding import Mesh
 
 from cxgrad_jax import data, evaluation, parallel
+from cxgrad_jax.arguments import check_kind
+from cxgrad_jax.batching import vectorised_tasks
 from cxgrad_jax.data import ImageStore
 from cxgrad_jax.episodes import EpisodeShape, Sampler, check_shape, sampler
 from cxgrad_jax.errors import UserError
@@ -35,6 +37,7 @@ class Setup(NamedTuple):
       iterations: the number of iterations of the whole run.
       epoch_iterations: the number of iterations between two validations.
       dispatch_iterations: the largest number of iterations in one compiled call.
+      rates: the fields of the configuration that are learning rates.
       source: the source of the training episodes.
       program: ``n -> compiled call of n iterations`` (``fitting.train_program``).
       val_logits: ``(params, poll) -> query logits of the validation episodes [episodes, N, way]``. ``poll`` is that of
@@ -50,6 +53,7 @@ class Setup(NamedTuple):
     iterations: int
     epoch_iterations: int
     dispatch_iterations: int
+    rates: tuple[str, ...]
     source: Source
     program: Callable[[int], Any]
     val_logits: Callable[[Any, Callable[[], None]], np.ndarray]
@@ -74,6 +78,7 @@ def build(config: ConfigDict, stores: dict[str, ImageStore]) -> Setup:
         iterations=config.train.iterations,
         epoch_iterations=config.train.epoch_iterations,
         dispatch_iterations=iterations_per_dispatch(config),
+        rates=("train.learning_rate", *inner_rates(config)),
         source=source,
         program=program,
         val_logits=evaluation.over_episodes(
@@ -103,9 +108,21 @@ def build_model(config: ConfigDict) -> nn.Module:
 
 
 def build_learner(config: ConfigDict) -> MetaLearner:
-    """Makes the learner on its model. For a pre-training it has the classifier's parameters and loss."""
+    """Makes the learner on its model. For a pre-training it has the classifier's parameters and loss.
+
+    Raises:
+      UserError: the learner or the model refuses a value, or a factory of the user's own gives no learner.
+    """
     hyper_parameters, model = config.learner.to_dict(), build_model(config)
-    learner = learner_factory(hyper_parameters.pop("name"))(model, **hyper_parameters)
+    name = hyper_parameters.pop("name")
+    factory = learner_factory(name)
+    try:
+        learner = factory(model, **hyper_parameters)
+    except TypeError as error:
+        raise UserError(
+            f"learner.name is {name!r}; it cannot be made of a model and its hyper-parameters: {error}"
+        ) from None
+    check_kind(f"what {name} returns", learner, ("init", "adapt", "predict", "loss"), "a cx.MetaLearner")
     return pretraining(learner, model, config.pretrain.num_classes) if is_pretraining(config) else learner
 
 
@@ -226,6 +243,12 @@ def num_devices(config: ConfigDict) -> int:
     return max(n for n in range(1, jax.device_count() + 1) if config.train.meta_batch % n == 0)
 
 
+def tasks_at_once(config: ConfigDict) -> int:
+    """The number of tasks of a device that an iteration vectorises at once. A pre-training has one task."""
+    tasks = 1 if is_pretraining(config) else config.train.meta_batch // num_devices(config)
+    return vectorised_tasks(tasks, config.parallel.tasks_per_chunk)
+
+
 def iterations_per_dispatch(config: ConfigDict) -> int:
     """The largest number of iterations in one compiled call: as configured, else a divisor of an epoch."""
     if config.train.iterations_per_dispatch:
@@ -233,6 +256,11 @@ def iterations_per_dispatch(config: ConfigDict) -> int:
     most = 5 if current_platform() == "cpu" else 50
     common = math.gcd(config.train.epoch_iterations, config.train.iterations)
     return max(n for n in range(1, most + 1) if common % n == 0)
+
+
+def inner_rates(config: ConfigDict) -> list[str]:
+    """The fields of the learner that are rates of its inner loop, which a pre-training does not run."""
+    return [] if is_pretraining(config) else [f"learner.{name}" for name in config.learner if name.endswith("_lr")]
 
 
 def keep_every(config: ConfigDict) -> int:

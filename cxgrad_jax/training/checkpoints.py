@@ -27,9 +27,9 @@ _DROPPED = "dropped"
 OTHER_THREADS = 0.5
 
 
-def has_checkpoint(workdir: Path) -> bool:
-    """Whether a run has a complete checkpoint. What a kill left of one does not count."""
-    return bool(_complete(workdir / "checkpoints"))
+def newest_checkpoint(workdir: Path) -> int | None:
+    """The iteration of a run's newest complete checkpoint, or None. What a kill left of one does not count."""
+    return max((int(folder.name) for folder in _complete(workdir / "checkpoints")), default=None)
 
 
 def _complete(directory: Path) -> list[Path]:
@@ -47,16 +47,19 @@ class Checkpoints:
       num_best: the number of best checkpoints that are kept, beside the newest.
       read_only: whether nothing may be made, saved or removed, because another process may be training.
       keep_every: the number of iterations between checkpoints that are kept whatever their accuracy; 0 keeps none.
+      tasks_at_once: the number of tasks of a device that the run vectorises at once, for ``machine``.
 
     Raises:
       UserError: a checkpoint's record of its accuracy and digest is damaged, the folder cannot be read or made, or
         ``check_place`` refuses it.
     """
 
-    def __init__(self, workdir: Path, num_best: int, read_only: bool = False, keep_every: int = 0):
+    def __init__(
+        self, workdir: Path, num_best: int, read_only: bool = False, keep_every: int = 0, tasks_at_once: int = 1
+    ):
         check_place(workdir)
         self.directory = (workdir / "checkpoints").absolute()
-        self._num_best, self._keep_every = num_best, keep_every
+        self._num_best, self._keep_every, self._tasks_at_once = num_best, keep_every, tasks_at_once
         for folder in _complete(self.directory):
             self._check_record(folder)
 
@@ -66,7 +69,10 @@ class Checkpoints:
         def accuracy(metrics):
             return metrics["val_accuracy"]
 
-        keep = [policies.LatestN(1), policies.BestN(get_metric_fn=accuracy, reverse=False, n=num_best)]
+        def rank(metrics):
+            return metrics["val_accuracy"] if metrics.get("ends_epoch", True) else NOT_VALIDATED
+
+        keep = [policies.LatestN(1), policies.BestN(get_metric_fn=rank, reverse=False, n=num_best)]
         if keep_every:
             keep.append(policies.EveryNSteps(keep_every))
         options = ocp.CheckpointManagerOptions(
@@ -85,25 +91,29 @@ class Checkpoints:
             done = "read" if read_only else "written"
             raise UserError(f"{self.directory} cannot be {done}: {reason(error)}") from None
 
-    def save(self, iteration: int, state: Any, val_accuracy: float = NOT_VALIDATED) -> None:
+    def save(self, iteration: int, state: Any, val_accuracy: float = NOT_VALIDATED, ends_epoch: bool = True) -> None:
         """Saves ``state`` after ``iteration`` and drops checkpoints that need not be kept.
 
         If the newest checkpoint is of the same iteration, it holds this state and was saved before its validation: then
         only its accuracy is written. The first checkpoint of a run is read back.
+
+        If it does not end an epoch, it is the last one of a run, which may be extended. It then takes no other's place
+        among the best that are kept, since ``withdraw_accuracy`` may take its accuracy away.
 
         Raises:
           UserError: it cannot be written, or the first one cannot be read again.
         """
         if self.latest() == iteration:
             if val_accuracy != NOT_VALIDATED:
-                self._write_accuracy(iteration, float(val_accuracy))
+                self._write_accuracy(iteration, float(val_accuracy), ends_epoch)
             return
         first = self.latest() is None
         metrics = {
             "val_accuracy": float(val_accuracy),
+            "ends_epoch": ends_epoch,
             "shapes": _shapes(state),
             "sha256": params_sha256(jax.device_get(state)),
-            "machine": machine(state),
+            "machine": machine(state, self._tasks_at_once),
         }
         with orbax_at_work():
             try:
@@ -112,7 +122,7 @@ class Checkpoints:
             except Exception as error:  # Orbax raises many kinds where a disk is full or read-only
                 time.sleep(OTHER_THREADS)
                 latest = self.latest()
-                saved = f"the last good one is of iteration {latest}" if latest else "none was saved before"
+                saved = "none was saved before" if latest is None else f"the last good one is of iteration {latest}"
                 raise UserError(
                     f"checkpoint {self.directory / str(iteration)} cannot be written ({_line(error)}); {saved}: make "
                     "room and run the same command again"
@@ -121,19 +131,29 @@ class Checkpoints:
         if first:
             self.restore(iteration, state)
 
-    def _write_accuracy(self, iteration: int, val_accuracy: float) -> None:
+    def withdraw_accuracy(self, iteration: int) -> None:
+        """Makes the newest checkpoint one that was not validated, because the run is longer now than when it was."""
+        self._rewrite(iteration, val_accuracy=NOT_VALIDATED)
+
+    def _write_accuracy(self, iteration: int, val_accuracy: float, ends_epoch: bool) -> None:
         """Tells the newest checkpoint its accuracy, and drops those that need not be kept now, as a save does."""
-        if jax.process_index() == 0:
-            record = {**self._record(iteration), "val_accuracy": val_accuracy}
-            write_whole(self.directory / str(iteration) / "metrics" / "metrics", json.dumps(record))
-        _wait_for_all(f"accuracy of iteration {iteration} is written")
+        self._rewrite(iteration, val_accuracy=val_accuracy, ends_epoch=ends_epoch)
+        ranked = [step for step in self.best() if self._record(step).get("ends_epoch", True)]
         with orbax_at_work():
-            self._manager.reload()
-            _wait_for_all(f"accuracy of iteration {iteration} is read")  # all drop the same ones
-            for other in sorted({*self.all()} - {iteration, *self.best()[: self._num_best]}):
+            for other in sorted({*self.all()} - {iteration, *ranked[: self._num_best]}):
                 if not self._keep_every or other % self._keep_every:
                     self._manager.delete(other)
         self._remove_remains()
+
+    def _rewrite(self, iteration: int, **changes: Any) -> None:
+        """Changes the record of a checkpoint, which every process has read again when this returns."""
+        if jax.process_index() == 0:
+            record = {**self._record(iteration), **changes}
+            write_whole(self.directory / str(iteration) / "metrics" / "metrics", json.dumps(record))
+        _wait_for_all(f"record of iteration {iteration} is written")
+        with orbax_at_work():
+            self._manager.reload()
+        _wait_for_all(f"record of iteration {iteration} is read")  # all drop the same ones
 
     def latest(self) -> int | None:
         """The iteration of the newest checkpoint, or None if there is none."""
@@ -242,10 +262,14 @@ def _shapes(state: Any) -> dict[str, list[Any]]:
     return {jax.tree_util.keystr(path): [*x.shape, str(x.dtype)] for path, x in jax.tree.leaves_with_path(state)}
 
 
-def machine(state: Any) -> str:
-    """The devices that hold ``state`` and the CPU. If they change, results are not equal bit for bit."""
+def machine(state: Any, tasks_at_once: int) -> str:
+    """What results depend on bit for bit: devices, CPU, version of JAX, default float, and tasks vectorised at once.
+
+    Older versions wrote only the devices and the CPU, which come first.
+    """
     devices = sorted(jax.tree.leaves(state)[0].sharding.device_set, key=lambda device: device.id)
-    return f"{len(devices)} {devices[0].device_kind}, {processor()}, {cores()} cores"
+    where = f"{len(devices)} {devices[0].device_kind}, {processor()}, {cores()} cores"
+    return f"{where}, jax {jax.__version__}, {jax.dtypes.canonicalize_dtype(float)}, {tasks_at_once} task(s) at once"
 
 
 def check_place(workdir: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cxgrad_jax.augmentation import AUGMENTATIONS
 from cxgrad_jax.errors import UserError
@@ -22,6 +23,7 @@ from cxgrad_jax.training.config import (
 )  # fmt: skip
 
 LARGEST = 2**31 - 1  # arrays and programs count in int32
+SMALLEST, LARGEST_FLOAT = (float(getattr(np.finfo(np.float32), name)) for name in ("smallest_normal", "max"))
 SEEDS = ("seed", "evaluation.seed")
 
 
@@ -56,6 +58,11 @@ def check(config: ConfigDict) -> None:
     for field, value in fields(config).items():
         if isinstance(value, int) and value > LARGEST and field not in SEEDS:
             raise UserError(f"{field} is {value}; expected at most {LARGEST}")
+        size = abs(value) if isinstance(value, float) else 0
+        if size and not SMALLEST <= size <= LARGEST_FLOAT:
+            raise UserError(
+                f"{field} is {value}; expected a number that float32 can hold, of {SMALLEST:.2g} to {LARGEST_FLOAT:.2g}"
+            )
     if config.train.iterations * config.train.meta_batch > LARGEST:
         raise UserError(
             f"train.iterations is {config.train.iterations} of {config.train.meta_batch} tasks each; expected at most "
@@ -127,7 +134,7 @@ def check_parallel(config: ConfigDict, absent_devices: int = 0) -> None:
         raise UserError(
             f"train.meta_batch is {config.train.meta_batch}, not a multiple of the {devices} devices; {mend}"
         )
-    tasks = config.train.meta_batch // devices
+    tasks = 1 if is_pretraining(config) else config.train.meta_batch // devices
     if config.parallel.tasks_per_chunk and tasks % config.parallel.tasks_per_chunk:
         raise UserError(
             f"parallel.tasks_per_chunk is {config.parallel.tasks_per_chunk}; expected a divisor of the {tasks} tasks "

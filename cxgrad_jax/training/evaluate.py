@@ -1,5 +1,7 @@
 """``--mode=evaluate``: a run is tested again, as it was or with other data, shots or statistics."""
 
+import hashlib
+import re
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,17 +21,19 @@ from cxgrad_jax.training.config import ConfigDict, fields, value_at
 from cxgrad_jax.training.images_of_run import DATA_FILE, check_same_images
 from cxgrad_jax.training.runs import open_checkpoints
 from cxgrad_jax.training.testing import announce, percent, test_run
+from cxgrad_jax.training.transductive import has_batch_norm
 from cxgrad_jax.training.workdir import check_same_run, read_config
 
 # A test may change these: the meta-parameters do not depend on them, or the shapes of the meta-parameters do.
 MAY_CHANGE = ("evaluation.", "parallel.", "episode.", "learner.", "model.precision", "model.dtype")
-# But not these, which the parameters contain: learned values began there, or are logarithms.
-IN_THE_PARAMETERS = {
-    "learner.initial_lr", "learner.initial_scale", "learner.initial_decay", "learner.logarithmic",
-}  # fmt: skip
+# And not these, which no test uses. A further question asks one checkpoint alone.
+WITHOUT_EFFECT = ("evaluation.val_episodes", "learner.first_order", "learner.remat")
+WITHOUT_EFFECT_ON_QUESTIONS = (*WITHOUT_EFFECT, "evaluation.ensemble")
 MAY_CHANGE_IN_WORDS = (
     "evaluation (whose seed draws the episodes), parallel, episode, learner, model.precision, model.dtype, data.dir"
 )
+
+LONGEST_NAME = 200  # bytes of a file's name, without its ending; file systems take 255
 
 
 class Opened(NamedTuple):
@@ -67,28 +71,25 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
       question: the name of a further question, for the name of the file.
 
     Raises:
-      UserError: there is no run or one of another configuration, the data cannot be used or are not those that the run
-        used, there is no checkpoint, a change would need other parameters, or the run keeps fewer best checkpoints than
-        the ensemble has.
+      UserError: there is no run or one of another configuration, a change has no effect or needs other parameters, the
+        data cannot be used or are not those that the run used, there is no checkpoint, or the run keeps fewer best
+        checkpoints than the ensemble has.
     """
     workdir = Path(workdir)
-    check_same_run(config, workdir, *MAY_CHANGE, "train.iterations", advice=f"a test may change {MAY_CHANGE_IN_WORDS}")
+    check_same_run(config, workdir, *MAY_CHANGE, advice=f"a test may change {MAY_CHANGE_IN_WORDS}")
     trained = read_config(workdir, named=(config.learner.name, config.model.name))
-    config = ConfigDict(config.to_dict())
-    config.train.iterations = trained.train.iterations  # a test does not extend the run
     own = fields(trained)
     if config.learner.name != own["learner.name"]:
         raise UserError(f"learner.name is {config.learner.name}, but {workdir} was trained with {own['learner.name']}")
+    for field in WITHOUT_EFFECT_ON_QUESTIONS if question else WITHOUT_EFFECT:
+        if field in own and (given := value_at(config, field)) != own[field]:
+            what = f"--question={question}" if question else "a test"
+            raise UserError(f"{field} is {given}, not {own[field]} as in {workdir}; it has no effect on {what}")
     changed = {
         field: value
         for field, value in fields(config).items()
         if value != own[field] and field.startswith(MAY_CHANGE) and not field.startswith("parallel.")
     }
-    for field in changed.keys() & IN_THE_PARAMETERS:
-        raise UserError(
-            f"{field} is {changed[field]}, but {workdir} was trained with {own[field]}, and the parameters contain it; "
-            "train another run for that"
-        )
     if not question and config.evaluation.ensemble > trained.evaluation.ensemble:
         raise UserError(
             f"evaluation.ensemble is {config.evaluation.ensemble}, but {workdir} keeps the "
@@ -104,6 +105,7 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
     newest, like = checkpoints.all()[-1], build.abstract_state(initialiser(config, trained), optimiser, images, mesh)
     if not checkpoints.fits(newest, like):
         check_shapes(config, changed, trained, workdir, images)
+    check_values(changed, trained, workdir, images)
     state = checkpoints.restore(newest, like)
     if jax.process_index() == 0 and not only_printed:
         write_json(workdir / DATA_FILE, known)
@@ -132,11 +134,8 @@ def check_shapes(
 
     own, needing = shapes(trained), []
     for field, value in changed.items():
-        if field.startswith(("learner.", "episode.", "model.")):
-            alone = ConfigDict(trained.to_dict())
-            alone.update_from_flattened_dict({field: value})
-            if shapes(alone) != own:
-                needing.append(f"{field} is {value}, but the parameters were trained with {value_at(trained, field)}")
+        if field.startswith(("learner.", "episode.", "model.")) and shapes(_with(trained, field, value)) != own:
+            needing.append(f"{field} is {value}, but the parameters were trained with {value_at(trained, field)}")
     if needing:
         raise UserError(f"{workdir} cannot be tested so: {'; '.join(needing)}; train another run for that")
     channels = images.shape[-1]
@@ -145,6 +144,43 @@ def check_shapes(
             f"evaluation.data is {config.evaluation.data}, whose images have {channels} channel(s), other than those "
             f"of {config.data.name}, on which {workdir} was trained; give another data set"
         )
+
+
+def check_values(changed: dict[str, Any], trained: ConfigDict, workdir: Path, images: np.ndarray) -> None:
+    """Refuses changes of hyper-parameters that the parameters contain, such as the initial value of a learned rate.
+
+    The parameters contain a hyper-parameter on which their initial values depend. A test that changed it would show
+    the same numbers under another name, or read the learned values as others.
+
+    Args:
+      changed: the changes of the test, by field.
+      trained: the configuration of the run.
+      workdir: the folder of the run.
+      images: two test images, ``[2, H, W, C]``.
+
+    Raises:
+      UserError: there is such a change. The line names it.
+    """
+
+    def start(config):
+        return by_path(initialiser(config, trained).init(jax.random.key(0), images))
+
+    hyper_parameters = [field for field in changed if field.startswith("learner.")]
+    own = start(trained) if hyper_parameters else {}
+    for field in hyper_parameters:
+        theirs = start(_with(trained, field, changed[field]))
+        if own.keys() != theirs.keys() or not all(np.array_equal(own[path], theirs[path]) for path in own):
+            raise UserError(
+                f"{field} is {changed[field]}, but {workdir} was trained with {value_at(trained, field)}, and the "
+                "parameters contain it; train another run for that"
+            )
+
+
+def _with(config: ConfigDict, field: str, value: Any) -> ConfigDict:
+    """A copy of a configuration in which one field has another value."""
+    copy = ConfigDict(config.to_dict())
+    copy.update_from_flattened_dict({field: value})
+    return copy
 
 
 def evaluate_run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -182,12 +218,13 @@ def by_query_statistics(opened: Opened, results: dict[str, Any]) -> dict[str, di
     are only by the given ones.
     """
     found = {results["query_statistics"]: results}
-    norm = opened.config.model.get("norm", "batch")
-    for name in ("query", "support"):
-        if name in found or "query_statistics" not in opened.config.learner or norm != "batch":
+    others = (
+        ("query", "support") if "query_statistics" in opened.config.learner and has_batch_norm(opened.config) else ()
+    )
+    for name in others:
+        if name in found:
             continue
-        config = ConfigDict(opened.config.to_dict())
-        config.learner.query_statistics = name
+        config = _with(opened.config, "learner.query_statistics", name)
         try:
             learner = build.build_learner(config)
         except UserError:  # such as "support" with support and query images encoded together
@@ -234,8 +271,14 @@ def _tell_what_cannot_be_written(path: Path) -> str:
 def results_name(config: ConfigDict, changed: dict[str, Any], question: str = "") -> str:
     """The name ``results.json``, or one with the changed fields: ``results_cub.json``, ``results_shot=5_seed=1.json``.
 
-    A further question comes first, ``results_question=parts.json``, then another data set.
+    A further question comes first, ``results_question=parts.json``, then another data set. Characters that a name of a
+    file cannot have everywhere are replaced by their codes, and the end of a long name by a digest of it.
     """
     data = [changed["evaluation.data"] or config.data.name] if "evaluation.data" in changed else []
     others = [f"{field.split('.')[-1]}={value}" for field, value in changed.items() if field != "evaluation.data"]
-    return "_".join(["results", *([f"question={question}"] if question else []), *data, *others]) + ".json"
+    name = "_".join(["results", *([f"question={question}"] if question else []), *data, *others])
+    name = re.sub(r'[\x00-\x1f"%*/:<>?\\|]', lambda found: f"%{ord(found[0]):02X}", name)
+    if len(name.encode()) > LONGEST_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+        name = f"{name.encode()[: LONGEST_NAME - 17].decode(errors='ignore')}-{digest}"
+    return f"{name}.json"

@@ -49,11 +49,25 @@ def model_class(name: str) -> Callable[..., nn.Module]:
 
 
 def hyper_parameters(name: str) -> dict[str, Any]:
-    """The keyword-only arguments of a learner's factory and their defaults, without those that are functions."""
-    parameters = inspect.signature(learner_factory(name)).parameters
+    """The keyword-only arguments of a learner's factory and their defaults, without those that are functions.
+
+    A list becomes a tuple, as values of a configuration are.
+
+    Raises:
+      UserError: there is no such factory, or it cannot be called with a model alone.
+    """
+    factory = learner_factory(name)
+    try:
+        signature = inspect.signature(factory)
+        signature.bind("model")
+    except (TypeError, ValueError) as error:  # ValueError: of a built-in
+        raise UserError(
+            f"learner.name is {name!r}; expected a function that makes a learner of a model alone, with defaults for "
+            f"its hyper-parameters: {reason(error)}"
+        ) from None
     return {
-        key: parameter.default
-        for key, parameter in parameters.items()
+        key: tuple(parameter.default) if isinstance(parameter.default, list) else parameter.default
+        for key, parameter in signature.parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY and not callable(parameter.default)
     }
 
@@ -77,6 +91,8 @@ def model_fields(name: str) -> dict[str, Any]:
 
 def _own(field: str, name: str) -> Any:
     module, _, attribute = name.rpartition(".")
+    if not module or not attribute:
+        raise UserError(f"{field} is {name!r}; expected MODULE.NAME that Python finds from here")
     try:
         found = importlib.import_module(module)
     except Exception as error:  # the module is the user's code and may raise anything

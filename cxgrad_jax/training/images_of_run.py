@@ -55,7 +55,7 @@ def check_same_images(stores: Iterable[ImageStore], workdir: Path) -> dict[str, 
         for store in stores:
             name, ours = f"{store.name}/{store.split}", description(store)
             theirs = known.setdefault(name, ours)
-            if not _are_alike(ours, theirs):
+            if not are_alike(ours, theirs):
                 raise UserError(
                     f"{store.name}, split {store.split}, has other images than when {workdir} used it; prepare them "
                     "under a name of their own, then test with --config.evaluation.data=NAME, or train in another "
@@ -72,7 +72,8 @@ def check_same_images(stores: Iterable[ImageStore], workdir: Path) -> dict[str, 
     return known
 
 
-def _are_alike(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+def are_alike(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Whether two descriptions are of the same images, up to the decoder of JPEG."""
     if ours["classes"] != theirs["classes"]:
         return False
     return bool((np.abs(np.subtract(ours["brightness"], theirs["brightness"])) <= TOLERANCE).all())

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -31,6 +32,11 @@ def dispatches(first: int, last: int, epoch: int, most: int) -> Iterator[tuple[i
         first = end
 
 
+def ends_epoch(iteration: int, epoch: int) -> bool:
+    """Whether a run of any length validates after ``iteration`` iterations. The end of a run is validated, too."""
+    return iteration > 0 and iteration % epoch == 0
+
+
 def run_loop(
     setup: Setup,
     state: TrainState,
@@ -52,7 +58,7 @@ def run_loop(
       The state after the last iteration.
 
     Raises:
-      UserError: the loss or a gradient is not finite, or a file cannot be written.
+      UserError: the loss, a gradient or a parameter is not finite, or a file cannot be written.
       Interrupted: this process or another one received SIGINT or SIGTERM, and the state is saved. A validation that was
         cut short is made when the run goes on.
     """
@@ -68,22 +74,37 @@ def run_loop(
             board.write(iteration, split, numbers)
 
     def is_validated_here() -> bool:
-        return iteration % setup.epoch_iterations == 0 or iteration == setup.iterations
+        return ends_epoch(iteration, setup.epoch_iterations) or iteration == setup.iterations
+
+    def refuse(iteration: int, what: str) -> NoReturn:
+        latest = checkpoints.latest()
+        good = "none was saved yet" if latest is None else f"the last good one is {checkpoints.directory / str(latest)}"
+        lower = " or ".join(setup.rates)
+        raise UserError(f"{what} at iteration {iteration}; {good}; lower {lower}, in a run with another --workdir")
+
+    def check_finite() -> None:
+        # The loss and the gradient of an iteration are of the parameters before its step.
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state.params))):
+            refuse(iteration, "a parameter became infinite or nan")
 
     def stop_if_asked() -> None:
         if stop():
             if checkpoints.latest() != iteration:
+                check_finite()
                 checkpoints.save(iteration, state)
             raise Interrupted(f"stopped at iteration {iteration}, saved; run the same command to go on")
 
     def validate() -> None:
+        check_finite()
         logits = setup.val_logits(state.params, stop_if_asked)
+        if not np.isfinite(logits).any():
+            refuse(iteration, "all logits of the validation became infinite or nan")
         found = evaluation_of(logits, setup.query_labels)
         loss = mean_cross_entropy(logits, setup.query_labels)
         record("val", {"loss": loss, "accuracy": found.accuracy, "ci95_tasks": found.ci95})
         if writer:
             bar.write(f"iteration {iteration}: validation accuracy {100 * found.accuracy:.2f} %")
-        checkpoints.save(iteration, state, found.accuracy)
+        checkpoints.save(iteration, state, found.accuracy, ends_epoch(iteration, setup.epoch_iterations))
 
     bar = tqdm(
         total=setup.iterations, initial=iteration, unit="it", disable=not writer, dynamic_ncols=True,
@@ -98,7 +119,7 @@ def run_loop(
             state, metrics = program(length)(state, arrays)
             metrics = jax.device_get(metrics)
             if broken := first_not_finite(metrics):
-                _refuse(first + broken[0] + 1, broken[1], checkpoints)
+                refuse(first + broken[0] + 1, broken[1])
             iteration = first + length
             numbers = {name: float(np.mean(values)) for name, values in metrics.items()}
             if iteration == first_end:
@@ -113,9 +134,3 @@ def run_loop(
                 validate()
             stop_if_asked()
     return state
-
-
-def _refuse(iteration: int, what: str, checkpoints: Checkpoints) -> None:
-    latest = checkpoints.latest()
-    saved = f"the last good checkpoint is {checkpoints.directory / str(latest)}" if latest else "none was saved yet"
-    raise UserError(f"{what} at iteration {iteration}; {saved}; lower train.learning_rate or learner.inner_lr")

@@ -15,16 +15,21 @@ from cxgrad_jax.files import write_whole
 class MetricsFile:
     """Appends records, each with the ``"iteration"`` after which it was written.
 
-    Opening the file drops records beyond ``iteration``, from which the run goes on, and lines that are not records. A
-    number that is not finite is written as null, because JSON has no such number.
+    Opening the file drops records beyond ``iteration``, from which the run goes on, and lines that are not records. If
+    the state at ``iteration`` is not validated, a validation's record of it is dropped, too. A number that is not
+    finite is written as null, because JSON has no such number.
 
     Raises:
       UserError: the file cannot be written.
     """
 
-    def __init__(self, path: Path, iteration: int):
+    def __init__(self, path: Path, iteration: int, is_validated: bool = True):
+        def is_kept(record):
+            is_of_validation = any(name.startswith("val_") for name in record)
+            return record["iteration"] < iteration + (is_validated or not is_of_validation)
+
         self._path = path
-        kept = [record for record in read_metrics(path) if record["iteration"] <= iteration]
+        kept = filter(is_kept, read_metrics(path))
         write_whole(path, "".join(_line(record) for record in kept))
 
     def write(self, **record: Any) -> None:

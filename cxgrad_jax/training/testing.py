@@ -121,9 +121,12 @@ def announce(results: dict[str, Any]) -> None:
     """Prints the last line of the command line."""
     told = (*SIZES, "evaluation.data")  # the line has these in any case
     changed = {field: value for field, value in results.get("changed", {}).items() if field not in told}
+    done, planned = results["iterations"], results["config"]["train"]["iterations"]
+    unfinished = f", after {done:,} of {planned:,} iterations" if done < planned else ""
     changes = "".join(f", {field}={value}" for field, value in changed.items())
     print(
         f"test accuracy {percent(results, results['num_tasks'])} "
-        f"({results['num_tasks']} tasks of {results['test_data']}, ensemble of {results['ensemble_size']}{changes})",
+        f"({results['num_tasks']} tasks of {results['test_data']}, ensemble of {results['ensemble_size']}"
+        f"{unfinished}{changes})",
         flush=True,
     )

@@ -1,6 +1,7 @@
 """``--mode=train``: claims the folder, trains or resumes, tests, and writes the results."""
 
 import functools
+import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,11 +13,11 @@ from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import write_json
 from cxgrad_jax.fitting import TrainState
 from cxgrad_jax.training import workdir as folder
-from cxgrad_jax.training.build import abstract_state, build, first_state, keep_every, load_stores
-from cxgrad_jax.training.checkpoints import Checkpoints, has_checkpoint, machine
+from cxgrad_jax.training.build import abstract_state, build, first_state, keep_every, load_stores, tasks_at_once
+from cxgrad_jax.training.checkpoints import Checkpoints, machine, newest_checkpoint
 from cxgrad_jax.training.checks import check_parallel
 from cxgrad_jax.training.config import ConfigDict
-from cxgrad_jax.training.loop import run_loop
+from cxgrad_jax.training.loop import ends_epoch, run_loop
 from cxgrad_jax.training.metrics_file import MetricsFile
 from cxgrad_jax.training.starting import started, trained_params
 from cxgrad_jax.training.tensorboard import Board
@@ -54,32 +55,39 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     if len(set(channels.values())) > 1:
         raise UserError(f"evaluation.data is {config.evaluation.data!r}, whose images have other channels: {channels}")
     setup, start = build(config, stores), None
-    if config.train.start_from and not has_checkpoint(workdir):  # a resumed run has started
+    if config.train.start_from and newest_checkpoint(workdir) is None:  # a resumed run has started
         start = functools.partial(started, trained=trained_params(config), config=config, images=setup.images)
         jax.eval_shape(lambda: start(setup.learner.init(jax.random.key(0), setup.images)))  # it refuses other shapes
+    at_once = tasks_at_once(config)
     with folder.locked(workdir):
-        folder.claim(config, workdir, stores.values())
-        checkpoints = Checkpoints(workdir, config.evaluation.ensemble, keep_every=keep_every(config))
+        writer = jax.process_index() == 0
+        images = folder.check_claim(config, workdir, stores.values()) if writer else {}
+        checkpoints = Checkpoints(
+            workdir, config.evaluation.ensemble, keep_every=keep_every(config), tasks_at_once=at_once
+        )
         resumed = checkpoints.latest()
         if resumed is None:
             state = first_state(setup, start)
         else:
             like = abstract_state(setup.learner, setup.optimiser, setup.images, setup.mesh)
             state = checkpoints.restore(resumed, like)
-        writer = jax.process_index() == 0
         if writer:
             folder.check_space(workdir, _bytes_to_come(config, state, checkpoints))
-        if writer and resumed and checkpoints.machine(resumed) not in ("", machine(state)):
-            print(
-                f"{workdir}: the run goes on with {machine(state)} after {checkpoints.machine(resumed)}; the numbers "
-                "will agree to rounding, not bit for bit",
-                file=sys.stderr,
-            )
-        metrics_file = MetricsFile(workdir / "metrics.jsonl", resumed or 0) if writer else None
+            folder.claim(config, workdir, images)
+        if resumed is not None:
+            if writer:
+                _tell_another_machine(workdir, machine(state, at_once), checkpoints.machine(resumed))
+            goes_on = resumed < config.train.iterations and checkpoints.is_validated(resumed)
+            if goes_on and not ends_epoch(resumed, config.train.epoch_iterations):
+                checkpoints.withdraw_accuracy(resumed)  # it was the end of the run, which is longer now
+        first, is_validated = resumed or 0, resumed is not None and checkpoints.is_validated(resumed)
+        metrics_file = MetricsFile(workdir / "metrics.jsonl", first, is_validated) if writer else None
         if writer:
-            begin = f"resuming after iteration {resumed}" if resumed else "starting"
+            begin = "starting" if resumed is None else f"resuming after iteration {resumed}"
             print(f"{workdir}: {begin}, {setup.mesh.size} device(s)", flush=True)
-        board = Board(workdir / "tensorboard", resumed or 0) if writer and config.train.tensorboard else None
+        board = None
+        if writer and config.train.tensorboard:
+            board = Board(workdir / "tensorboard", first, is_validated)
         try:
             state = run_loop(setup, state, checkpoints, metrics_file, board)
         finally:
@@ -89,8 +97,29 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         checkpoints.close()
         if writer:
             announce(results)
-            write_json(workdir / "results.json", results)
+            write_json(workdir / "results.json", results | _by_query_statistics(workdir, results))
     return results
+
+
+def _by_query_statistics(workdir: Path, results: dict[str, Any]) -> dict[str, Any]:
+    """What an evaluation of the same test added to ``results.json``; an empty dict if there is nothing."""
+    try:
+        known = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
+        if all(known[name] == results[name] for name in ("params_sha256", "config", "episode_accuracies")):
+            return {"by_query_statistics": known["by_query_statistics"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return {}
+
+
+def _tell_another_machine(workdir: Path, ours: str, theirs: str) -> None:
+    """Says on stderr that a run goes on where it does not stay the same bit for bit."""
+    if not ours.startswith(theirs):  # an older version's says less
+        print(
+            f"{workdir}: the run goes on with {ours} after {theirs}; the numbers will agree to rounding, not bit for "
+            "bit",
+            file=sys.stderr,
+        )
 
 
 def _bytes_to_come(config: ConfigDict, state: TrainState, checkpoints: Checkpoints) -> int:

@@ -13,7 +13,7 @@ from cxgrad_jax import locks
 from cxgrad_jax.data import ImageStore
 from cxgrad_jax.errors import UserError, reason
 from cxgrad_jax.files import write_json
-from cxgrad_jax.training.checkpoints import check_place
+from cxgrad_jax.training.checkpoints import check_place, newest_checkpoint
 from cxgrad_jax.training.checks import check_fields, expected_fields
 from cxgrad_jax.training.config import ConfigDict, fields, to_json
 from cxgrad_jax.training.images_of_run import DATA_FILE, check_same_images
@@ -120,9 +120,9 @@ def free(workdir: Path) -> Path:
 
 
 def check_extends(config: ConfigDict, workdir: Path, given: Path | None = None) -> None:
-    """Refuses to train the run in ``workdir`` with another configuration, or with fewer iterations than at its start.
+    """Refuses to train the run in ``workdir`` with another configuration, or with fewer iterations than it has done.
 
-    Other devices are allowed. They give the same numbers to rounding, and ``train`` says so.
+    Another division over devices is allowed. It gives the same numbers to rounding, and ``train`` says so.
 
     Args:
       config: the given configuration.
@@ -134,28 +134,30 @@ def check_extends(config: ConfigDict, workdir: Path, given: Path | None = None) 
     """
     another = f"choose another folder: --workdir={free(given or workdir)}"
     check_same_run(config, workdir, "train.iterations", "parallel.", advice=another)
-    started = read_config(workdir, named=(config.learner.name, config.model.name)).train.iterations
-    if config.train.iterations < started:
+    done = newest_checkpoint(workdir) or 0
+    if config.train.iterations < done:
         raise UserError(
-            f"train.iterations is {config.train.iterations}, but {workdir} was started with {started}; a run can be "
-            f"extended, not shortened: give at least {started}, or another folder: --workdir={free(given or workdir)}"
+            f"train.iterations is {config.train.iterations}, but {workdir} has a checkpoint after {done}; a run can be "
+            f"extended, not shortened: give at least {done}, or another folder: --workdir={free(given or workdir)}"
         )
 
 
-def claim(config: ConfigDict, workdir: Path, stores: Iterable[ImageStore]) -> None:
-    """Writes ``config.json`` and ``data.json``, or refuses a folder that belongs to another configuration.
+def check_claim(config: ConfigDict, workdir: Path, stores: Iterable[ImageStore]) -> dict[str, Any]:
+    """Refuses a folder that belongs to another configuration; returns the content for ``data.json``.
 
     Raises:
       UserError: ``check_extends`` refuses the configuration or ``check_same_images`` the images, or there are
         checkpoints without a configuration.
     """
-    if jax.process_index() != 0:
-        return
     if (workdir / "config.json").exists():
         check_extends(config, workdir)
-    elif (workdir / "checkpoints").exists():
+    elif newest_checkpoint(workdir) is not None:
         raise UserError(f"{workdir} has checkpoints but no config.json; expected a new folder or a run's own")
-    images = check_same_images(stores, workdir)
+    return check_same_images(stores, workdir)
+
+
+def claim(config: ConfigDict, workdir: Path, images: dict[str, Any]) -> None:
+    """Writes ``config.json`` and, with the ``images`` of ``check_claim``, ``data.json``."""
     write_json(workdir / "config.json", {"format": FORMAT, **to_json(config)})
     write_json(workdir / DATA_FILE, images)
 
@@ -196,7 +198,5 @@ def locked(workdir: Path) -> Iterator[None]:
         except OSError:  # a file system without locks, where two runs in one folder are not noticed
             is_free = True
         if not is_free:
-            raise UserError(
-                f"{workdir} is in use by another run; wait for it, or choose another folder: --workdir={free(workdir)}"
-            )
+            raise UserError(f"{workdir} is in use by another run; wait for it, or choose another --workdir")
         yield

@@ -166,7 +166,7 @@ def test_again_it_reads_what_is_there(compared, tiny_data):
     ("extra", "words"),
     [
         (["--config.episode.shot=2"], "holds a run of another configuration"),
-        (["--config.train.iterations=2"], "was started with 4; a run can be extended, not shortened"),
+        (["--config.train.iterations=2"], "has a checkpoint after 4; a run can be extended, not shortened"),
         (["--seeds=0"], "--seeds: '0' is not a whole number, at least 1"),
         (["--seeds=2", "--config.seed=1"], "--seeds chooses the seeds 0 to N - 1; leave --config.seed out"),
         (["--config.data.name=cub"], "maml: cub is not prepared"),

@@ -125,3 +125,5 @@ def test_the_answers_over_the_most_episodes_count(tmp_path):
     write(",more", 40, 8, {"learner.num_steps": 7})
     assert len(answers_at_hand(tmp_path, "inner_steps", 10)) == 8
     assert answers_at_hand(tmp_path, "inner_steps", 20) == {}
+    write(",ensemble", 60, 5, {"evaluation.ensemble": 7, "evaluation.episodes": 60})  # which changes no answer
+    assert len(answers_at_hand(tmp_path, "inner_steps", 10)) == 5

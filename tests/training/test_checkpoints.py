@@ -10,7 +10,7 @@ import pytest
 
 from cxgrad_jax.errors import UserError
 from cxgrad_jax.saving import params_sha256
-from cxgrad_jax.training.checkpoints import Checkpoints
+from cxgrad_jax.training.checkpoints import NOT_VALIDATED, Checkpoints, machine
 
 
 def state(seed: int):
@@ -36,7 +36,7 @@ def test_the_newest_and_the_best_stay_and_the_later_of_a_tie(tmp_path):
         if i == 4:  # another process goes on
             checkpoints.close()
             checkpoints = Checkpoints(tmp_path, 2)
-        checkpoints.save(i + 1, state(i + 1), *([] if accuracy is None else [accuracy]))
+        checkpoints.save(i + 1, state(i + 1), NOT_VALIDATED if accuracy is None else accuracy)
         kept.append((names(checkpoints), checkpoints.best()[:2], checkpoints.latest()))
     assert kept == [
         ([1], [1], 1),
@@ -178,6 +178,35 @@ def test_what_to_delete_where_an_older_checkpoint_is_damaged(tmp_path):
         UserError, match=r"/2 is damaged .*to go on without it; to train again .* later ones \(10\), too$"
     ):
         Checkpoints(tmp_path, 5)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_end_of_a_run_takes_no_place_among_the_best_of_its_epochs(stopped, tmp_path):
+    """It is in the run's own test. Once the run is extended, what is left is what a longer run would have kept."""
+    for i, accuracy in ((1, 0.5), (2, 0.6), (3, 0.4)):
+        Checkpoints(tmp_path, 2).save(i, state(i), accuracy)
+    checkpoints = Checkpoints(tmp_path, 2)
+    if stopped:
+        checkpoints.save(4, state(4))
+    checkpoints.save(4, state(4), 0.9, ends_epoch=False)
+    assert names(checkpoints) == [1, 2, 4] and checkpoints.best() == [4, 2, 1]
+    checkpoints.withdraw_accuracy(4)
+    assert checkpoints.best() == [2, 1] and not Checkpoints(tmp_path, 2).is_validated(4)
+    checkpoints.save(5, state(5), 0.7)
+    assert names(checkpoints) == [2, 5] and checkpoints.best() == [5, 2]
+
+
+def test_a_checkpoint_says_what_its_bits_depend_on(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, 2, tasks_at_once=4)
+    checkpoints.save(1, state(1))
+    told = checkpoints.machine(1)
+    assert told == machine(state(1), 4) and f", jax {jax.__version__}, float32, 4 task(s) at once" in told
+    assert machine(state(1), 2) != told
+    jax.config.update("jax_enable_x64", True)
+    try:
+        assert "float64" in machine(state(1), 4)
+    finally:
+        jax.config.update("jax_enable_x64", False)
 
 
 @pytest.mark.parametrize("keep_every", [0, 3])

@@ -16,12 +16,14 @@ import pytest
 from cxgrad_jax import Episode, learners, main, models
 from cxgrad_jax.data.datasets.catalogue import CATALOGUE
 from cxgrad_jax.errors import UserError
+from cxgrad_jax.files import write_json
 from cxgrad_jax.training import build, checks, factories
 from cxgrad_jax.training import config as configuration
 from cxgrad_jax.training import workdir as workdir_of
 from cxgrad_jax.training.checks import check, check_parallel
-from cxgrad_jax.training.config import base_config
+from cxgrad_jax.training.config import base_config, glyphs_config, learner_config, pretrain_glyphs_config, to_json
 from cxgrad_jax.training.config_files import load_config
+from cxgrad_jax.training.workdir import FORMAT, read_config
 
 CONFIGS = sorted(Path(__file__).parents[2].glob("configs/*.py"))
 PRETRAINING = [path for path in CONFIGS if path.name.startswith("pretrain_")]
@@ -250,6 +252,8 @@ def test_iterations_per_dispatch_divides_epoch_and_run(iterations, epoch, most):
         ("seed", -1, "0 to 4294967295"),
         ("seed", 2**32, "0 to 4294967295"),
         ("train.learning_rate", 0.0, "a positive number"),
+        ("train.learning_rate", 1e39, "a number that float32 can hold"),
+        ("learner.context_lr", 1e-50, "a number that float32 can hold"),
         ("train.learning_rate", float("inf"), "a finite number"),
         ("learner.inner_lr", -0.1, "a positive number"),
         ("learner.context_lr", float("nan"), "a finite number"),
@@ -327,6 +331,13 @@ def test_bad_divisions(changes, words):
         check_parallel(config)
 
 
+def test_a_pretraining_has_one_task():
+    config = pretrain_glyphs_config()
+    config.train.meta_batch = config.parallel.tasks_per_chunk = 2
+    with pytest.raises(UserError, match="parallel.tasks_per_chunk is 2; expected a divisor of the 1 tasks of a device"):
+        check_parallel(config)
+
+
 def test_a_dry_run_for_absent_devices_divides_the_tasks_among_those():
     config = base_config()
     config.parallel.num_devices = 99  # of devices that are here, no matter
@@ -368,6 +379,54 @@ def test_more_training_episodes_than_int32_counts_are_refused():
         checks.check(config)
     config.train.iterations -= 1
     checks.check(config)
+
+
+OWN = """
+import cxgrad_jax as cx
+constant = 3
+def listy(model, *, sizes=[1, 2]): return cx.learners.maml(model, num_steps=len(sizes))
+def needy(model, *, needed): return cx.learners.maml(model)
+def lonely(*, steps=1): return 3
+def three(model): return 3
+def raising(model): return None + 1
+"""
+
+
+def test_a_list_as_default_of_a_learner_of_the_users_own_is_a_tuple(tmp_path, monkeypatch):
+    (tmp_path / "own_lists.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = glyphs_config()
+    config.learner = learner_config("own_lists.listy")
+    check(config)
+    write_json(tmp_path / "config.json", {"format": FORMAT, **to_json(config)})
+    found = read_config(tmp_path, named=("own_lists.listy",))
+    assert found.learner.sizes == config.learner.sizes == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("own_learners.needy", "is .*; expected a function .*: missing a required argument: 'needed'"),
+        ("own_learners.lonely", "is .*; expected a function .*: too many positional arguments"),
+        ("own_learners.constant", "is .*; expected a function .*: 3 is not a callable object"),
+        ("builtins.dict", "is .*; expected a function .*: no signature found"),
+        ("json.decoder", "is .*; expected a function .* is not a callable object"),
+        ("math.sqrt", "is .*; it cannot be made of a model and its hyper-parameters: must be real number, not Conv4"),
+        ("own_learners.raising", "is .*; it cannot be made of a model and its hyper-parameters: unsupported operand"),
+        (".", "is '.'; expected MODULE.NAME that Python finds from here"),
+        ("own_learners.three", ""),
+    ],
+)
+def test_what_makes_no_learner_is_told(name, words, tmp_path, monkeypatch):
+    (tmp_path / "own_learners.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_learners", raising=False)
+    config = glyphs_config()
+    message = f"^learner.name {words}" if words else "what own_learners.three returns is 3; expected a cx.MetaLearner$"
+    with pytest.raises(UserError, match=message) as error:
+        config.learner = learner_config(name)
+        check(config)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

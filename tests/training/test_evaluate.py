@@ -1,10 +1,12 @@
 """A finished run tested again, further questions to it, and the run as an object of the library."""
 
+import contextlib
 import json
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,10 +15,12 @@ from runs import environment, flags, results, told
 from runs import run as run_alone
 
 import cxgrad_jax as cx
+from cxgrad_jax.errors import UserError
 from cxgrad_jax.main import parse, run
 from cxgrad_jax.training.build import build_sampler, load_stores
-from cxgrad_jax.training.config import glyphs_config
-from cxgrad_jax.training.evaluate import results_name
+from cxgrad_jax.training.config import glyphs_config, learner_config
+from cxgrad_jax.training.evaluate import check_values, results_name
+from cxgrad_jax.training.testing import announce
 
 
 @pytest.fixture
@@ -62,11 +66,29 @@ def test_a_change_that_needs_other_parameters_is_refused(copy, capsys):
     assert len(list(copy.glob("results*.json"))) == 1
 
 
-def test_a_test_does_not_extend_the_run(copy):
-    before = results(copy)["config"]
-    assert run([f"--workdir={copy}", "--mode=evaluate", "--config.train.iterations=9999"]) == 0
-    for section, values in results(copy)["config"].items():
-        assert values == before[section]
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("--config.train.iterations=9999", "run of another configuration (train.iterations: 9999, not 16); a test may"),
+        ("--config.evaluation.val_episodes=3", "evaluation.val_episodes is 3, not 6 as in"),
+        ("--config.learner.first_order=false", "learner.first_order is False, not True as in"),
+        ("--config.learner.remat", "learner.remat is True, not False as in"),
+        ("--question=parts --config.evaluation.ensemble=1", "evaluation.ensemble is 1, not 2 as in"),
+    ],
+)
+def test_a_change_without_effect_is_refused(change, words, copy, capsys):
+    before = sorted(copy.iterdir())
+    assert run([f"--workdir={copy}", "--mode=evaluate", *change.split()]) == 2
+    (line,) = told(capsys.readouterr().err)
+    assert words in line and ("it has no effect on" in line) == ("train." not in line)
+    assert sorted(copy.iterdir()) == before
+
+
+def test_an_unfinished_run_is_told(capsys):
+    numbers = {"test_accuracy": 0.5, "test_ci95_tasks": 0.01, "num_tasks": 600, "test_data": "cub", "ensemble_size": 5}
+    for done, told_of in ((245, ", after 245 of 3,000 iterations)"), (3000, "ensemble of 5)")):
+        announce({**numbers, "iterations": done, "config": {"train": {"iterations": 3000}}})
+        assert capsys.readouterr().out.endswith(f"{told_of}\n")
 
 
 @pytest.mark.parametrize("data", ["../x", "/etc/x"])
@@ -82,6 +104,13 @@ def test_the_file_of_a_changed_test_names_every_change():
     assert results_name(config, changed) == "results_shot=5_episodes=20.json"
     assert results_name(config, {"evaluation.data": "cub"}, "parts") == "results_question=parts_cub.json"
     assert results_name(config, {}) == "results.json"
+
+
+def test_the_file_of_a_changed_test_is_in_the_folder_and_has_a_name_that_file_systems_take():
+    config = glyphs_config()
+    assert results_name(config, {"learner.tag": "../a/b%"}) == "results_tag=..%2Fa%2Fb%25.json"
+    names = [results_name(config, {"learner.tag": 300 * "ä" + end}) for end in "xy"]
+    assert len({*names}) == 2 and all(len(name.encode()) <= 205 and name.startswith("results_tag=ä") for name in names)
 
 
 def test_load_run_is_quiet(copy, capfd):
@@ -119,6 +148,28 @@ def test_a_test_cannot_read_parameters_as_others(tiny_data, tmp_path, capsys):
     assert run(["--config=baselines/r2d2", *given]) == 0
     assert run([f"--workdir={tmp_path / 'run'}", "--mode=evaluate", "--config.learner.logarithmic"]) == 2
     assert "was trained with False, and the parameters contain it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper_parameters", "change", "is_refused"),
+    [
+        ("r2d2", {"learned_regularisation": True}, {"learner.regularisation": 0.001}, True),
+        ("r2d2", {}, {"learner.regularisation": 0.001}, False),
+        ("r2d2", {}, {"learner.initial_scale": 1.0}, True),
+        ("metal", {"alfa": True}, {"learner.inner_lr": 5.0}, True),
+        ("metal", {}, {"learner.inner_lr": 5.0, "learner.query_statistics": "support"}, False),
+    ],
+)
+def test_a_hyper_parameter_that_the_parameters_contain_cannot_be_changed(name, hyper_parameters, change, is_refused):
+    config = glyphs_config()
+    config.learner = learner_config(name, **hyper_parameters)
+    config.model.features = 4
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    refusal = pytest.raises(
+        UserError, match="^learner.* is .*, but run was trained with .*, and the parameters contain"
+    )
+    with refusal if is_refused else contextlib.nullcontext():
+        check_values(change, config, Path("run"), images)
 
 
 def test_load_run_gives_the_checkpoint_best_in_validation(copy):

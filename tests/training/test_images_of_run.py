@@ -8,9 +8,13 @@ from runs import flags, told
 
 import cxgrad_jax as cx
 from cxgrad_jax import compare
+from cxgrad_jax.command_line import Parser, override
 from cxgrad_jax.data import _layout
+from cxgrad_jax.errors import UserError
 from cxgrad_jax.files import write_json
 from cxgrad_jax.main import run
+from cxgrad_jax.report.comparison import compare as compare_configs
+from cxgrad_jax.training.config_files import load_config
 from cxgrad_jax.training.images_of_run import DATA_FILE, check_same_images, description
 
 IMAGES = np.random.default_rng(0).integers(20, 230, (12, 8, 8, 3)).astype(np.uint8)
@@ -96,6 +100,17 @@ def test_a_run_refuses_data_that_were_prepared_again(finished, tiny_data, prepar
         (line,) = told(capsys.readouterr().err)
         assert "tiny, split test, has other images than when" in line and "--config.evaluation.data=NAME" in line
     assert {path: path.read_bytes() for path in workdir.glob("*.json*")} == before
+
+
+def test_a_comparison_refuses_configurations_with_different_images_of_one_name(tiny_data, prepared_again, tmp_path):
+    configs = {}
+    for name, data_dir in (("here", tiny_data), ("there", prepared_again)):
+        configs[name] = load_config("configs/baselines/proto_net.py")
+        given = [flag for flag in flags(data_dir, tmp_path)[1:] if "learner." not in flag]
+        override(configs[name], given, Parser(add_help=False))
+    with pytest.raises(UserError, match="^there: tiny, split test, has other images here than for here, and their"):
+        compare_configs(configs, tmp_path)
+    assert not list(tmp_path.glob("*here"))
 
 
 def test_a_comparison_refuses_runs_of_other_images(finished, prepared_again, tmp_path, capsys):

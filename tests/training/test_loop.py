@@ -1,10 +1,17 @@
 """The plan of dispatches, and a run that goes on in other dispatches."""
 
+import contextlib
+import json
 import shutil
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from runs import flags, results, run
+from runs import flags, outcome, results, run, told
 
+from cxgrad_jax import main
+from cxgrad_jax.training import loop, workdir
+from cxgrad_jax.training.checkpoints import NOT_VALIDATED
 from cxgrad_jax.training.loop import dispatches
 from cxgrad_jax.training.metrics_file import read_metrics
 
@@ -43,7 +50,7 @@ def test_a_run_that_goes_on_in_longer_dispatches_validates_and_ends_as_before(fi
     ours = read_metrics(tmp_path / "metrics.jsonl")
     theirs = {each["iteration"]: each for each in read_metrics(finished / "metrics.jsonl") if "val_loss" in each}
     validated = {each["iteration"]: each for each in ours if "val_loss" in each}
-    assert list(validated) == [4, 5, 8, 12, 16] and results(tmp_path)["iterations"] == 16
+    assert list(validated) == [4, 8, 12, 16] and results(tmp_path)["iterations"] == 16
     for iteration in (4, 8, 12, 16):
         assert validated[iteration]["val_loss"] == pytest.approx(theirs[iteration]["val_loss"], rel=1e-3)
 
@@ -55,3 +62,85 @@ def test_a_finished_run_can_be_extended_and_not_shortened(finished, tiny_data, t
     assert results(tmp_path)["iterations"] == results(tmp_path)["config"]["train"]["iterations"] == 18
     shortened = run(*flags(tiny_data, tmp_path, train__iterations=16))
     assert shortened.returncode == 2 and "can be extended, not shortened: give at least 18" in shortened.stderr
+
+
+def train_tiny(workdir, tiny_data, **changes):
+    """A run of ProtoNet in this process, with epochs of 4 iterations."""
+    given = flags(tiny_data, workdir, **{"train__epoch_iterations": 4, "train__keep_every": 0, **changes})
+    return main.run(["--config=baselines/proto_net", *(flag for flag in given if "learner." not in flag)])
+
+
+@pytest.mark.parametrize("start", [0, 6])
+def test_an_extended_run_is_one_that_never_stopped(start, tiny_data, tmp_path):
+    changes: dict[str, Any] = {"evaluation__ensemble": 5}
+    if start == 0:  # the body's start alone is tested
+        assert train_tiny(tmp_path / "body", tiny_data, train__iterations=4) == 0
+        changes["train__start_from"] = tmp_path / "body"
+    assert train_tiny(tmp_path / "extended", tiny_data, train__iterations=start, **changes) == 0
+    assert start in results(tmp_path / "extended")["ensemble_iterations"]
+    for name in ("extended", "whole"):
+        assert train_tiny(tmp_path / name, tiny_data, train__iterations=8, **changes) == 0
+    assert outcome(tmp_path / "extended") == outcome(tmp_path / "whole")
+
+
+def test_an_extension_that_was_refused_or_stopped_is_taken_back(tiny_data, tmp_path, monkeypatch, capsys):
+    assert train_tiny(tmp_path, tiny_data, train__iterations=4) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(workdir.shutil, "disk_usage", lambda path: SimpleNamespace(total=1, free=0))
+        assert train_tiny(tmp_path, tiny_data, train__iterations=400) == 2
+    assert workdir.read_config(tmp_path).train.iterations == 4
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "stop_signals", lambda: contextlib.nullcontext(lambda: True))
+        assert train_tiny(tmp_path, tiny_data, train__iterations=400) == 130
+    assert workdir.read_config(tmp_path).train.iterations == 400
+    assert train_tiny(tmp_path, tiny_data, train__iterations=8) == 0
+    assert results(tmp_path)["iterations"] == results(tmp_path)["config"]["train"]["iterations"] == 8
+    capsys.readouterr()
+    assert train_tiny(tmp_path, tiny_data, train__iterations=7) == 2
+    assert "has a checkpoint after 8; a run can be extended, not shortened: give at least 8" in capsys.readouterr().err
+
+
+def test_parameters_that_are_not_finite_are_not_saved(tiny_data, tmp_path, capsys):
+    for rate, words in ((1e38, "all logits of the validation became infinite or nan"), (3.4e38, "")):
+        changes = {"train__epoch_iterations": 1, "train__learning_rate": rate}
+        assert train_tiny(tmp_path / str(rate), tiny_data, **changes) == 2
+        (line,) = told(capsys.readouterr().err)
+        end = "at iteration 1; none was saved yet; lower train.learning_rate, in a run with another --workdir"
+        assert words in line and line.endswith(end)
+        assert not list((tmp_path / str(rate) / "checkpoints").iterdir())
+
+
+def test_other_bits_are_told_and_older_checkpoints_are_read(tiny_data, tmp_path, capsys):
+    assert train_tiny(tmp_path, tiny_data, train__iterations=4) == 0
+    record = tmp_path / "checkpoints" / "4" / "metrics" / "metrics"
+    content = json.loads(record.read_text())
+    of_an_older_version = {**content, "machine": content["machine"].split(", jax")[0]}
+    del of_an_older_version["ends_epoch"]
+    record.write_text(json.dumps(of_an_older_version))
+    capsys.readouterr()
+    assert train_tiny(tmp_path, tiny_data, train__iterations=8) == 0
+    assert "goes on with" not in capsys.readouterr().err
+    assert train_tiny(tmp_path, tiny_data, train__iterations=12, parallel__tasks_per_chunk=2) == 0
+    (line,) = [line for line in told(capsys.readouterr().err) if "goes on with" in line]
+    assert "2 task(s) at once after" in line and "1 task(s) at once; the numbers will agree to rounding" in line
+
+
+def test_a_training_keeps_what_an_evaluation_of_the_same_run_added(tiny_data, tmp_path):
+    assert train_tiny(tmp_path, tiny_data, train__iterations=4) == 0
+    assert main.run([f"--workdir={tmp_path}", "--mode=evaluate"]) == 0
+    evaluated = results(tmp_path)
+    assert train_tiny(tmp_path, tiny_data, train__iterations=4) == 0
+    assert results(tmp_path) == evaluated and len(evaluated["by_query_statistics"]) == 2
+    assert train_tiny(tmp_path, tiny_data, train__iterations=8) == 0
+    assert "by_query_statistics" not in results(tmp_path)
+
+
+def test_a_kill_between_a_validation_and_its_accuracy_leaves_one_record(tiny_data, tmp_path, monkeypatch):
+    """The run was stopped in the validation at 4 and killed in the next life, after that validation's record."""
+    assert train_tiny(tmp_path / "whole", tiny_data, train__iterations=8) == 0
+    assert train_tiny(tmp_path / "killed", tiny_data, train__iterations=4) == 0
+    record_of_killed = tmp_path / "killed" / "checkpoints" / "4" / "metrics" / "metrics"
+    record = json.loads(record_of_killed.read_text())
+    record_of_killed.write_text(json.dumps({**record, "val_accuracy": NOT_VALIDATED}))
+    assert train_tiny(tmp_path / "killed", tiny_data, train__iterations=8) == 0
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")

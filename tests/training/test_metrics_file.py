@@ -15,6 +15,17 @@ def test_metrics_file_drops_what_a_resumed_run_will_write_again(tmp_path):
     assert metrics_file.read_metrics(path) == [{"iteration": 1}, {"iteration": 2}, {"iteration": 3, "loss": 0.5}]
 
 
+def test_the_record_of_a_validation_that_will_be_made_again_is_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(
+        '{"iteration": 1, "val_loss": 1}\n{"iteration": 2, "train_loss": 1}\n{"iteration": 2, "val_loss": 1}'
+    )
+    metrics_file.MetricsFile(path, 2)
+    assert len(metrics_file.read_metrics(path)) == 3
+    metrics_file.MetricsFile(path, 2, is_validated=False)
+    assert metrics_file.read_metrics(path) == [{"iteration": 1, "val_loss": 1}, {"iteration": 2, "train_loss": 1}]
+
+
 def test_a_bad_line_in_the_middle_is_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"iteration": 1}\n{"iter\x00\n[1]\n{"loss": 2}\n{"iteration": 2}\n')

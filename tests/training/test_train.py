@@ -273,7 +273,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tiny_data, tm
     assert done.returncode == 2
     assert re.fullmatch(
         r"cxgrad_jax: the (loss|gradient norm) became (nan|inf) at iteration 1; none was saved yet; "
-        r"lower train.learning_rate or learner.inner_lr",
+        r"lower train.learning_rate or learner.context_lr or learner.inner_lr, in a run with another --workdir",
         told(done.stderr)[0],
     )
     assert not list((tmp_path / "checkpoints").iterdir()) and not (tmp_path / "results.json").exists()
@@ -321,6 +321,17 @@ def test_tensorboard_events_after_the_resume_point_are_dropped(tmp_path):
     second.write_bytes(second.read_bytes()[:-3])  # cut short by a kill
     Board(tmp_path / "tensorboard", 3).close()
     assert events(tmp_path) == [(1, "train/loss", 1.0), (2, "train/loss", 2.0)]
+
+
+def test_tensorboard_events_of_a_validation_that_will_be_made_again_are_dropped(tmp_path):
+    pytest.importorskip("tensorboardX")
+    board = Board(tmp_path / "tensorboard", 0)
+    for i in (1, 2):
+        board.write(i, "train", {"loss": 0.5})
+        board.write(i, "val", {"loss": 0.5})
+    board.close()
+    Board(tmp_path / "tensorboard", 2, is_validated=False).close()
+    assert [(step, tag) for step, tag, _ in events(tmp_path)] == [(1, "train/loss"), (1, "val/loss"), (2, "train/loss")]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # tensorboardX leaves its file open
