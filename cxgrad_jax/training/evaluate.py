@@ -76,8 +76,10 @@ def open_for_test(config: ConfigDict, workdir: str | Path, question: str = "") -
         checkpoints than the ensemble has.
     """
     workdir = Path(workdir)
-    check_same_run(config, workdir, *MAY_CHANGE, advice=f"a test may change {MAY_CHANGE_IN_WORDS}")
+    check_same_run(config, workdir, *MAY_CHANGE, "train.iterations", advice=f"a test may change {MAY_CHANGE_IN_WORDS}")
     trained = read_config(workdir, named=(config.learner.name, config.model.name))
+    config = ConfigDict(config.to_dict())
+    config.train.iterations = trained.train.iterations  # the configuration of an extended run may have fewer
     own = fields(trained)
     if config.learner.name != own["learner.name"]:
         raise UserError(f"learner.name is {config.learner.name}, but {workdir} was trained with {own['learner.name']}")
