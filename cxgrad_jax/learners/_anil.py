@@ -10,28 +10,23 @@ verified.
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.keys import fixed_draws
 from cxgrad_jax.learners._gradient_based import gradient_based
 from cxgrad_jax.learners._inner_loop import constant_if, scan_steps, sgd, traced_norms
 from cxgrad_jax.learners._labels import ADAPTED, META
 from cxgrad_jax.learners._losses import cross_entropy
 from cxgrad_jax.learners._meta_learner import Adapted, MetaLearner
 from cxgrad_jax.learners._mlp import linear
-from cxgrad_jax.learners._model import Params, apply_model
+from cxgrad_jax.learners._model import apply_model
+from cxgrad_jax.learners._modules import check_head
 from cxgrad_jax.learners._spec import described
-from cxgrad_jax.platforms import host_device
 
 
 def head_labels(path: str, value: jax.Array) -> str:
     """``"adapted"`` for the layer named head, ``"meta"`` for everything else."""
     del value
     return ADAPTED if path.startswith("head/") else META
-
-
-TOLERANCE = 0.05  # of the largest logit: more than the rounding of half precision
 
 
 @described
@@ -87,35 +82,7 @@ def anil(
         params = learner.init(key, images)
         if "head" not in params["model"]:
             raise UserError(f"{type(model).__name__} has no layer named head, the only one that anil adapts")
-        if not type(model).__module__.startswith("cxgrad_jax."):  # this package's own are right, and slow to compile
-            check_head(model, params["model"], images.shape[1:])
+        check_head(model, params["model"], images)
         return params
 
     return learner._replace(init=init)
-
-
-def check_head(model: nn.Module, model_params: Params, shape: tuple[int, ...]) -> None:
-    """Refuses a model whose logits are not those of its head on the features of ``embed``.
-
-    The inner loop would then adapt another network than the one that predicts. Random numbers take the places of the
-    parameters and of four images of ``shape [H, W, C]``, because at the start zeros may hide the difference. The host
-    computes both, even while ``init`` is traced.
-    """
-
-    @jax.jit
-    def differ(key):
-        drawn = jax.tree.map(lambda x: jax.random.normal(key, x.shape, x.dtype), model_params)
-        images = jax.random.normal(key, (4, *shape))
-        logits = apply_model(model, drawn, images)
-        head, features = drawn["head"], apply_model(model, drawn, images, "embed")
-        if head.keys() != {"kernel", "bias"} or features.shape[-1] != len(head["kernel"]):
-            return True
-        of_head = linear(head, features)
-        return ~(jnp.max(jnp.abs(logits - of_head)) <= TOLERANCE * jnp.max(jnp.abs(logits)))
-
-    with jax.ensure_compile_time_eval(), jax.default_device(host_device()), fixed_draws():
-        if differ(jax.random.key(0)):
-            raise UserError(
-                f"the logits of {type(model).__name__} are not those of its head on the features of embed, which anil "
-                "needs; let __call__ return head(embed(images)), where head has a kernel and a bias"
-            )

@@ -1,4 +1,4 @@
-"""What a trace of a model tells without computing anything: the classes of its modules, and its number of classes."""
+"""What a model consists of: the classes of its modules, its number of classes, its head."""
 
 import functools
 from collections.abc import Mapping
@@ -10,7 +10,12 @@ import jax.numpy as jnp
 
 from cxgrad_jax.arguments import is_whole
 from cxgrad_jax.errors import UserError
-from cxgrad_jax.learners._model import init_model
+from cxgrad_jax.keys import fixed_draws
+from cxgrad_jax.learners._mlp import linear
+from cxgrad_jax.learners._model import Params, apply_model, init_model
+from cxgrad_jax.platforms import host_device
+
+TOLERANCE = 0.05  # of the largest logit, when the head is checked: more than the rounding of half precision
 
 ModuleClass = type[nn.Module]
 
@@ -69,6 +74,36 @@ def check_logits(model: nn.Module, output: Any) -> None:
     width = _width_of_logits(model, shapes, shapes[0][0] if shapes and shapes[0] else 1)
     if is_whole(classes := getattr(model, "num_classes", None)) and classes != width:
         raise UserError(f"{type(model).__name__} has num_classes={classes} and gives {width} logits an image")
+
+
+def check_head(model: nn.Module, model_params: Params, images: Any) -> None:
+    """Refuses a model whose logits are not those of its head on the features of ``embed``.
+
+    An inner loop of the head alone would adapt another network than the one that predicts. Random numbers take the
+    places of the parameters and of four images of the shape of ``images [N, H, W, C]``, because at the start zeros may
+    hide the difference. The host computes both, even while ``init`` is traced. This package's own networks are not
+    computed: they are right, and slow to compile.
+    """
+    if type(model).__module__.startswith("cxgrad_jax."):
+        return
+
+    @jax.jit
+    def differ(key):
+        drawn = jax.tree.map(lambda x: jax.random.normal(key, x.shape, x.dtype), model_params)
+        inputs = jax.random.normal(key, (4, *images.shape[1:]))
+        logits = apply_model(model, drawn, inputs)
+        head, features = drawn["head"], apply_model(model, drawn, inputs, "embed")
+        if head.keys() != {"kernel", "bias"} or features.shape[-1] != len(head["kernel"]):
+            return True
+        of_head = linear(head, features)
+        return ~(jnp.max(jnp.abs(logits - of_head)) <= TOLERANCE * jnp.max(jnp.abs(logits)))
+
+    with jax.ensure_compile_time_eval(), jax.default_device(host_device()), fixed_draws():
+        if differ(jax.random.key(0)):
+            raise UserError(
+                f"the logits of {type(model).__name__} are not those of its head on the features of embed; let "
+                "__call__ return head(embed(images)), where head has a kernel and a bias"
+            )
 
 
 def _width_of_logits(model: nn.Module, shapes: tuple[tuple[int, ...], ...], number: int) -> int:
