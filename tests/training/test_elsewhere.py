@@ -131,5 +131,5 @@ def test_a_run_goes_on_on_another_processor_and_says_so(tiny_data, tmp_path, mon
     monkeypatch.setattr("cxgrad_jax.training.checkpoints.processor", lambda: "another CPU")
     assert main.run(flags(tiny_data, tmp_path, train__iterations=6)) == 0
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "goes on with" in line]
-    assert f"1 cpu, another CPU, {machine.cores()} cores after 1 cpu, {here}" in line
+    assert f"goes on with 1 cpu, another CPU, {machine.cores()} cores" in line and f" after 1 cpu, {here}" in line
     assert "to rounding, not bit for bit" in line
