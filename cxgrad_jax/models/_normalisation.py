@@ -112,7 +112,10 @@ def moments(x: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
 
 
 def variance_of(mean: jax.Array, mean_of_squares: jax.Array) -> jax.Array:
-    """The biased variance. In float32 its error is below 1 % if the mean is below 150 standard deviations."""
+    """The biased variance.
+
+    In float32 on a CPU its error is below 1 % if the mean is below 150 standard deviations (40 before jax 0.10).
+    """
     return jnp.maximum(mean_of_squares - mean * mean, 0)
 
 

@@ -406,7 +406,7 @@ def test_a_list_as_default_of_a_learner_of_the_users_own_is_a_tuple(tmp_path, mo
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("own_learners.needy", "is .*; expected a function .*: missing a required argument: 'needed'"),
+        ("own_learners.needy", "is .*; expected a function .*: missing a required .*argument: 'needed'"),
         ("own_learners.lonely", "is .*; expected a function .*: too many positional arguments"),
         ("own_learners.constant", "is .*; expected a function .*: 3 is not a callable object"),
         ("builtins.dict", "is .*; expected a function .*: no signature found"),
