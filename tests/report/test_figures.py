@@ -228,6 +228,7 @@ def test_a_run_whose_features_have_no_plane_does_not_end_the_report(study, monke
     assert (study.folder / "embeddings.csv").read_text().count("\n") == 1 + (2 + 1) * 2 * 6
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of an older matplotlib with a newer pyparsing
 def test_a_run_without_conditioning_does_not_end_the_report(study, monkeypatch):
     ones: Any = np.ones((2, 3, 1))
     one = Conditioning(gamma=ones, context_norm=ones[..., 0], gamma_at_zero=ones[:, 0])
