@@ -6,11 +6,13 @@ import shutil
 from types import SimpleNamespace
 from typing import Any
 
+import jax.numpy as jnp
+import optax
 import pytest
 from runs import flags, outcome, results, run, told
 
 from cxgrad_jax import main
-from cxgrad_jax.training import loop, workdir
+from cxgrad_jax.training import build, loop, workdir
 from cxgrad_jax.training.checkpoints import NOT_VALIDATED
 from cxgrad_jax.training.loop import dispatches
 from cxgrad_jax.training.metrics_file import read_metrics
@@ -100,14 +102,24 @@ def test_an_extension_that_was_refused_or_stopped_is_taken_back(tiny_data, tmp_p
     assert "has a checkpoint after 8; a run can be extended, not shortened: give at least 8" in capsys.readouterr().err
 
 
-def test_parameters_that_are_not_finite_are_not_saved(tiny_data, tmp_path, capsys):
-    for rate, words in ((1e38, "all logits of the validation became infinite or nan"), (3.4e38, "")):
-        changes = {"train__epoch_iterations": 1, "train__learning_rate": rate}
-        assert train_tiny(tmp_path / str(rate), tiny_data, **changes) == 2
-        (line,) = told(capsys.readouterr().err)
-        end = "at iteration 1; none was saved yet; lower train.learning_rate, in a run with another --workdir"
-        assert words in line and line.endswith(end)
-        assert not list((tmp_path / str(rate) / "checkpoints").iterdir())
+def nan_after_one_step(config):
+    return optax.stateless_with_tree_map(lambda gradient, value: jnp.full_like(value, jnp.nan))
+
+
+@pytest.mark.parametrize(
+    ("rate", "optimiser", "words"),
+    [
+        (1e38, build.build_optimiser, "all logits of the validation became infinite or nan"),
+        (0.1, nan_after_one_step, "a parameter became infinite or nan"),
+    ],
+)
+def test_parameters_that_are_not_finite_are_not_saved(rate, optimiser, words, tiny_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(build, "build_optimiser", optimiser)
+    assert train_tiny(tmp_path, tiny_data, train__epoch_iterations=1, train__learning_rate=rate) == 2
+    (line,) = told(capsys.readouterr().err)
+    end = "at iteration 1; none was saved yet; lower train.learning_rate, in a run with another --workdir"
+    assert words in line and line.endswith(end)
+    assert not list((tmp_path / "checkpoints").iterdir())
 
 
 def test_other_bits_are_told_and_older_checkpoints_are_read(tiny_data, tmp_path, capsys):
